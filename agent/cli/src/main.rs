@@ -1,0 +1,2 @@
+//! culvert: the command line of the agent.
+fn main() {}

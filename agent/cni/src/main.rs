@@ -1,0 +1,2 @@
+//! culvert-cni: the CNI plugin, a thin client of the agent.
+fn main() {}

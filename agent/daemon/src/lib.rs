@@ -1,0 +1,1 @@
+//! culvert-agent: the node agent.

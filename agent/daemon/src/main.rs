@@ -1,0 +1,2 @@
+//! culvert-agent: the node agent.
+fn main() {}

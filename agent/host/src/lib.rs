@@ -1,0 +1,1 @@
+//! The machine Culvert runs on: PCI, sysfs, netlink, drivers, network namespaces.

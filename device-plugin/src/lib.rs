@@ -1,0 +1,1 @@
+//! Resource pools and the kubelet device plugin v1beta1.

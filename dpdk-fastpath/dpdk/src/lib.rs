@@ -1,0 +1,1 @@
+//! A safe wrapper over the parts of DPDK that Culvert uses.

@@ -1,0 +1,1 @@
+//! culvert-fastpath: the poll-mode forwarding engine.

@@ -1,0 +1,2 @@
+//! culvert-fastpath: the poll-mode forwarding engine.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Packet headers, flow keys, checksums and encap templates; no DPDK, no unsafe.
