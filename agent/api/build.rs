@@ -4,11 +4,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     // Only the ends of the control socket need gRPC; culvert-cni and culvert stay free of it.
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
-    let builder =
-        || tonic_prost_build::configure().disable_comments(["."]).build_client(grpc).build_server(grpc);
-    builder().compile_protos(&["proto/fastpath.proto"], &["proto"])?;
-    builder()
-        .extern_path(".culvert.fastpath.v1", "crate::fastpath")
-        .compile_protos(&["proto/agent.proto"], &["proto"])?;
+    tonic_prost_build::configure()
+        .disable_comments(["."])
+        .build_client(grpc)
+        .build_server(grpc)
+        .compile_protos(&["proto/fastpath.proto", "proto/agent.proto"], &["proto"])?;
     Ok(())
 }

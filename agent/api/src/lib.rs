@@ -8,14 +8,22 @@ pub mod config;
 pub mod frame;
 pub mod value;
 
-/// Protocol of the fast path's control socket, generated from `proto/fastpath.proto`.
+/// Generated code; the nesting is that of the protobuf packages.
 #[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all)]
-pub mod fastpath {
-    include!(concat!(env!("OUT_DIR"), "/culvert.fastpath.v1.rs"));
+mod proto {
+    pub mod fastpath {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/culvert.fastpath.v1.rs"));
+        }
+    }
+    pub mod agent {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/culvert.agent.v1.rs"));
+        }
+    }
 }
 
-/// Protocol of the agent's socket, generated from `proto/agent.proto`; see [`frame`] for how it travels.
-#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all)]
-pub mod agent {
-    include!(concat!(env!("OUT_DIR"), "/culvert.agent.v1.rs"));
-}
+/// Protocol of the agent's socket, from `proto/agent.proto`; see [`frame`] for how it travels.
+pub use proto::agent::v1 as agent;
+/// Protocol of the fast path's control socket, from `proto/fastpath.proto`.
+pub use proto::fastpath::v1 as fastpath;
