@@ -1,0 +1,75 @@
+//! What the plugin is told about the machine.
+
+use std::fmt;
+
+use culvert_api::value::{PciAddress, PoolName, VfIndex};
+
+/// A device that kubelet may give to a container.
+///
+/// Its id towards kubelet, Multus and the CNI is its PCI address. Make one with [`Device::new`] and set what is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The device's own PCI address.
+    pub pci: PciAddress,
+    /// The pool that offers it. `None` withdraws it from whatever pool offered it before; to be absent from the list
+    /// altogether means that the device is gone, and shows as unhealthy.
+    pub pool: Option<PoolName>,
+    /// The physical function it belongs to, if it is a VF.
+    pub pf: Option<PciAddress>,
+    /// Its index below that physical function.
+    pub vf: Option<VfIndex>,
+    /// NUMA node, where the machine has said one.
+    pub numa: Option<u16>,
+    /// IOMMU group; a container gets the group's device node if the driver is vfio-pci.
+    pub iommu_group: Option<IommuGroup>,
+    /// Bound kernel driver, such as `iavf` or `vfio-pci`.
+    pub driver: Option<String>,
+    /// Name of the network interface while it is in the host's own namespace.
+    pub netdev: Option<String>,
+    /// Whether new pods may have it.
+    pub health: Health,
+}
+
+impl Device {
+    /// A healthy device in no pool of which only the address is known.
+    pub fn new(pci: PciAddress) -> Self {
+        Self {
+            pci,
+            pool: None,
+            pf: None,
+            vf: None,
+            numa: None,
+            iommu_group: None,
+            driver: None,
+            netdev: None,
+            health: Health::Healthy,
+        }
+    }
+}
+
+/// A group of `/sys/kernel/iommu_groups`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IommuGroup {
+    /// Its number: `/dev/vfio/NUMBER`.
+    pub number: u32,
+    /// Made by vfio without an IOMMU behind it (the group's `name` is `vfio-noiommu`): `/dev/vfio/noiommu-NUMBER`.
+    pub no_iommu: bool,
+}
+
+/// Whether new pods may have a device. Pods that hold it already keep it either way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Ready to be given away.
+    Healthy,
+    /// Not now; the reason is for logs and error messages.
+    Unhealthy(String),
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Healthy => f.write_str("healthy"),
+            Self::Unhealthy(reason) => write!(f, "unhealthy: {reason}"),
+        }
+    }
+}
