@@ -1,0 +1,219 @@
+//! Configuration of culvert-fastpath.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::ConfigError;
+use crate::value::{IfName, Mac};
+
+#[cfg(test)]
+mod tests;
+
+/// What `culvert-fastpath --config FILE` runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FastPathConfig {
+    /// Unix socket of the control service.
+    pub socket: PathBuf,
+    /// CPU of the control thread.
+    pub control_cpu: u16,
+    /// CPU of each worker; at least one, no CPU twice, never that of the control thread.
+    pub workers: Vec<u16>,
+    /// How long a worker that has found nothing for many polls rests before it polls again; zero: it never rests.
+    pub idle_sleep: Duration,
+    /// Memory for packets.
+    pub memory: Memory,
+    /// Capacity of the flow table, in entries; a tracked connection takes two, one for each direction.
+    pub flows: u32,
+    /// The port towards the other nodes.
+    pub uplink: Uplink,
+}
+
+/// Memory for packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether it lies in hugepages.
+    pub hugepages: Hugepages,
+    /// All that DPDK may take, in MiB.
+    pub megabytes: u32,
+    /// Packet buffers in the pool.
+    pub mbufs: u32,
+}
+
+/// Whether packet memory lies in hugepages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hugepages {
+    /// Without them the program does not start.
+    Required,
+    /// Ordinary pages, and a warning, when there are none.
+    #[default]
+    Preferred,
+    /// Ordinary pages; no NIC that reads memory by itself can be used.
+    Off,
+}
+
+/// The port towards the other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uplink {
+    /// A tap device: whoever holds its kernel end is the wire. For machines without a NIC to give away.
+    Tap {
+        /// Kernel interface name.
+        name: IfName,
+        /// The fast path's own address on that wire; chosen at random when absent.
+        mac: Option<Mac>,
+    },
+}
+
+impl FastPathConfig {
+    /// Most workers of one process.
+    pub const MAX_WORKERS: usize = 16;
+    /// Bounds of `flows`.
+    pub const FLOWS: std::ops::RangeInclusive<u32> = 1024..=1 << 26;
+    /// Bounds of `memory.mbufs`: a few bursts for each port at least.
+    pub const MBUFS: std::ops::RangeInclusive<u32> = 1024..=1 << 22;
+    /// Bounds of `memory.megabytes`.
+    pub const MEGABYTES: std::ops::RangeInclusive<u32> = 64..=1 << 20;
+    /// Longest `idleSleepMicroseconds`: a packet waits this long at most.
+    pub const MAX_IDLE_SLEEP: Duration = Duration::from_millis(10);
+
+    /// Reads a configuration file's text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Yaml`] with line and column when the text is no YAML, holds a key that does not exist or a value
+    /// of another type; [`ConfigError::Value`] naming the key when a value makes no sense.
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        super::parse::<Raw>(text)?.validate()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Raw {
+    #[serde(default = "default_socket")]
+    socket: PathBuf,
+    #[serde(default)]
+    control_cpu: u16,
+    #[serde(default = "default_workers")]
+    workers: Vec<u16>,
+    #[serde(default = "default_idle_sleep")]
+    idle_sleep_microseconds: u32,
+    #[serde(default)]
+    memory: RawMemory,
+    #[serde(default = "default_flows")]
+    flows: u32,
+    uplink: RawUplink,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct RawMemory {
+    hugepages: Hugepages,
+    megabytes: u32,
+    mbufs: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum RawUplink {
+    Tap { name: IfName, mac: Option<Mac> },
+}
+
+impl Default for RawMemory {
+    fn default() -> Self {
+        Self { hugepages: Hugepages::default(), megabytes: 256, mbufs: 16384 }
+    }
+}
+
+fn default_socket() -> PathBuf {
+    PathBuf::from("/run/culvert/fastpath.sock")
+}
+
+fn default_workers() -> Vec<u16> {
+    vec![1]
+}
+
+fn default_idle_sleep() -> u32 {
+    50
+}
+
+fn default_flows() -> u32 {
+    1 << 16
+}
+
+/// Bytes that one packet buffer takes in the pool: 2 KiB of data with headroom, its header, and the pool's own.
+const MBUF_BYTES: u64 = 2560;
+
+/// Longest path of a Unix socket: `sun_path` without the final zero, unix(7).
+const SUN_PATH_MAX: usize = 107;
+
+impl Raw {
+    fn validate(self) -> Result<FastPathConfig, ConfigError> {
+        let Self { socket, control_cpu, workers, idle_sleep_microseconds, memory, flows, uplink } = self;
+        if !socket.is_absolute() || socket.as_os_str().len() > SUN_PATH_MAX {
+            let reason = format!("must be an absolute path of at most {SUN_PATH_MAX} bytes");
+            return Err(ConfigError::value("socket", socket.display(), reason));
+        }
+        check_cpus(control_cpu, &workers)?;
+        let idle_sleep = Duration::from_micros(idle_sleep_microseconds.into());
+        if idle_sleep > FastPathConfig::MAX_IDLE_SLEEP {
+            let reason = format!("must be 0-{}", FastPathConfig::MAX_IDLE_SLEEP.as_micros());
+            return Err(ConfigError::value("idleSleepMicroseconds", idle_sleep_microseconds, reason));
+        }
+        in_range("flows", flows, &FastPathConfig::FLOWS)?;
+        Ok(FastPathConfig {
+            socket,
+            control_cpu,
+            workers,
+            idle_sleep,
+            memory: memory.validate()?,
+            flows,
+            uplink: match uplink {
+                RawUplink::Tap { name, mac } => Uplink::Tap { name, mac },
+            },
+        })
+    }
+}
+
+impl RawMemory {
+    fn validate(self) -> Result<Memory, ConfigError> {
+        let Self { hugepages, megabytes, mbufs } = self;
+        in_range("memory.megabytes", megabytes, &FastPathConfig::MEGABYTES)?;
+        in_range("memory.mbufs", mbufs, &FastPathConfig::MBUFS)?;
+        let need = (u64::from(mbufs) * MBUF_BYTES).div_ceil(1 << 20);
+        if need > megabytes.into() {
+            let reason = format!("need {need} MiB, but memory.megabytes is {megabytes}");
+            return Err(ConfigError::value("memory.mbufs", mbufs, reason));
+        }
+        Ok(Memory { hugepages, megabytes, mbufs })
+    }
+}
+
+fn check_cpus(control_cpu: u16, workers: &[u16]) -> Result<(), ConfigError> {
+    if workers.is_empty() || workers.len() > FastPathConfig::MAX_WORKERS {
+        let reason = format!("must name 1-{} CPUs", FastPathConfig::MAX_WORKERS);
+        return Err(ConfigError::value("workers", format_args!("{workers:?}"), reason));
+    }
+    for (index, cpu) in workers.iter().enumerate() {
+        let key = format!("workers[{index}]");
+        if workers[..index].contains(cpu) {
+            return Err(ConfigError::value(key, cpu, "is named twice; each worker needs a CPU of its own"));
+        }
+        if *cpu == control_cpu {
+            return Err(ConfigError::value(
+                key,
+                cpu,
+                "is the controlCpu; a worker leaves no time for others",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn in_range(key: &str, value: u32, range: &std::ops::RangeInclusive<u32>) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::value(key, value, format!("must be {}-{}", range.start(), range.end())))
+}
