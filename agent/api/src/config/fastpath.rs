@@ -145,16 +145,10 @@ fn default_flows() -> u32 {
 /// Bytes that one packet buffer takes in the pool: 2 KiB of data with headroom, its header, and the pool's own.
 const MBUF_BYTES: u64 = 2560;
 
-/// Longest path of a Unix socket: `sun_path` without the final zero, unix(7).
-const SUN_PATH_MAX: usize = 107;
-
 impl Raw {
     fn validate(self) -> Result<FastPathConfig, ConfigError> {
         let Self { socket, control_cpu, workers, idle_sleep_microseconds, memory, flows, uplink } = self;
-        if !socket.is_absolute() || socket.as_os_str().len() > SUN_PATH_MAX {
-            let reason = format!("must be an absolute path of at most {SUN_PATH_MAX} bytes");
-            return Err(ConfigError::value("socket", socket.display(), reason));
-        }
+        super::check_socket("socket", &socket)?;
         check_cpus(control_cpu, &workers)?;
         let idle_sleep = Duration::from_micros(idle_sleep_microseconds.into());
         if idle_sleep > FastPathConfig::MAX_IDLE_SLEEP {

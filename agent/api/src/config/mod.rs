@@ -3,7 +3,9 @@
 //! A raw type refuses unknown keys; its validated twin can only hold values that make sense.
 
 use std::fmt::Display;
+use std::path::Path;
 
+pub mod agent;
 pub mod fastpath;
 
 /// Why a configuration is refused.
@@ -34,4 +36,15 @@ impl ConfigError {
 /// Reads YAML into a raw type.
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     serde_saphyr::from_str(text).map_err(|error| ConfigError::Yaml(Box::new(error)))
+}
+
+/// Longest path of a Unix socket: `sun_path` without the final zero, unix(7).
+const SUN_PATH_MAX: usize = 107;
+
+fn check_socket(key: &str, path: &Path) -> Result<(), ConfigError> {
+    if path.is_absolute() && path.as_os_str().len() <= SUN_PATH_MAX {
+        return Ok(());
+    }
+    let reason = format!("must be an absolute path of at most {SUN_PATH_MAX} bytes");
+    Err(ConfigError::value(key, path.display(), reason))
 }
