@@ -1,1 +1,13 @@
-//! Bindings to libdpdk.
+//! Raw bindings to libdpdk, and nothing else; [`culvert-dpdk`] makes them safe.
+//!
+//! - Exported functions of EAL, ethdev, mbuf and mempool as `bindgen` finds them in the installed headers.
+//! - `shim_*`: the C shim (`shim/shim.h`), for what DPDK has only as inline functions (at burst level) and for structs
+//!   that differ from release to release.
+//! - [`rte_mbuf`]: the shim's flat twin of the C struct. `shim.c` does not compile if a field lies elsewhere in the
+//!   DPDK it is built against, and `tests/layout.rs` compares C's and Rust's idea of it.
+//!
+//! [`culvert-dpdk`]: ../culvert_dpdk/index.html
+#![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
+#![allow(clippy::all, clippy::undocumented_unsafe_blocks, unreachable_pub, unused_qualifications)]
+
+include!(concat!(env!("OUT_DIR"), "/bindings.rs"));

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * What Rust sees of DPDK beyond its exported functions.
+ *
+ * Two kinds of things live here: functions that DPDK has only as static inlines (always one call per burst, never one
+ * per packet), and functions over scalars or structs of our own wherever DPDK's struct differs between releases. So
+ * nothing on the Rust side depends on the release.
+ */
+#ifndef CULVERT_DPDK_SHIM_H
+#define CULVERT_DPDK_SHIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct rte_mbuf;
+struct rte_mempool;
+
+/*
+ * struct rte_mbuf, without its unions and bit-fields. Same size, same offsets: shim.c refuses to compile otherwise.
+ * Reserved members are those whose meaning depends on how DPDK was built.
+ */
+struct shim_mbuf {
+	_Alignas(64) void *buf_addr; /* start of the buffer, headroom included */
+	uint64_t reserved_iova;      /* buf_iova, or next when DPDK was built without physical addresses */
+	uint16_t data_off;           /* first byte of data, from buf_addr */
+	uint16_t refcnt;
+	uint16_t nb_segs;            /* valid in the first segment only */
+	uint16_t port;               /* where it was received */
+	uint64_t ol_flags;           /* RTE_MBUF_F_* */
+	uint32_t packet_type;        /* RTE_PTYPE_* */
+	uint32_t pkt_len;            /* bytes in all segments */
+	uint16_t data_len;           /* bytes in this segment */
+	uint16_t vlan_tci;           /* CPU order; valid with RTE_MBUF_F_RX_VLAN */
+	uint32_t rss_hash;           /* valid with RTE_MBUF_F_RX_RSS_HASH */
+	uint32_t reserved_hash;
+	uint16_t vlan_tci_outer;
+	uint16_t buf_len;            /* bytes of the buffer, headroom included */
+	struct rte_mempool *pool;    /* where a free puts it back */
+	uint64_t reserved_next;      /* next, or a dynamic field */
+	uint64_t tx_offload;         /* l2_len:7 l3_len:9 l4_len:8 tso_segsz:16 outer_l3_len:9 outer_l2_len:7 */
+	void *shinfo;
+	uint16_t priv_size;
+	uint16_t timesync;
+	uint32_t dynfield1[9];
+};
+
+/* Sizes and offsets as the C compiler sees them in struct rte_mbuf, for the layout test. */
+struct shim_layout {
+	size_t size;
+	size_t align;
+	size_t buf_addr;
+	size_t data_off;
+	size_t refcnt;
+	size_t nb_segs;
+	size_t port;
+	size_t ol_flags;
+	size_t packet_type;
+	size_t pkt_len;
+	size_t data_len;
+	size_t vlan_tci;
+	size_t rss_hash;
+	size_t buf_len;
+	size_t pool;
+	size_t tx_offload;
+};
+void shim_mbuf_layout(struct shim_layout *out);
+
+/* The RTE_VERSION this was compiled against, and texts and numbers DPDK has as macros. */
+uint32_t shim_compiled_version(void);
+int shim_errno(void);
+void shim_set_errno(int value);
+unsigned int shim_lcore_id(void);
+unsigned int shim_max_lcores(void);
+uint64_t shim_tsc(void);
+
+/*
+ * Packets.
+ *
+ * shim_rx_burst hands over single-segment packets only: one that came in several segments is put together in its first
+ * segment when it fits there; otherwise it is freed and counted in *oversize.
+ */
+uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n, uint16_t *oversize);
+uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);
+int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, unsigned int n);
+void shim_free_bulk(struct rte_mbuf **pkts, unsigned int n);
+
+/* Bytes of buffer behind the headroom that an mbuf needs to hold `data` bytes, and the headroom itself. */
+uint16_t shim_headroom(void);
+
+/* Ports. Results: 0, or a negative errno. */
+struct shim_port_config {
+	uint16_t rx_queues;
+	uint16_t tx_queues;
+	uint16_t rx_descriptors; /* in: wanted; out: what the device allows */
+	uint16_t tx_descriptors;
+	uint16_t mtu;            /* bytes behind the Ethernet header; 0 leaves the device's own */
+};
+/* Configures the device and sets all its queues up; buffers for received packets come from `pool`. */
+int shim_port_setup(uint16_t port, struct shim_port_config *config, struct rte_mempool *pool);
+
+struct shim_port_info {
+	char driver[32];
+	uint16_t max_rx_queues;
+	uint16_t max_tx_queues;
+	uint16_t min_mtu;
+	uint16_t max_mtu;
+	uint32_t if_index;          /* kernel interface behind the port; 0 if none */
+	uint64_t rx_offload_capa;   /* RTE_ETH_RX_OFFLOAD_* */
+	uint64_t tx_offload_capa;   /* RTE_ETH_TX_OFFLOAD_* */
+};
+int shim_port_info(uint16_t port, struct shim_port_info *out);
+
+struct shim_port_stats {
+	uint64_t rx_packets;
+	uint64_t tx_packets;
+	uint64_t rx_bytes;
+	uint64_t tx_bytes;
+	uint64_t rx_missed;   /* dropped by the device: no free descriptor */
+	uint64_t rx_errors;
+	uint64_t tx_errors;
+	uint64_t rx_no_mbuf;  /* the mempool was empty */
+};
+int shim_port_stats(uint16_t port, struct shim_port_stats *out);
+
+struct shim_port_link {
+	uint32_t speed_mbps; /* UINT32_MAX: unknown */
+	bool full_duplex;
+	bool up;
+};
+/* Does not wait for link negotiation. */
+int shim_port_link(uint16_t port, struct shim_port_link *out);
+
+int shim_port_get_mac(uint16_t port, uint8_t mac[6]);
+int shim_port_set_mac(uint16_t port, const uint8_t mac[6]);
+
+/*
+ * Looks a device's port up by the device's name. Several ports on one device: the first. -ENODEV if there is none.
+ */
+int shim_port_by_device(const char *device, uint16_t *port);
+
+/*
+ * From now on each line that DPDK logs goes to `sink` (level as in rte_log.h: 1 emergency ... 8 debug; text not
+ * terminated, no line end). It may be called from any thread. 0, or a negative errno.
+ */
+typedef void (*shim_log_sink)(uint32_t level, const char *text, size_t length);
+int shim_log_to(shim_log_sink sink);
+
+#endif
