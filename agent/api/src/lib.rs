@@ -27,3 +27,18 @@ mod proto {
 pub use proto::agent::v1 as agent;
 /// Protocol of the fast path's control socket, from `proto/fastpath.proto`.
 pub use proto::fastpath::v1 as fastpath;
+
+/// The protocols between kubelet and a node's plugins; see the comments in `proto/`.
+#[cfg(feature = "grpc")]
+#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all)]
+pub mod kubelet {
+    pub mod v1beta1 {
+        include!(concat!(env!("OUT_DIR"), "/v1beta1.rs"));
+    }
+    pub mod pluginregistration {
+        include!(concat!(env!("OUT_DIR"), "/pluginregistration.rs"));
+    }
+    pub mod podresources {
+        include!(concat!(env!("OUT_DIR"), "/v1.rs"));
+    }
+}
