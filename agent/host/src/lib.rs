@@ -1,1 +1,12 @@
 //! The machine Culvert runs on: PCI, sysfs, netlink, drivers, network namespaces.
+//!
+//! Mechanism only: what there is and how it is changed. What it should be is decided by the daemon.
+//! Everything that is read from or written to a file goes through a [`HostRoot`], so that a made-up tree serves
+//! tests; everything asked of the kernel's rtnetlink goes through [`netlink::Netlink`], which belongs to one
+//! network namespace.
+
+pub mod netlink;
+pub mod netns;
+mod root;
+
+pub use root::{FileError, HostRoot};

@@ -1,0 +1,85 @@
+//! What can go wrong with netlink.
+
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::netns::NetnsError;
+
+/// A netlink request that did not work.
+#[derive(Debug, thiserror::Error)]
+#[error("{object}: cannot {action}")]
+pub struct NetlinkError {
+    /// What was to be changed or read: "interface 4", "vf 3 of interface 2".
+    pub object: String,
+    /// What was tried: "set mtu 9000".
+    pub action: String,
+    /// Why it failed.
+    #[source]
+    pub cause: NetlinkCause,
+}
+
+/// Why a netlink request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkCause {
+    /// The kernel's answer.
+    #[error("{}", .0.desc())]
+    Kernel(Errno),
+    /// The socket.
+    #[error(transparent)]
+    Socket(io::Error),
+    /// The namespace.
+    #[error(transparent)]
+    Netns(NetnsError),
+    /// An answer that makes no sense here.
+    #[error("{0}")]
+    Protocol(String),
+}
+
+impl NetlinkError {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self.cause {
+            NetlinkCause::Kernel(errno) => Some(errno),
+            _ => None,
+        }
+    }
+
+    /// Whether the object does not exist (any more).
+    pub fn is_absent(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL))
+    }
+
+    pub(super) fn new(object: impl Into<String>, action: impl Into<String>, error: rtnetlink::Error) -> Self {
+        let cause = match error {
+            rtnetlink::Error::NetlinkError(m) => {
+                NetlinkCause::Kernel(Errno::from_raw(m.raw_code().wrapping_neg()))
+            }
+            rtnetlink::Error::RequestFailed => {
+                NetlinkCause::Protocol("the netlink socket is closed".to_owned())
+            }
+            other => NetlinkCause::Protocol(other.to_string()),
+        };
+        Self { object: object.into(), action: action.into(), cause }
+    }
+
+    pub(super) fn protocol(object: String, action: &str, what: String) -> Self {
+        Self { object, action: action.to_owned(), cause: NetlinkCause::Protocol(what) }
+    }
+
+    pub(super) fn kernel(object: String, action: &str, errno: Errno) -> Self {
+        Self { object, action: action.to_owned(), cause: NetlinkCause::Kernel(errno) }
+    }
+
+    pub(super) fn open(source: io::Error) -> Self {
+        Self::socket(NetlinkCause::Socket(source))
+    }
+
+    pub(super) fn netns(source: NetnsError) -> Self {
+        Self::socket(NetlinkCause::Netns(source))
+    }
+
+    fn socket(cause: NetlinkCause) -> Self {
+        Self { object: "netlink".to_owned(), action: "open a socket".to_owned(), cause }
+    }
+}

@@ -1,0 +1,245 @@
+//! Network interfaces.
+
+use std::fmt;
+
+use culvert_api::value::Mac;
+use futures::TryStreamExt as _;
+use nix::errno::Errno;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, State};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::{Netlink, NetlinkError};
+use crate::netns::Netns;
+
+/// A network interface as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The interface index: stays the same when the interface is renamed.
+    pub index: u32,
+    /// The interface name.
+    pub name: String,
+    /// Hardware address; `None` if there is none, or one that is no unicast address.
+    pub mac: Option<Mac>,
+    /// Hardware address that the device itself has, where the driver tells.
+    pub permanent_mac: Option<Mac>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Administratively up (IFF_UP).
+    pub up: bool,
+    /// Whether there is a carrier (IFF_LOWER_UP).
+    pub carrier: bool,
+    /// Promiscuous mode set by an administrator (IFF_PROMISC).
+    pub promiscuous: bool,
+    /// All multicast frames wanted (IFF_ALLMULTI).
+    pub all_multicast: bool,
+    /// Operational state, RFC 2863.
+    pub state: OperState,
+    /// Index of the bridge, bond or VRF it belongs to.
+    pub controller: Option<u32>,
+    /// Index of the interface it stands on (VLAN, macvlan, veth peer).
+    pub lower: Option<u32>,
+    /// Name of the device on its bus: the PCI address of a NIC function (Linux 5.14 and later).
+    pub parent: Option<String>,
+}
+
+/// Operational state of an interface, RFC 2863 and `Documentation/networking/operstates.rst`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperState {
+    /// The driver does not say.
+    Unknown,
+    /// Some part is missing.
+    NotPresent,
+    /// Not able to carry frames.
+    Down,
+    /// Down because of the interface below.
+    LowerLayerDown,
+    /// Testing.
+    Testing,
+    /// Up, but waiting for something such as 802.1X.
+    Dormant,
+    /// Carries frames.
+    Up,
+}
+
+/// What to change of an interface; absent fields stay as they are. All of it goes into one message: the kernel
+/// sets MAC, MTU and name before it brings the interface up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkChange {
+    /// New name; before Linux 6.2 the interface must be down.
+    pub name: Option<String>,
+    /// New hardware address.
+    pub mac: Option<Mac>,
+    /// New MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Promiscuous mode.
+    pub promiscuous: Option<bool>,
+    /// All multicast frames.
+    pub all_multicast: Option<bool>,
+    /// Administrative state.
+    pub up: Option<bool>,
+}
+
+impl Netlink {
+    /// The interface called `name`, or `None`.
+    pub async fn link_by_name(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let request = self.handle.link().get().match_name(name);
+        one(request, || format!("interface {name}")).await
+    }
+
+    /// The interface with this index, or `None`.
+    pub async fn link(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        let request = self.handle.link().get().match_index(index);
+        one(request, || format!("interface {index}")).await
+    }
+
+    /// All interfaces of the namespace.
+    pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let skip = vec![LinkExtentMask::SkipStats];
+        let dump = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, skip).execute();
+        dump.map_ok(Link::from)
+            .try_collect()
+            .await
+            .map_err(|e| NetlinkError::new("interfaces", "list them", e))
+    }
+
+    /// Changes interface `index`, in one message.
+    pub async fn change_link(&self, index: u32, change: &LinkChange) -> Result<(), NetlinkError> {
+        if *change == LinkChange::default() {
+            return Ok(());
+        }
+        let set = self.handle.link().set(change.message(index)).execute().await;
+        set.map_err(|e| NetlinkError::new(format!("interface {index}"), change.to_string(), e))
+    }
+
+    /// Moves interface `index` into `netns` as `name`. The kernel takes it down; addresses and routes are lost.
+    ///
+    /// A `name` taken in `netns` fails with EEXIST. The interface may then be in `netns` already, under its old name:
+    /// give names that nobody else uses, and rename afterwards.
+    pub async fn move_link(&self, index: u32, name: &str, netns: &Netns) -> Result<(), NetlinkError> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new()
+            .index(index)
+            .name(name.to_owned())
+            .setns_by_fd(netns.raw_fd())
+            .build();
+        let object = || format!("interface {index}");
+        let action = || format!("move it to {} as {name}", netns.path().display());
+        let set = self.handle.link().set(message).execute().await;
+        set.map_err(|e| NetlinkError::new(object(), action(), e))
+    }
+
+    /// Deletes interface `index`; one that does not exist is no error.
+    pub async fn delete_link(&self, index: u32) -> Result<(), NetlinkError> {
+        match self.handle.link().del(index).execute().await {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                let error = NetlinkError::new(format!("interface {index}"), "delete it", e);
+                if error.is_absent() { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+}
+
+async fn one(
+    request: rtnetlink::LinkGetRequest,
+    object: impl Fn() -> String,
+) -> Result<Option<Link>, NetlinkError> {
+    match request.execute().try_next().await {
+        Ok(message) => Ok(message.map(Link::from)),
+        Err(e) => {
+            let error = NetlinkError::new(object(), "read it", e);
+            if error.errno() == Some(Errno::ENODEV) { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+impl LinkChange {
+    fn message(&self, index: u32) -> LinkMessage {
+        let mut builder = LinkMessageBuilder::<LinkUnspec>::new().index(index);
+        if let Some(name) = &self.name {
+            builder = builder.name(name.clone());
+        }
+        if let Some(mac) = self.mac {
+            builder = builder.address(mac.octets().to_vec());
+        }
+        if let Some(mtu) = self.mtu {
+            builder = builder.mtu(mtu);
+        }
+        if let Some(on) = self.promiscuous {
+            builder = builder.promiscuous(on);
+        }
+        if let Some(on) = self.all_multicast {
+            builder = builder.allmulticast(on);
+        }
+        match self.up {
+            Some(true) => builder.up().build(),
+            Some(false) => builder.down().build(),
+            None => builder.build(),
+        }
+    }
+}
+
+impl fmt::Display for LinkChange {
+    /// `set name eth0, mtu 1500, up`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on_off = |on: bool| if on { "on" } else { "off" };
+        let words = [
+            self.name.as_ref().map(|n| format!("name {n}")),
+            self.mac.map(|m| format!("mac {m}")),
+            self.mtu.map(|m| format!("mtu {m}")),
+            self.promiscuous.map(|p| format!("promisc {}", on_off(p))),
+            self.all_multicast.map(|a| format!("allmulticast {}", on_off(a))),
+            self.up.map(|up| if up { "up" } else { "down" }.to_owned()),
+        ];
+        write!(f, "set {}", words.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            permanent_mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            promiscuous: flags.contains(LinkFlags::Promisc),
+            all_multicast: flags.contains(LinkFlags::Allmulti),
+            state: OperState::Unknown,
+            controller: None,
+            lower: None,
+            parent: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(octets) => link.mac = Mac::try_from(&octets[..]).ok(),
+                LinkAttribute::PermAddress(octets) => link.permanent_mac = Mac::try_from(&octets[..]).ok(),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.state = state.into(),
+                LinkAttribute::Controller(index) => link.controller = Some(index).filter(|i| *i != 0),
+                LinkAttribute::Link(index) => link.lower = Some(index).filter(|i| *i != 0),
+                LinkAttribute::ParentDevName(name) => link.parent = Some(name),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl From<State> for OperState {
+    fn from(state: State) -> Self {
+        match state {
+            State::NotPresent => Self::NotPresent,
+            State::Down => Self::Down,
+            State::LowerLayerDown => Self::LowerLayerDown,
+            State::Testing => Self::Testing,
+            State::Dormant => Self::Dormant,
+            State::Up => Self::Up,
+            _ => Self::Unknown,
+        }
+    }
+}
