@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 
 use prost::Message;
 
+use crate::agent::{AgentReply, AgentRequest, Progress, agent_reply, agent_request};
+
 /// Longest frame either side accepts, in bytes: a listing of a million flows fits, a stray client's garbage does not.
 pub const MAX_FRAME: usize = 256 << 20;
 
@@ -70,10 +72,32 @@ pub fn read<M: Message + Default>(stream: &mut impl Read) -> io::Result<M> {
     M::decode(body.as_slice()).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
+/// Sends `call` on a blocking stream to the agent and returns its answer; `progress` sees what comes before it.
+///
+/// # Errors
+/// Those of [`write`] and [`read`].
+pub fn call(
+    stream: &mut (impl Read + Write),
+    call: agent_request::Call,
+    mut progress: impl FnMut(&Progress),
+) -> io::Result<agent_reply::Result> {
+    write(stream, &AgentRequest { call: Some(call) })?;
+    loop {
+        match read::<AgentReply>(stream)?.result {
+            Some(agent_reply::Result::Progress(step)) => progress(&step),
+            Some(answer) => return Ok(answer),
+            None => {
+                let text = "the agent's answer is of a kind unknown here: are both of the same version?";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{Error, Progress};
+    use crate::agent::Error;
 
     #[test]
     fn a_frame_reads_back_as_written() {
