@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
-use crate::value::{Mtu, ResourcePrefix, Vni};
+use super::device_plugin::{DevicePlugin, RawDevicePlugin};
+use crate::value::{Mtu, Vni};
 
 #[cfg(test)]
 mod tests;
@@ -57,15 +58,6 @@ impl Overlay {
     }
 }
 
-/// The kubelet device plugin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DevicePlugin {
-    /// Folder of kubelet's `kubelet.sock` and of its plugins' sockets.
-    pub kubelet_dir: PathBuf,
-    /// What comes before the `/` of a resource name.
-    pub resource_prefix: ResourcePrefix,
-}
-
 impl AgentConfig {
     /// Reads a configuration file's text.
     ///
@@ -106,13 +98,6 @@ struct RawOverlay {
     underlay_router: Option<IpAddr>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct RawDevicePlugin {
-    kubelet_dir: PathBuf,
-    resource_prefix: ResourcePrefix,
-}
-
 impl Default for Raw {
     fn default() -> Self {
         Self {
@@ -142,15 +127,6 @@ impl Default for RawOverlay {
             underlay_mtu: Mtu::try_from(1500).expect("is an MTU"),
             underlay_prefix: 24,
             underlay_router: None,
-        }
-    }
-}
-
-impl Default for RawDevicePlugin {
-    fn default() -> Self {
-        Self {
-            kubelet_dir: PathBuf::from("/var/lib/kubelet/device-plugins"),
-            resource_prefix: "culvert.io".parse().expect("is a DNS name"),
         }
     }
 }
@@ -211,13 +187,6 @@ impl RawOverlay {
             return Err(ConfigError::value("overlay.underlayRouter", router, reason));
         }
         Ok(Overlay { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router })
-    }
-}
-
-impl RawDevicePlugin {
-    fn validate(self) -> Result<DevicePlugin, ConfigError> {
-        check_absolute("devicePlugin.kubeletDir", &self.kubelet_dir)?;
-        Ok(DevicePlugin { kubelet_dir: self.kubelet_dir, resource_prefix: self.resource_prefix })
     }
 }
 

@@ -1,0 +1,135 @@
+//! Configuration of the kubelet device plugin: section `devicePlugin` of the agent's configuration.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ConfigError, SUN_PATH_MAX};
+use crate::value::ResourcePrefix;
+
+/// How the pools of devices are offered to kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevicePlugin {
+    /// Folder of kubelet's `kubelet.sock` and of the sockets of its plugins.
+    pub kubelet_dir: PathBuf,
+    /// Folder that kubelet searches for sockets of plugins on its own.
+    pub plugins_registry: PathBuf,
+    /// Which of the two folders is used.
+    pub registration: Registration,
+    /// What comes before the `/` of a resource name.
+    pub resource_prefix: ResourcePrefix,
+}
+
+/// How kubelet learns of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Registration {
+    /// [`Self::Watcher`] if the folder `pluginsRegistry` is there when the agent starts, else [`Self::Kubelet`].
+    #[default]
+    Auto,
+    /// The plugin calls kubelet on `kubelet.sock`. Kubelet forgets it, and the node's capacity is 0, from kubelet's
+    /// restart until the plugin calls again.
+    Kubelet,
+    /// Kubelet finds the plugin's socket in `pluginsRegistry`, also after its own restart: no loss of capacity.
+    Watcher,
+}
+
+impl DevicePlugin {
+    /// Longest path of either folder: room for a `/` and the shortest name of a socket in it.
+    pub const DIR_MAX: usize = SUN_PATH_MAX - 30;
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct RawDevicePlugin {
+    kubelet_dir: PathBuf,
+    plugins_registry: Option<PathBuf>,
+    registration: Registration,
+    resource_prefix: ResourcePrefix,
+}
+
+impl Default for RawDevicePlugin {
+    fn default() -> Self {
+        Self {
+            kubelet_dir: PathBuf::from("/var/lib/kubelet/device-plugins"),
+            plugins_registry: None,
+            registration: Registration::default(),
+            resource_prefix: "culvert.io".parse().expect("is a DNS name"),
+        }
+    }
+}
+
+impl RawDevicePlugin {
+    pub(super) fn validate(self) -> Result<DevicePlugin, ConfigError> {
+        let Self { kubelet_dir, plugins_registry, registration, resource_prefix } = self;
+        // Kubelet keeps the two folders side by side below its root directory.
+        let plugins_registry =
+            plugins_registry.unwrap_or_else(|| kubelet_dir.with_file_name("plugins_registry"));
+        check_dir("devicePlugin.kubeletDir", &kubelet_dir)?;
+        check_dir("devicePlugin.pluginsRegistry", &plugins_registry)?;
+        if kubelet_dir == plugins_registry {
+            let reason = "is kubeletDir, too; kubelet searches another folder for plugins";
+            return Err(ConfigError::value(
+                "devicePlugin.pluginsRegistry",
+                plugins_registry.display(),
+                reason,
+            ));
+        }
+        Ok(DevicePlugin { kubelet_dir, plugins_registry, registration, resource_prefix })
+    }
+}
+
+fn check_dir(key: &str, path: &Path) -> Result<(), ConfigError> {
+    if path.is_absolute() && path.as_os_str().len() <= DevicePlugin::DIR_MAX {
+        return Ok(());
+    }
+    let reason = format!(
+        "must be an absolute path of at most {} bytes, to which the names of sockets are added",
+        DevicePlugin::DIR_MAX
+    );
+    Err(ConfigError::value(key, path.display(), reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(yaml: &str) -> Result<DevicePlugin, ConfigError> {
+        super::super::parse::<RawDevicePlugin>(yaml)?.validate()
+    }
+
+    #[test]
+    fn an_empty_section_means_kubelets_own_folders() {
+        let config = load("{}").unwrap();
+        assert_eq!(config.kubelet_dir, Path::new("/var/lib/kubelet/device-plugins"));
+        assert_eq!(config.plugins_registry, Path::new("/var/lib/kubelet/plugins_registry"));
+        assert_eq!(config.registration, Registration::Auto);
+        assert_eq!(config.resource_prefix.as_str(), "culvert.io");
+    }
+
+    #[test]
+    fn the_registry_lies_beside_the_kubelet_folder_unless_given() {
+        let config = load("kubeletDir: /srv/k/device-plugins\nregistration: watcher").unwrap();
+        assert_eq!(config.plugins_registry, Path::new("/srv/k/plugins_registry"));
+        assert_eq!(config.registration, Registration::Watcher);
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_key_and_value() {
+        let long = format!("kubeletDir: /{}", "x".repeat(DevicePlugin::DIR_MAX));
+        for (yaml, text) in [
+            (
+                "kubeletDir: device-plugins",
+                "devicePlugin.kubeletDir device-plugins: must be an absolute path",
+            ),
+            (&long, "must be an absolute path of at most 77 bytes"),
+            ("{kubeletDir: /a, pluginsRegistry: /a}", "devicePlugin.pluginsRegistry /a: is kubeletDir, too"),
+            ("resourcePrefix: kubernetes.io", "kubernetes.io belongs to Kubernetes"),
+            ("registration: often", "often"),
+            ("kubeletdir: /a", "kubeletdir"),
+        ] {
+            let error = load(yaml).unwrap_err().to_string();
+            assert!(error.contains(text), "{yaml}: {error}");
+        }
+    }
+}
