@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const EXIT: &str = "Exit status:
+  0  done; `nic plan`: nothing to do; `status`: all is well
+  1  failed, or wrongly called
+  2  `nic plan`: there is something to do
+  3  `status`: a part of the agent is not well";
+
+const EXAMPLES: &str = "Examples:
+  culvert status
+  culvert nic plan && echo 'nothing to do'
+  culvert nic list -o json | jq '.[].vfs[] | select(.owner != \"\")'
+  culvert service list
+  culvert flow list --limit 20";
+
+/// Shows what the Culvert agent of this node knows, and asks it to act.
+#[derive(Debug, Parser)]
+#[command(name = "culvert", version, after_help = format!("{EXAMPLES}\n\n{EXIT}"), infer_subcommands = false)]
+pub(crate) struct Args {
+    /// The agent's socket.
+    #[arg(
+        long,
+        global = true,
+        env = "CULVERT_SOCKET",
+        default_value = "/run/culvert/agent.sock",
+        value_name = "PATH"
+    )]
+    pub(crate) socket: PathBuf,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns, for people.
+    Table,
+    /// JSON, for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Network cards: physical functions (PFs) and their virtual functions (VFs).
+    #[command(subcommand)]
+    Nic(NicCommand),
+    /// Ports of the fast path.
+    #[command(subcommand)]
+    Port(ListCommand),
+    /// Service addresses that the fast path translates.
+    #[command(subcommand)]
+    Service(ListCommand),
+    /// Flows that the fast path tracks.
+    #[command(subcommand)]
+    Flow(FlowCommand),
+    /// How the agent and its parts are.
+    Status,
+    /// Prints a completion script: `culvert completions bash > /etc/bash_completion.d/culvert`.
+    Completions {
+        /// The shell to print it for.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicCommand {
+    /// Lists PFs and VFs, and who uses each VF.
+    List,
+    /// Shows what `apply` would do, step by step, and changes nothing.
+    Plan,
+    /// Brings PFs and VFs to what the policy asks for. A PF with a VF in use is not carved anew.
+    Apply,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ListCommand {
+    /// Lists all of them with their counters.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FlowCommand {
+    /// Lists tracked flows, one line per direction.
+    List {
+        /// Most flows to list.
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: u32,
+    },
+}
+
+/// Writes a completion script to standard output.
+pub(crate) fn completions(shell: Shell) {
+    clap_complete::generate(shell, &mut Args::command(), "culvert", &mut std::io::stdout());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,90 @@
+//! Calls to the agent.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use culvert_api::agent::agent_reply::Result as Reply;
+use culvert_api::agent::agent_request::Call;
+use culvert_api::agent::{
+    FlowListRequest, NicApplyReply, NicApplyRequest, NicListReply, NicListRequest, NicPlanReply,
+    NicPlanRequest, PortListRequest, Progress, ServiceListRequest, StatusReply, StatusRequest,
+};
+use culvert_api::fastpath::{ListFlowsResponse, ListPortsResponse, ListServicesResponse};
+use culvert_api::frame;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("agent at {0} not reachable ({1}): is culvert-agent running?")]
+    Away(PathBuf, io::Error),
+    #[error("agent at {0}: {1}: must run as root")]
+    Permission(PathBuf, io::Error),
+    #[error("agent at {0}: {1}")]
+    Talk(PathBuf, io::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("agent at {0} answered another question: are both of the same version?")]
+    Mismatch(PathBuf),
+    #[error("standard output: {0}")]
+    Print(io::Error),
+}
+
+/// The agent, reached anew for each call.
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+macro_rules! calls {
+    ($($name:ident($request:expr) -> $variant:ident($reply:ty);)*) => {
+        $(pub(crate) fn $name(&self) -> Result<$reply, ClientError> {
+            match self.call($request)? {
+                Reply::$variant(reply) => Ok(reply),
+                _ => Err(ClientError::Mismatch(self.socket.clone())),
+            }
+        })*
+    };
+}
+
+impl Client {
+    pub(crate) fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    calls! {
+        status(Call::Status(StatusRequest {})) -> Status(StatusReply);
+        nic_list(Call::NicList(NicListRequest {})) -> NicList(NicListReply);
+        nic_plan(Call::NicPlan(NicPlanRequest {})) -> NicPlan(NicPlanReply);
+        nic_apply(Call::NicApply(NicApplyRequest {})) -> NicApply(NicApplyReply);
+        port_list(Call::PortList(PortListRequest {})) -> PortList(ListPortsResponse);
+        service_list(Call::ServiceList(ServiceListRequest {})) -> ServiceList(ListServicesResponse);
+    }
+
+    pub(crate) fn flow_list(&self, limit: u32) -> Result<ListFlowsResponse, ClientError> {
+        match self.call(Call::FlowList(FlowListRequest { limit }))? {
+            Reply::FlowList(reply) => Ok(reply),
+            _ => Err(ClientError::Mismatch(self.socket.clone())),
+        }
+    }
+
+    fn call(&self, call: Call) -> Result<Reply, ClientError> {
+        let socket = || self.socket.clone();
+        let mut stream = UnixStream::connect(&self.socket).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Permission(socket(), e),
+            _ => ClientError::Away(socket(), e),
+        })?;
+        match frame::call(&mut stream, call, show).map_err(|e| ClientError::Talk(socket(), e))? {
+            Reply::Error(error) => Err(ClientError::Refused(error.message)),
+            reply => Ok(reply),
+        }
+    }
+}
+
+/// Shows one step of a call that takes long, to people only.
+fn show(step: &Progress) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        // Progress that cannot be shown is no reason to stop.
+        let _ = writeln!(err, "[{}/{}] {}", step.done, step.total, step.text);
+    }
+}

@@ -1,0 +1,130 @@
+//! The agent's own state.
+
+use culvert_api::agent::{StatusReply, Subsystem};
+use culvert_api::fastpath::Info;
+use serde::Serialize;
+
+use super::or_dash;
+use crate::output::{Block, View};
+
+/// `status`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    version: String,
+    node: String,
+    uptime_seconds: u64,
+    subsystems: Vec<SubsystemView>,
+    fastpath: Option<FastPath>,
+}
+
+#[derive(Serialize)]
+struct SubsystemView {
+    name: String,
+    state: String,
+    detail: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FastPath {
+    version: String,
+    instance: String,
+    workers: u32,
+    revision: u64,
+    synced: bool,
+    uptime_seconds: u64,
+    mbufs_total: u64,
+    mbufs_free: u64,
+    flows: u64,
+    flow_capacity: u64,
+}
+
+pub(crate) fn status(reply: StatusReply) -> Status {
+    Status {
+        version: reply.version,
+        node: reply.node,
+        uptime_seconds: reply.uptime_seconds,
+        subsystems: reply.subsystems.into_iter().map(subsystem).collect(),
+        fastpath: reply.fastpath.map(fastpath),
+    }
+}
+
+fn subsystem(s: Subsystem) -> SubsystemView {
+    SubsystemView { name: s.name, state: s.state, detail: s.detail }
+}
+
+fn fastpath(info: Info) -> FastPath {
+    FastPath {
+        version: info.version,
+        instance: info.instance,
+        workers: info.workers,
+        revision: info.revision,
+        synced: info.synced,
+        uptime_seconds: info.uptime_seconds,
+        mbufs_total: info.mbufs_total,
+        mbufs_free: info.mbufs_free,
+        flows: info.flows,
+        flow_capacity: info.flow_capacity,
+    }
+}
+
+impl Status {
+    /// Whether every part that is switched on works.
+    pub(crate) fn is_well(&self) -> bool {
+        self.subsystems.iter().all(|s| matches!(s.state.as_str(), "ok" | "off"))
+    }
+}
+
+impl View for Status {
+    fn blocks(&self) -> Vec<Block> {
+        let mut lines = vec![format!(
+            "culvert-agent {} on {}, up {}",
+            self.version,
+            self.node,
+            uptime(self.uptime_seconds)
+        )];
+        if let Some(f) = &self.fastpath {
+            lines.push(format!(
+                "culvert-fastpath {}, up {}: {} worker(s), tables revision {} ({}), {}/{} flows, {}/{} buffers free",
+                f.version,
+                uptime(f.uptime_seconds),
+                f.workers,
+                f.revision,
+                if f.synced { "synced" } else { "not synced yet" },
+                f.flows,
+                f.flow_capacity,
+                f.mbufs_free,
+                f.mbufs_total,
+            ));
+        }
+        let rows = self
+            .subsystems
+            .iter()
+            .map(|s| vec![s.name.clone(), s.state.clone(), or_dash(&s.detail)])
+            .collect();
+        vec![Block::Lines(lines), Block::Table(vec!["SUBSYSTEM", "STATE", "DETAIL"], rows)]
+    }
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptimes_show_their_two_largest_units() {
+        for (seconds, text) in [(59, "59s"), (61, "1m1s"), (7_260, "2h1m"), (90_000, "1d1h")] {
+            assert_eq!(uptime(seconds), text);
+        }
+    }
+}
