@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::device_plugin::{DevicePlugin, RawDevicePlugin};
+use super::nic::{NicPolicy, RawNicPolicy};
 use crate::value::{Mtu, Vni};
 
 #[cfg(test)]
@@ -29,6 +30,8 @@ pub struct AgentConfig {
     pub fastpath: Option<PathBuf>,
     /// The overlay network.
     pub overlay: Overlay,
+    /// The SR-IOV NICs.
+    pub nic: Option<NicPolicy>,
     /// The kubelet device plugin.
     pub device_plugin: Option<DevicePlugin>,
 }
@@ -79,6 +82,7 @@ struct Raw {
     manifests: Option<PathBuf>,
     fastpath: Option<RawFastPath>,
     overlay: RawOverlay,
+    nic: Option<RawNicPolicy>,
     device_plugin: Option<RawDevicePlugin>,
 }
 
@@ -108,6 +112,7 @@ impl Default for Raw {
             manifests: None,
             fastpath: None,
             overlay: RawOverlay::default(),
+            nic: None,
             device_plugin: None,
         }
     }
@@ -159,6 +164,7 @@ impl Raw {
             manifests: self.manifests,
             fastpath: self.fastpath.map(|f| f.socket),
             overlay: self.overlay.validate()?,
+            nic: self.nic.map(RawNicPolicy::validate).transpose()?,
             device_plugin: self.device_plugin.map(RawDevicePlugin::validate).transpose()?,
         })
     }

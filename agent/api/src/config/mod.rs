@@ -8,6 +8,7 @@ use std::path::Path;
 pub mod agent;
 pub mod device_plugin;
 pub mod fastpath;
+pub mod nic;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
