@@ -1,0 +1,5 @@
+//! The control socket.
+
+mod socket;
+
+pub use socket::{ControlSocket, SocketError};
