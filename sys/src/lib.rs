@@ -7,7 +7,23 @@
 //!   DPDK it is built against, and `tests/layout.rs` compares C's and Rust's idea of it.
 //!
 //! [`culvert-dpdk`]: ../culvert_dpdk/index.html
-#![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
-#![allow(clippy::all, clippy::undocumented_unsafe_blocks, unreachable_pub, unused_qualifications)]
+#![allow(missing_docs, non_camel_case_types)]
 
-include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+/// What bindgen wrote.
+mod bindings {
+    use super::{rte_mbuf, rte_mempool};
+
+    include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+}
+
+pub use bindings::*;
+
+/// A packet buffer.
+pub type rte_mbuf = shim_mbuf;
+
+/// A pool of packet buffers; only ever pointed to.
+#[repr(C)]
+pub struct rte_mempool {
+    _opaque: [u8; 0],
+    _neither_send_nor_sync: core::marker::PhantomData<*mut u8>,
+}
