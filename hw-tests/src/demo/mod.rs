@@ -1,0 +1,1 @@
+//! The same topologies, shown to people.

@@ -1,0 +1,144 @@
+//! culvert-hw-tests: runs tests on real packets and real VFs.
+
+#![forbid(unsafe_code)]
+
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+use culvert_hw_tests::frame::{Case, Outcome, Place, Report, Stop, Verdict, run_here, select};
+use culvert_hw_tests::guest::Guest;
+use culvert_hw_tests::{cases, net};
+
+/// Tests on real packets and real VFs.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// List the cases
+    List {
+        /// Only cases whose name contains one of these
+        filters: Vec<String>,
+    },
+    /// Run cases and report how many passed, failed and were skipped
+    Run {
+        /// Only cases whose name contains one of these
+        filters: Vec<String>,
+        /// This machine is the guest: run guest cases here, and print results as JSON
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
+    /// Serve a pod's name over HTTP and UDP
+    Serve {
+        /// What to answer
+        #[arg(long)]
+        name: String,
+        /// TCP and UDP port
+        #[arg(long)]
+        port: u16,
+    },
+    /// Run a command in the guest with emulated SR-IOV NICs
+    Guest {
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Remove namespaces and processes that interrupted runs left behind
+    CleanTestbed,
+}
+
+fn main() -> ExitCode {
+    match act(Arguments::parse().action) {
+        Ok(code) => code,
+        Err(stop) => {
+            eprintln!("culvert-hw-tests: {}", stop.text());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(action: Action) -> Outcome<ExitCode> {
+    match action {
+        Action::List { filters } => {
+            for case in select(&cases::all(), &filters) {
+                println!("{}", case.full_name());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Run { filters, inside } => run_cases(&select(&cases::all(), &filters), inside),
+        Action::Serve { name, port } => {
+            net::serve::serve(&name, port).map_err(|e| Stop::from(e).while_doing(&format!("port {port}")))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Guest { command } => {
+            let status = Guest::prepare()?.run(&command, |line| println!("{line}"))?;
+            Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
+        }
+        Action::CleanTestbed => {
+            for name in net::clean_testbed()? {
+                println!("removed namespace {name}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_cases(cases: &[Case], inside: bool) -> Outcome<ExitCode> {
+    if cases.is_empty() {
+        return Err(Stop::fail("no case has such a name; `culvert-hw-tests list` shows them"));
+    }
+    let mut report = Report::new(inside);
+    if inside {
+        prepare_guest()?;
+        run_here(cases, &mut report);
+    } else {
+        net::clean_testbed()?;
+        let (here, guest): (Vec<Case>, Vec<Case>) = cases.iter().partition(|case| case.place == Place::Netns);
+        run_here(&here, &mut report);
+        if !guest.is_empty() {
+            run_in_guest(&guest, &mut report)?;
+        }
+        for name in report.failed() {
+            println!("failed: {name}");
+        }
+        println!("{}", report.summary());
+    }
+    Ok(if report.failed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Loads the NIC drivers: the PF's first, so that it has set up its side when the VFs' comes.
+fn prepare_guest() -> Outcome {
+    for module in ["igb", "igbvf"] {
+        net::run(Command::new("modprobe").arg(module))?.success()?;
+    }
+    Ok(())
+}
+
+/// Runs all cases in one boot of the guest. A case without a result has failed.
+fn run_in_guest(cases: &[Case], report: &mut Report) -> Outcome {
+    let mut waiting: Vec<String> = cases.iter().map(Case::full_name).collect();
+    println!("booting the guest for {} cases", waiting.len());
+    let mut command = vec![std::env::current_exe()?.display().to_string(), "run".into(), "--inside".into()];
+    command.extend(waiting.iter().cloned());
+    let mut other = String::new();
+    let ended = Guest::prepare().and_then(|guest| {
+        guest.run(&command, |line| match report.relay(line) {
+            Some(case) => waiting.retain(|name| *name != case),
+            None => other += &format!("{line}\n"),
+        })
+    });
+    let verdict = match ended {
+        Err(Stop::Skip(why)) => Verdict::Skipped(why),
+        Err(Stop::Fail(why)) => Verdict::Failed(format!("{why}\n{other}")),
+        Ok(status) => Verdict::Failed(format!("no result; the guest's command ended with {status}\n{other}")),
+    };
+    for case in waiting {
+        report.begin(&case);
+        report.end(&case, std::time::Duration::ZERO, &verdict);
+    }
+    Ok(())
+}

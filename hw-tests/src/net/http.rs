@@ -1,0 +1,71 @@
+//! An HTTP client: quick enough for loops, strict enough to notice a byte that changed.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::{Netns, pattern};
+use crate::ensure;
+use crate::frame::{Outcome, Stop};
+
+/// How long one request may take: less than it takes TCP to send its first segment a second time would be too short
+/// for a busy machine.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Asks the server at `to` for its name, from inside `netns`.
+pub fn name(netns: &Netns, to: SocketAddr) -> Outcome<String> {
+    let body = get(netns, to, "/")?;
+    Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
+}
+
+/// Downloads `len` bytes and compares each with what was sent.
+pub fn download(netns: &Netns, to: SocketAddr, len: usize) -> Outcome {
+    let body = get(netns, to, &format!("/bytes/{len}"))?;
+    ensure!(body.len() == len, "download of {len} bytes from {to}: got {}", body.len());
+    let same = body.iter().zip(pattern(len)).position(|(got, sent)| *got != sent);
+    ensure!(
+        same.is_none(),
+        "download of {len} bytes from {to}: byte {} changed on the way",
+        same.unwrap_or(0)
+    );
+    Ok(())
+}
+
+/// Sends one request over a connection of its own and returns the body.
+pub fn get(netns: &Netns, to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
+    netns.run(|| request(to, path))?.map_err(|stop| stop.while_doing(&format!("GET {path} from {to}")))
+}
+
+fn request(to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host(to.ip()))?;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    ensure!(line.starts_with("HTTP/1.1 200 "), "answered {line:?}");
+    let mut length = None;
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        if line.trim_end().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok();
+        }
+    }
+    let length: u64 = length.ok_or_else(|| Stop::fail("the answer has no length"))?;
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    ensure!(body.len() as u64 == length, "the answer ended after {} of {length} bytes", body.len());
+    Ok(body)
+}
+
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}

@@ -1,0 +1,14 @@
+//! Namespaces, processes and traffic: what every topology is made of.
+
+pub mod http;
+mod netns;
+mod pattern;
+mod ping;
+mod process;
+pub mod serve;
+pub mod udp;
+
+pub use netns::{Netns, clean_testbed};
+pub use pattern::pattern;
+pub use ping::{Ping, Pong};
+pub use process::{Process, Run, program, run};

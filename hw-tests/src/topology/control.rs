@@ -1,0 +1,66 @@
+//! A client of the fast path's control socket, for what cases want to know.
+
+use std::future::Future;
+use std::path::Path;
+
+use culvert_api::fastpath::fast_path_client::FastPathClient;
+use culvert_api::fastpath::{self, Counters, Info, Service};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::frame::{Outcome, Stop};
+
+/// A connection to culvert-fastpath.
+#[derive(Debug)]
+pub struct Control {
+    runtime: Runtime,
+    client: FastPathClient<Channel>,
+}
+
+impl Control {
+    /// Connects.
+    pub fn connect(socket: &Path) -> Outcome<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let socket = socket.to_owned();
+        let connect = service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        // The URI is asked for, and not used: the connector knows the socket.
+        let endpoint = Endpoint::from_static("http://fastpath.invalid");
+        let channel = runtime.block_on(endpoint.connect_with_connector(connect))?;
+        Ok(Self { runtime, client: FastPathClient::new(channel) })
+    }
+
+    /// Who is answering.
+    pub fn info(&self) -> Outcome<Info> {
+        let mut client = self.client.clone();
+        self.call(async move { client.get_info(fastpath::GetInfoRequest {}).await })
+    }
+
+    /// The Services in force, one for each virtual address, protocol and port.
+    pub fn services(&self) -> Outcome<Vec<Service>> {
+        let mut client = self.client.clone();
+        let list = self.call(async move { client.list_services(fastpath::ListServicesRequest {}).await })?;
+        Ok(list.services.into_iter().filter_map(|status| status.service).collect())
+    }
+
+    /// The ports there are.
+    pub fn ports(&self) -> Outcome<Vec<fastpath::Port>> {
+        let mut client = self.client.clone();
+        Ok(self.call(async move { client.list_ports(fastpath::ListPortsRequest {}).await })?.ports)
+    }
+
+    /// All counters.
+    pub fn counters(&self) -> Outcome<Counters> {
+        let mut client = self.client.clone();
+        self.call(async move { client.get_counters(fastpath::GetCountersRequest {}).await })
+    }
+
+    fn call<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Outcome<T> {
+        self.runtime.block_on(call).map(tonic::Response::into_inner).map_err(Stop::from)
+    }
+}

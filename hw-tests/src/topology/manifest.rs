@@ -1,0 +1,234 @@
+//! The folder of Kubernetes YAML, with objects as `kubectl get -o yaml` prints them.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::{Addresses, FAR_VTEP, Family, POD_PORT, Pod, SERVICE_PORT, VTEP};
+use crate::frame::Outcome;
+
+/// The folder.
+#[derive(Debug)]
+pub struct Manifests {
+    dir: PathBuf,
+}
+
+/// A Service with a TCP and a UDP port, and the slices of its endpoints.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name; its namespace is "default".
+    pub name: String,
+    /// Its virtual addresses.
+    pub cluster_ip: Addresses,
+    /// Names and addresses of its endpoints.
+    pub backends: Vec<(String, Addresses)>,
+}
+
+impl Manifests {
+    /// Makes the folder inside `dir`.
+    pub fn create(dir: &Path) -> Outcome<Self> {
+        let dir = dir.join("manifests");
+        fs::create_dir(&dir)?;
+        Ok(Self { dir })
+    }
+
+    /// The folder's path.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a file at once, so that nobody reads half of it.
+    pub fn write(&self, name: &str, text: &str) -> Outcome {
+        let hidden = self.dir.join(format!(".{name}.new"));
+        fs::write(&hidden, text)?;
+        Ok(fs::rename(hidden, self.dir.join(name))?)
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) -> Outcome {
+        match fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes both Nodes.
+    pub fn nodes(&self) -> Outcome {
+        self.write("node-a.yaml", &node("node-a", VTEP, 1))?;
+        self.write("node-b.yaml", &node("node-b", FAR_VTEP, 2))
+    }
+
+    /// Writes a Pod that runs on `node`.
+    pub fn pod(&self, pod: &Pod, node: &str) -> Outcome {
+        self.write(&format!("{}.yaml", pod.name), &pod_yaml(&pod.name, pod.addresses, node))
+    }
+
+    /// Writes a Service and the slices of its endpoints.
+    pub fn service(&self, service: &Service) -> Outcome {
+        let Service { name, backends, .. } = service;
+        self.write(&format!("{name}-slices.yaml"), &slices(name, backends))?;
+        self.write(&format!("{name}.yaml"), &service_yaml(service))
+    }
+
+    /// Writes the slices of a Service's endpoints alone.
+    pub fn endpoints(&self, service: &Service) -> Outcome {
+        self.write(&format!("{}-slices.yaml", service.name), &slices(&service.name, &service.backends))
+    }
+}
+
+fn node(name: &str, underlay: Addresses, number: u8) -> String {
+    let Addresses { v4, v6 } = underlay;
+    format!(
+        "apiVersion: v1
+kind: Node
+metadata:
+  annotations:
+    node.alpha.kubernetes.io/ttl: \"0\"
+  creationTimestamp: \"2026-11-02T09:00:00Z\"
+  labels:
+    kubernetes.io/hostname: {name}
+    kubernetes.io/os: linux
+  name: {name}
+  resourceVersion: \"1201\"
+  uid: 5f0f9a4e-3a55-4f4b-8d5b-00000000000{number}
+spec:
+  podCIDR: 10.244.{number}.0/24
+  podCIDRs:
+  - 10.244.{number}.0/24
+  - fd00:244:{number}::/64
+status:
+  addresses:
+  - address: {v4}
+    type: InternalIP
+  - address: {v6}
+    type: InternalIP
+  - address: {name}
+    type: Hostname
+  capacity:
+    cpu: \"2\"
+  nodeInfo:
+    operatingSystem: linux
+"
+    )
+}
+
+fn pod_yaml(name: &str, addresses: Addresses, node: &str) -> String {
+    let Addresses { v4, v6 } = addresses;
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  creationTimestamp: \"2026-11-02T09:10:00Z\"
+  labels:
+    app: web
+  name: {name}
+  namespace: default
+  resourceVersion: \"1302\"
+spec:
+  containers:
+  - image: registry.invalid/web:1
+    name: web
+    ports:
+    - containerPort: {POD_PORT}
+      protocol: TCP
+  nodeName: {node}
+  restartPolicy: Always
+status:
+  conditions:
+  - lastProbeTime: null
+    status: \"True\"
+    type: Ready
+  phase: Running
+  podIP: {v4}
+  podIPs:
+  - ip: {v4}
+  - ip: {v6}
+"
+    )
+}
+
+fn service_yaml(service: &Service) -> String {
+    let Service { name, cluster_ip: Addresses { v4, v6 }, .. } = service;
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata:
+  creationTimestamp: \"2026-11-02T09:20:00Z\"
+  name: {name}
+  namespace: default
+  resourceVersion: \"1403\"
+spec:
+  clusterIP: {v4}
+  clusterIPs:
+  - {v4}
+  - {v6}
+  internalTrafficPolicy: Cluster
+  ipFamilies:
+  - IPv4
+  - IPv6
+  ipFamilyPolicy: RequireDualStack
+  ports:
+  - name: http
+    port: {SERVICE_PORT}
+    protocol: TCP
+    targetPort: {POD_PORT}
+  - name: ask
+    port: {SERVICE_PORT}
+    protocol: UDP
+    targetPort: {POD_PORT}
+  selector:
+    app: web
+  sessionAffinity: None
+  type: ClusterIP
+status:
+  loadBalancer: {{}}
+"
+    )
+}
+
+/// One slice for each family, in a list as kubectl prints several objects.
+fn slices(service: &str, backends: &[(String, Addresses)]) -> String {
+    let mut text = "apiVersion: v1\nkind: List\nmetadata:\n  resourceVersion: \"\"\nitems:\n".to_owned();
+    for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+        text += &format!(
+            "- addressType: {kind}
+  apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata:
+    labels:
+      endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
+      kubernetes.io/service-name: {service}
+    name: {service}-{}
+    namespace: default
+  ports:
+  - name: http
+    port: {POD_PORT}
+    protocol: TCP
+  - name: ask
+    port: {POD_PORT}
+    protocol: UDP
+  endpoints:{}
+",
+            kind.to_ascii_lowercase(),
+            if backends.is_empty() { " []" } else { "" }
+        );
+        for (name, addresses) in backends {
+            text += &format!(
+                "  - addresses:
+    - {}
+    conditions:
+      ready: true
+      serving: true
+      terminating: false
+    targetRef:
+      kind: Pod
+      name: {name}
+      namespace: default
+",
+                addresses.get(family)
+            );
+        }
+    }
+    // A list of endpoints follows its key, the end of the text its last item.
+    text.trim_end().to_owned() + "\n"
+}

@@ -1,0 +1,119 @@
+//! A node that runs Culvert, and a far node that is nothing but the Linux kernel.
+//!
+//! ```text
+//!  pod-a  pod-b  client            pod-c  pod-d
+//!    |      |      |                 |      |        veth
+//!  culvert-fastpath (node)         kernel routing and VXLAN (far)
+//!    |                               |
+//!    +---------- cvup0 --------------+                underlay 10.1.1.0/24, fd00:1::/64
+//! ```
+//! The uplink tap's kernel end lives in the far node's namespace, so it is the wire between the two.
+
+mod address;
+pub mod cni;
+mod control;
+mod far;
+pub mod manifest;
+mod node;
+mod pod;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use address::{Addresses, CLUSTER_IP, FAR_VTEP, Family, GATEWAY, VTEP, far_pod, local_pod};
+pub use control::Control;
+pub use far::Far;
+pub use node::Node;
+pub use pod::Pod;
+
+use crate::frame::{Context, Outcome, Stop, wait_for};
+use manifest::{Manifests, Service};
+
+/// Port that the servers in the pods listen on, over TCP and UDP.
+pub const POD_PORT: u16 = 8080;
+/// Port of the Service.
+pub const SERVICE_PORT: u16 = 80;
+/// The pods that serve: two here, two on the far node.
+pub const BACKENDS: [&str; 4] = ["pod-a", "pod-b", "pod-c", "pod-d"];
+
+/// Both nodes with their pods, and a Service over all that serve.
+#[derive(Debug)]
+pub struct Topology {
+    // Dropped in this order: pods go before the nodes that they hang on.
+    pods: BTreeMap<&'static str, Pod>,
+    /// The node that runs Culvert.
+    pub node: Node,
+    /// The kernel's node.
+    pub far: Far,
+}
+
+impl Topology {
+    /// Starts everything and returns when the Service has been programmed.
+    pub fn start(context: &Context) -> Outcome<Self> {
+        let mut net = Self::without_pods(context)?;
+        for (index, name) in ["pod-a", "pod-b", "client"].into_iter().enumerate() {
+            net.attach(context, name, local_pod(index as u8))?;
+        }
+        for (index, name) in ["pod-c", "pod-d"].into_iter().enumerate() {
+            let pod = Pod::far(context, &net.far, name, far_pod(index as u8))?;
+            net.node.manifests.pod(&pod, "node-b")?;
+            net.pods.insert(name, pod);
+        }
+        for name in BACKENDS {
+            net.pod(name).wait_until_serving()?;
+        }
+        net.node.manifests.service(&net.web(&BACKENDS))?;
+        net.wait_for_backends(BACKENDS.len())?;
+        Ok(net)
+    }
+
+    /// Both nodes, and no pod.
+    pub fn without_pods(context: &Context) -> Outcome<Self> {
+        let far = Far::create()?;
+        let manifests = Manifests::create(context.dir())?;
+        manifests.nodes()?;
+        let mut node = Node::create(context, manifests)?;
+        node.start_fastpath()?;
+        far.take_wire(node.netns())?;
+        node.start_agent()?;
+        Ok(Self { pods: BTreeMap::new(), node, far })
+    }
+
+    /// Attaches a pod to this node with culvert-cni, as a container runtime does.
+    pub fn attach(&mut self, context: &Context, name: &'static str, addresses: Addresses) -> Outcome {
+        let pod = Pod::local(context, &self.node, name, addresses)?;
+        self.pods.insert(name, pod);
+        Ok(())
+    }
+
+    /// A pod by name.
+    ///
+    /// # Panics
+    /// When there is none: a mistake of the case.
+    pub fn pod(&self, name: &str) -> &Pod {
+        self.pods.get(name).unwrap_or_else(|| panic!("there is no pod {name}"))
+    }
+
+    /// The Service "web", over some of the pods.
+    pub fn web(&self, backends: &[&str]) -> Service {
+        let backends = backends.iter().map(|name| (name.to_string(), self.pod(name).addresses)).collect();
+        Service { name: "web".to_owned(), cluster_ip: CLUSTER_IP, backends }
+    }
+
+    /// Where the Service "web" is.
+    pub fn web_address(family: Family) -> SocketAddr {
+        SocketAddr::new(CLUSTER_IP.get(family), SERVICE_PORT)
+    }
+
+    /// Waits until every virtual address of the fast path has `count` backends.
+    pub fn wait_for_backends(&self, count: usize) -> Outcome {
+        let what = format!("the Service has {count} backends");
+        wait_for(&what, Duration::from_secs(5), || {
+            let services = self.node.control()?.services()?;
+            let ready = services.len() == 4 && services.iter().all(|s| s.backends.len() == count);
+            Ok(ready.then_some(()))
+        })
+        .map_err(|stop: Stop| stop.while_doing("programming the fast path"))
+    }
+}
