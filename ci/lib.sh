@@ -6,8 +6,10 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$repo"
 # Downloads that outlive a clone: the guest's kernel and initramfs. hw-tests looks in the same place.
 cache=${CULVERT_CACHE:-${XDG_CACHE_HOME:-${HOME:-$repo/.cache}/.cache}/culvert}
+target=${CARGO_TARGET_DIR:-target}
 logs=$(mktemp -d "${TMPDIR:-/tmp}/culvert-ci.XXXXXX")
 trap 'rm -rf "$logs"' EXIT
+export PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
 # Commands that call each other count from the same start.
 export CULVERT_CI_START=${CULVERT_CI_START:-$(date +%s)}
 
