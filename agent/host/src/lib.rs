@@ -5,8 +5,18 @@
 //! tests; everything asked of the kernel's rtnetlink goes through [`netlink::Netlink`], which belongs to one
 //! network namespace.
 
+mod boot;
+pub mod driver;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+pub mod guard;
+pub mod inventory;
 pub mod netlink;
 pub mod netns;
+mod pci;
 mod root;
+pub mod vfio;
 
+pub use boot::boot_id;
+pub use pci::{IommuGroup, PciDevice, PciId};
 pub use root::{FileError, HostRoot};

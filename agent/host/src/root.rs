@@ -71,15 +71,20 @@ fn is_absent(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
 }
 
-/// The file's text without surrounding white space; `None` if there is no such file, or the driver behind it has
-/// nothing to say (sysfs answers EINVAL or EOPNOTSUPP for such attributes).
-pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
+/// `None` for a file that does not exist, or that the driver behind it has nothing to say in (sysfs answers EINVAL or
+/// EOPNOTSUPP for such attributes).
+pub(crate) fn optional<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>, FileError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
         Err(e) if is_absent(&e) => Ok(None),
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(None),
         Err(e) => Err(FileError::new("read", path, e)),
     }
+}
+
+/// The file's text without surrounding white space; `None` as in [`optional`].
+pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
+    optional(fs::read_to_string(path).map(|text| text.trim().to_owned()), path)
 }
 
 /// Like [`read`], as a value; a text that does not parse counts as absent.
@@ -89,11 +94,8 @@ pub(crate) fn parse<T: std::str::FromStr>(path: &Path) -> Result<Option<T>, File
 
 /// Last part of where the link `path` points; `None` if there is no such link.
 pub(crate) fn link_name(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read_link(path) {
-        Ok(target) => Ok(target.file_name().map(|n| n.to_string_lossy().into_owned())),
-        Err(e) if is_absent(&e) => Ok(None),
-        Err(e) => Err(FileError::new("read", path, e)),
-    }
+    let target = optional(fs::read_link(path), path)?;
+    Ok(target.and_then(|t| t.file_name().map(|name| name.to_string_lossy().into_owned())))
 }
 
 /// Names in a folder, sorted; empty if there is no such folder.

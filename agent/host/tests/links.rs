@@ -1,5 +1,8 @@
 //! Network namespaces, links, addresses and routes on the running kernel. Needs root; skipped with a reason otherwise.
 
+// Clippy only lets the test functions themselves unwrap.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

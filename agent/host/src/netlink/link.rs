@@ -6,7 +6,7 @@ use culvert_api::value::Mac;
 use futures::TryStreamExt as _;
 use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::{Netlink, NetlinkError};
@@ -37,8 +37,10 @@ pub struct Link {
     pub state: OperState,
     /// Index of the bridge, bond or VRF it belongs to.
     pub controller: Option<u32>,
-    /// Index of the interface it stands on (VLAN, macvlan, veth peer).
+    /// Index of the interface it stands on (VLAN, macvlan, VXLAN) or of its veth peer, if that is in this namespace.
     pub lower: Option<u32>,
+    /// What sort of virtual interface it is: "bond", "bridge", "openvswitch"...; `None` for a device.
+    pub kind: Option<String>,
     /// Name of the device on its bus: the PCI address of a NIC function (Linux 5.14 and later).
     pub parent: Option<String>,
 }
@@ -211,8 +213,10 @@ impl From<LinkMessage> for Link {
             state: OperState::Unknown,
             controller: None,
             lower: None,
+            kind: None,
             parent: None,
         };
+        let mut lower_is_elsewhere = false;
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
@@ -222,9 +226,19 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::OperState(state) => link.state = state.into(),
                 LinkAttribute::Controller(index) => link.controller = Some(index).filter(|i| *i != 0),
                 LinkAttribute::Link(index) => link.lower = Some(index).filter(|i| *i != 0),
+                LinkAttribute::LinkNetNsId(_) => lower_is_elsewhere = true,
                 LinkAttribute::ParentDevName(name) => link.parent = Some(name),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
+        }
+        if lower_is_elsewhere {
+            link.lower = None;
         }
         link
     }
