@@ -2,10 +2,11 @@
 
 mod connectivity;
 mod guest;
+mod yardstick;
 
 use crate::frame::Case;
 
 /// All cases there are, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    [connectivity::CASES, guest::CASES].concat()
+    [yardstick::CASES, connectivity::CASES, guest::CASES].concat()
 }

@@ -70,7 +70,7 @@ impl Topology {
 
     /// Both nodes, and no pod.
     pub fn without_pods(context: &Context) -> Outcome<Self> {
-        let far = Far::create()?;
+        let far = Far::create(2)?;
         let manifests = Manifests::create(context.dir())?;
         manifests.nodes()?;
         let mut node = Node::create(context, manifests)?;

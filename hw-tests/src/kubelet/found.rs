@@ -1,0 +1,78 @@
+//! Finds plugins that wait in `plugins_registry`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_api::kubelet::pluginregistration::registration_client::RegistrationClient;
+use culvert_api::kubelet::pluginregistration::{InfoRequest, RegistrationStatus};
+use tonic::transport::Channel;
+
+use super::dial::{connect, dial};
+use super::state::State;
+
+/// How often the folder is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a plugin may take to say what it is.
+const INFO: Duration = Duration::from_secs(1);
+
+/// What tells a socket from one made anew at the same path.
+type Made = (u64, i64, i64);
+
+/// Looks for ever.
+pub(super) async fn find(folder: PathBuf, state: Arc<State>) {
+    let mut known = BTreeMap::new();
+    loop {
+        let found = sockets(&folder);
+        known.retain(|path, made| found.get(path) == Some(made));
+        for (path, made) in found {
+            if !known.contains_key(&path) && greet(&path, &state).await.is_ok() {
+                known.insert(path, made);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn sockets(folder: &Path) -> BTreeMap<PathBuf, Made> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeMap::new() };
+    entries
+        .flatten()
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .filter_map(|entry| {
+            let about = entry.metadata().ok()?;
+            let made = (about.ino(), about.mtime(), about.mtime_nsec());
+            about.file_type().is_socket().then(|| (entry.path(), made))
+        })
+        .collect()
+}
+
+/// Asks the plugin what it is, connects it and tells it the outcome.
+async fn greet(socket: &Path, state: &Arc<State>) -> Result<(), String> {
+    let mut plugin = RegistrationClient::new(dial(socket).await?);
+    let info = tokio::time::timeout(INFO, plugin.get_info(InfoRequest {}))
+        .await
+        .map_err(|_| "GetInfo: no answer".to_owned())?
+        .map_err(|status| status.message().to_owned())?
+        .into_inner();
+    let outcome = if info.r#type != "DevicePlugin" {
+        Err(format!("type {:?} is not known here", info.r#type))
+    } else if !info.supported_versions.iter().any(|v| v == "v1beta1") {
+        Err(format!("versions {:?}: only v1beta1 is supported", info.supported_versions))
+    } else if let Some(message) = state.refusal() {
+        Err(message)
+    } else {
+        let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
+        connect(state, &info.name, endpoint).await
+    };
+    notify(&mut plugin, outcome.as_ref().err().cloned()).await?;
+    outcome
+}
+
+async fn notify(plugin: &mut RegistrationClient<Channel>, error: Option<String>) -> Result<(), String> {
+    let status = RegistrationStatus { plugin_registered: error.is_none(), error: error.unwrap_or_default() };
+    plugin.notify_registration_status(status).await.map(|_| ()).map_err(|status| status.message().to_owned())
+}
