@@ -3,3 +3,4 @@
 pub mod control;
 pub mod neighbour;
 pub mod preflight;
+pub mod port;
