@@ -14,16 +14,13 @@ const OLDEST: &str = "22.11";
 /// The exported functions that the wrapper calls. Inline ones and those over changing structs go through the shim.
 const FUNCTIONS: &[&str] = &[
     "rte_eal_cleanup",
-    "rte_eal_has_hugepages",
     "rte_eal_hotplug_add",
     "rte_eal_hotplug_remove",
     "rte_eal_init",
     "rte_eth_dev_close",
-    "rte_eth_dev_get_name_by_port",
-    "rte_eth_dev_is_valid_port",
-    "rte_eth_dev_set_mtu",
     "rte_eth_dev_get_mtu",
-    "rte_eth_dev_socket_id",
+    "rte_eth_dev_get_port_by_name",
+    "rte_eth_dev_set_mtu",
     "rte_eth_dev_start",
     "rte_eth_dev_stop",
     "rte_eth_promiscuous_disable",

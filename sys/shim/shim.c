@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include <rte_cycles.h>
-#include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
@@ -243,22 +242,6 @@ int shim_port_set_mac(uint16_t port, const uint8_t mac[6])
 
 	memcpy(addr.addr_bytes, mac, 6);
 	return rte_eth_dev_default_mac_addr_set(port, &addr);
-}
-
-int shim_port_by_device(const char *device, uint16_t *port)
-{
-	struct rte_dev_iterator iterator;
-	uint16_t found;
-
-	/* A port's name is its device's name, except where one device has several ports. */
-	if (rte_eth_dev_get_port_by_name(device, port) == 0)
-		return 0;
-	RTE_ETH_FOREACH_MATCHING_DEV(found, device, &iterator) {
-		rte_eth_iterator_cleanup(&iterator);
-		*port = found;
-		return 0;
-	}
-	return -ENODEV;
 }
 
 static ssize_t log_write(void *sink, const char *text, size_t length)

@@ -136,11 +136,6 @@ int shim_port_get_mac(uint16_t port, uint8_t mac[6]);
 int shim_port_set_mac(uint16_t port, const uint8_t mac[6]);
 
 /*
- * Looks a device's port up by the device's name. Several ports on one device: the first. -ENODEV if there is none.
- */
-int shim_port_by_device(const char *device, uint16_t *port);
-
-/*
  * From now on each line that DPDK logs goes to `sink` (level as in rte_log.h: 1 emergency ... 8 debug; text not
  * terminated, no line end). It may be called from any thread. 0, or a negative errno.
  */

@@ -1,0 +1,372 @@
+//! Ports: devices that packets come from and go to.
+
+mod device;
+mod error;
+mod queue;
+mod tap;
+mod vdev;
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use device::{OwnedDevice, Started};
+
+pub(crate) use device::Claims;
+pub use error::PortError;
+pub use queue::{RxQueue, TxQueue};
+pub use vdev::Vdev;
+
+use crate::eal::Eal;
+use crate::error::call;
+use crate::mempool::Mempool;
+
+/// How a port is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Receive queues: one for each worker that polls the port.
+    pub rx_queues: u16,
+    /// Transmit queues: one for each worker that sends there.
+    pub tx_queues: u16,
+    /// Packets a receive queue holds; the device may round it.
+    pub rx_descriptors: u16,
+    /// Packets a transmit queue holds; the device may round it.
+    pub tx_descriptors: u16,
+    /// Bytes behind the Ethernet header that fit in a frame; `None` leaves the device's own.
+    pub mtu: Option<u16>,
+    /// Whether frames for other MAC addresses are received too.
+    pub promiscuous: bool,
+}
+
+impl Default for PortConfig {
+    fn default() -> Self {
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: 512,
+            tx_descriptors: 512,
+            mtu: None,
+            promiscuous: false,
+        }
+    }
+}
+
+/// The queues of a started port, to be given to the workers.
+#[derive(Debug)]
+pub struct Queues {
+    /// In the order of their numbers.
+    pub rx: Vec<RxQueue>,
+    /// In the order of their numbers.
+    pub tx: Vec<TxQueue>,
+}
+
+/// What a driver can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// The driver's name, as `net_tap`.
+    pub driver: String,
+    /// Most receive queues.
+    pub max_rx_queues: u16,
+    /// Most transmit queues.
+    pub max_tx_queues: u16,
+    /// Least and most bytes behind the Ethernet header.
+    pub mtu: (u16, u16),
+    /// Index of the kernel interface behind the port, in the namespace it was made in.
+    pub if_index: Option<u32>,
+    /// `RTE_ETH_RX_OFFLOAD_*` bits.
+    pub rx_offloads: u64,
+    /// `RTE_ETH_TX_OFFLOAD_*` bits.
+    pub tx_offloads: u64,
+}
+
+/// What a port has counted since it was made or reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets transmitted.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes transmitted.
+    pub tx_bytes: u64,
+    /// Dropped by the device, for want of a descriptor.
+    pub rx_missed: u64,
+    /// Received with errors.
+    pub rx_errors: u64,
+    /// Not transmitted because of an error.
+    pub tx_errors: u64,
+    /// Not received because the mempool was empty.
+    pub rx_no_mbuf: u64,
+}
+
+/// The link, as the driver last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Whether there is one.
+    pub up: bool,
+    /// Mbit/s; `None`: unknown.
+    pub speed_mbps: Option<u32>,
+    /// Both directions at once.
+    pub full_duplex: bool,
+}
+
+/// A port: its control side, for one thread at a time. Its data side are the queues that [`start`](Self::start) gives.
+///
+/// When it is dropped, or when the last of its queues is, if that is later, the device is stopped, closed, and, if
+/// [`create`](Self::create) made it, removed. So let the workers drop their queues first; otherwise a worker has to do all
+/// that.
+pub struct Port {
+    /// Before `device`, so that a drop stops first.
+    started: Option<Arc<Started>>,
+    device: Arc<OwnedDevice>,
+    /// Control calls on one port must not overlap.
+    _one_thread: PhantomData<Cell<()>>,
+}
+
+impl Port {
+    /// Makes a device, while others are polled; from the control thread, since it takes milliseconds.
+    pub fn create(eal: &Eal, vdev: &Vdev) -> Result<Self, PortError> {
+        vdev.check()?;
+        if let Vdev::Tap { interface, .. } = vdev {
+            tap::preflight(interface)?;
+        }
+        Ok(Self::new(OwnedDevice::plug(eal, &vdev.device())?))
+    }
+
+    /// Takes a device that is there since EAL's start, by its name: a PCI address, or that of a vdev. It is closed when
+    /// dropped, but not removed.
+    pub fn open(eal: &Eal, device: &str) -> Result<Self, PortError> {
+        Ok(Self::new(OwnedDevice::claim(eal, device)?))
+    }
+
+    fn new(device: OwnedDevice) -> Self {
+        Self { started: None, device: Arc::new(device), _one_thread: PhantomData }
+    }
+
+    /// Its number, which [`Mbuf::port`](crate::mbuf::Mbuf::port) gives for what is received there.
+    pub fn id(&self) -> u16 {
+        self.device.id
+    }
+
+    /// Name of the device.
+    pub fn name(&self) -> &str {
+        &self.device.name
+    }
+
+    /// Configures the device, sets its queues up and starts it. The queues are the only way to packets, so nobody polls a
+    /// port that is not started. `pool` provides the mbufs of received packets.
+    pub fn start(&mut self, config: &PortConfig, pool: &Mempool) -> Result<Queues, PortError> {
+        if self.started.is_some() {
+            return Err(PortError::Started { port: self.name().to_owned() });
+        }
+        self.check(config)?;
+        let mut setup = dpdk_sys::shim_port_config {
+            rx_queues: config.rx_queues,
+            tx_queues: config.tx_queues,
+            rx_descriptors: config.rx_descriptors,
+            tx_descriptors: config.tx_descriptors,
+            mtu: config.mtu.unwrap_or(0),
+        };
+        // SAFETY: EAL is running; the port is ours and stopped; the pool lives, and `uses` keeps it alive.
+        let result = self.call("configure", || unsafe {
+            dpdk_sys::shim_port_setup(self.id(), &raw mut setup, pool.as_ptr())
+        });
+        // Failed half-way, it may use the pools of this and of the last start.
+        self.device.uses(pool, result.is_ok());
+        result?;
+        if let Some(mtu) = config.mtu {
+            self.set_mtu(mtu)?;
+        }
+        let started = Arc::new(Started::start(&self.device)?);
+        self.set_promiscuous(config.promiscuous)?;
+        let queues = Queues {
+            rx: (0..config.rx_queues).map(|queue| RxQueue::new(started.clone(), queue)).collect(),
+            tx: (0..config.tx_queues).map(|queue| TxQueue::new(started.clone(), queue)).collect(),
+        };
+        self.started = Some(started);
+        Ok(queues)
+    }
+
+    /// Stops the device, so that it can be started differently. Refused while a queue is held by somebody.
+    pub fn stop(&mut self) -> Result<(), PortError> {
+        let Some(started) = self.started.take() else { return Ok(()) };
+        match Arc::try_unwrap(started) {
+            Ok(mut started) => Ok(started.finish()?),
+            Err(started) => {
+                let queues = Arc::strong_count(&started) - 1;
+                self.started = Some(started);
+                Err(PortError::QueuesInUse { port: self.name().to_owned(), queues })
+            }
+        }
+    }
+
+    /// Stops, closes and removes the device, as a drop does, but tells what went wrong. While a queue is held by somebody
+    /// nothing is done, and the port comes back with the error.
+    pub fn remove(mut self) -> Result<(), (Option<Self>, PortError)> {
+        let mut errors = Vec::new();
+        match self.stop() {
+            Ok(()) => {}
+            Err(error @ PortError::QueuesInUse { .. }) => return Err((Some(self), error)),
+            Err(PortError::Dpdk(error)) => errors.push(error),
+            Err(error) => return Err((None, error)),
+        }
+        let port = self.name().to_owned();
+        // Stopped, so no queue holds it: this handle is the last.
+        if let Some(mut device) = Arc::into_inner(self.device) {
+            errors.extend(device.finish());
+        }
+        if errors.is_empty() { Ok(()) } else { Err((None, PortError::Teardown { port, errors })) }
+    }
+
+    /// What the driver can do.
+    pub fn info(&self) -> Result<PortInfo, PortError> {
+        let info: dpdk_sys::shim_port_info = self.get("read capabilities", |out| {
+            // SAFETY: EAL is running; `out` has room for the struct.
+            unsafe { dpdk_sys::shim_port_info(self.id(), out) }
+        })?;
+        // SAFETY: the shim terminates the text within the array.
+        let driver = unsafe { CStr::from_ptr(info.driver.as_ptr()) };
+        Ok(PortInfo {
+            driver: driver.to_string_lossy().into_owned(),
+            max_rx_queues: info.max_rx_queues,
+            max_tx_queues: info.max_tx_queues,
+            mtu: (info.min_mtu, info.max_mtu),
+            if_index: Some(info.if_index).filter(|index| *index != 0),
+            rx_offloads: info.rx_offload_capa,
+            tx_offloads: info.tx_offload_capa,
+        })
+    }
+
+    /// Counters; may be read while workers poll.
+    pub fn stats(&self) -> Result<PortStats, PortError> {
+        let stats: dpdk_sys::shim_port_stats = self.get("read statistics", |out| {
+            // SAFETY: EAL is running; `out` has room for the struct.
+            unsafe { dpdk_sys::shim_port_stats(self.id(), out) }
+        })?;
+        Ok(PortStats {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            rx_missed: stats.rx_missed,
+            rx_errors: stats.rx_errors,
+            tx_errors: stats.tx_errors,
+            rx_no_mbuf: stats.rx_no_mbuf,
+        })
+    }
+
+    /// Sets the counters to zero.
+    pub fn reset_stats(&mut self) -> Result<(), PortError> {
+        // SAFETY: EAL is running, and the port is ours.
+        self.call("reset statistics", || unsafe { dpdk_sys::rte_eth_stats_reset(self.id()) })
+    }
+
+    /// The link as last seen; does not wait for negotiation.
+    pub fn link(&self) -> Result<Link, PortError> {
+        let link: dpdk_sys::shim_port_link = self.get("read the link", |out| {
+            // SAFETY: EAL is running; `out` has room for the struct.
+            unsafe { dpdk_sys::shim_port_link(self.id(), out) }
+        })?;
+        Ok(Link {
+            up: link.up,
+            speed_mbps: Some(link.speed_mbps).filter(|speed| *speed != u32::MAX && *speed != 0),
+            full_duplex: link.full_duplex,
+        })
+    }
+
+    /// The MAC address.
+    pub fn mac(&self) -> Result<[u8; 6], PortError> {
+        self.get("read the mac", |out: *mut [u8; 6]| {
+            // SAFETY: EAL is running; `out` has room for six bytes.
+            unsafe { dpdk_sys::shim_port_get_mac(self.id(), out.cast()) }
+        })
+    }
+
+    /// Changes the MAC address; that of a tap is its kernel interface's.
+    pub fn set_mac(&mut self, mac: [u8; 6]) -> Result<(), PortError> {
+        if mac[0] & 1 != 0 || mac == [0; 6] {
+            return Err(PortError::BadMac { port: self.name().to_owned(), mac });
+        }
+        let operation = format!("set mac {}", vdev::mac_text(mac));
+        // SAFETY: EAL is running, and the port is ours; six bytes are read.
+        self.call(operation, || unsafe { dpdk_sys::shim_port_set_mac(self.id(), mac.as_ptr()) })
+    }
+
+    /// Bytes behind the Ethernet header that fit in a frame.
+    pub fn mtu(&self) -> Result<u16, PortError> {
+        self.get("read the mtu", |out| {
+            // SAFETY: EAL is running; `out` has room for the number.
+            unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id(), out) }
+        })
+    }
+
+    /// Changes the MTU; some drivers refuse while started.
+    pub fn set_mtu(&mut self, mtu: u16) -> Result<(), PortError> {
+        // SAFETY: EAL is running, and the port is ours.
+        self.call(format!("set mtu {mtu}"), || unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id(), mtu) })
+    }
+
+    /// Whether frames for other MAC addresses are received too.
+    pub fn promiscuous(&self) -> bool {
+        // SAFETY: EAL is running, and the port is ours.
+        unsafe { dpdk_sys::rte_eth_promiscuous_get(self.id()) == 1 }
+    }
+
+    /// Receives frames for other MAC addresses too, or not.
+    pub fn set_promiscuous(&mut self, on: bool) -> Result<(), PortError> {
+        if on == self.promiscuous() {
+            return Ok(());
+        }
+        // SAFETY: EAL is running, and the port is ours.
+        self.call(format!("set promiscuous {on}"), || unsafe {
+            if on {
+                dpdk_sys::rte_eth_promiscuous_enable(self.id())
+            } else {
+                dpdk_sys::rte_eth_promiscuous_disable(self.id())
+            }
+        })
+    }
+
+    fn check(&self, config: &PortConfig) -> Result<(), PortError> {
+        let info = self.info()?;
+        for (field, value, min, max) in [
+            ("rx_queues", config.rx_queues, 1, info.max_rx_queues),
+            ("tx_queues", config.tx_queues, 1, info.max_tx_queues),
+            ("rx_descriptors", config.rx_descriptors, 1, u16::MAX),
+            ("tx_descriptors", config.tx_descriptors, 1, u16::MAX),
+            ("mtu", config.mtu.unwrap_or(info.mtu.0), info.mtu.0, info.mtu.1),
+        ] {
+            if !(min..=max).contains(&value) {
+                let (port, value, min, max) = (self.name().to_owned(), value.into(), min.into(), max.into());
+                return Err(PortError::BadConfig { port, field, value, min, max });
+            }
+        }
+        if info.driver == "net_tap" && config.rx_queues != config.tx_queues {
+            let (rx, tx) = (config.rx_queues, config.tx_queues);
+            return Err(PortError::UnevenQueues { port: self.name().to_owned(), rx, tx });
+        }
+        Ok(())
+    }
+
+    fn call(&self, operation: impl Into<String>, function: impl FnOnce() -> i32) -> Result<(), PortError> {
+        Ok(call(self.name(), operation, function)?)
+    }
+
+    /// Reads a value that `function` writes if it succeeds.
+    fn get<T>(&self, operation: &str, function: impl FnOnce(*mut T) -> i32) -> Result<T, PortError> {
+        let mut value = MaybeUninit::uninit();
+        self.call(operation, || function(value.as_mut_ptr()))?;
+        // SAFETY: on success all these functions fill the whole value.
+        Ok(unsafe { value.assume_init() })
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Port({} {})", self.id(), self.name())
+    }
+}

@@ -1,0 +1,122 @@
+//! The two ends of a port that workers hold.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::device::Started;
+use crate::burst::Burst;
+
+/// Moves between threads, but never used by two at once: drivers have no locks.
+type OneThread = PhantomData<Cell<()>>;
+
+/// A receive queue of a started port; one worker's own.
+pub struct RxQueue {
+    started: Arc<Started>,
+    queue: u16,
+    oversize: u64,
+    _one_thread: OneThread,
+}
+
+/// A transmit queue of a started port; one worker's own.
+pub struct TxQueue {
+    started: Arc<Started>,
+    queue: u16,
+    _one_thread: OneThread,
+}
+
+impl RxQueue {
+    pub(super) fn new(started: Arc<Started>, queue: u16) -> Self {
+        Self { started, queue, oversize: 0, _one_thread: PhantomData }
+    }
+
+    /// Number of the port.
+    pub fn port(&self) -> u16 {
+        self.started.id()
+    }
+
+    /// Number among the port's receive queues.
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// Adds what has been received, as far as `burst` has room, and returns how many packets that is.
+    #[inline]
+    pub fn rx<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
+        let port = self.started.id();
+        let free = burst.free_slots();
+        let mut oversize = 0;
+        // SAFETY: the port is started (Started) and this queue is polled by nobody else (one handle each, &mut); there is
+        // room for as many pointers as said. The shim returns single-segment packets without other owners.
+        unsafe {
+            let room = free.len() as u16;
+            let pointers = free.as_mut_ptr().cast();
+            let received = dpdk_sys::shim_rx_burst(port, self.queue, pointers, room, &raw mut oversize);
+            self.oversize += u64::from(oversize);
+            burst.grow(usize::from(received));
+            usize::from(received)
+        }
+    }
+
+    /// Packets so far that were longer than one mbuf, and therefore dropped.
+    pub fn oversize(&self) -> u64 {
+        self.oversize
+    }
+}
+
+impl TxQueue {
+    pub(super) fn new(started: Arc<Started>, queue: u16) -> Self {
+        Self { started, queue, _one_thread: PhantomData }
+    }
+
+    /// Number of the port.
+    pub fn port(&self) -> u16 {
+        self.started.id()
+    }
+
+    /// Number among the port's transmit queues.
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// Sends packets from the front of `burst` and returns how many the device took; the others stay in the burst.
+    #[inline]
+    #[must_use = "packets that were not sent are still in the burst"]
+    pub fn tx<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
+        // SAFETY: the port is started (Started) and this queue is used by nobody else (one handle each, &mut); the burst
+        // holds as many mbufs as said. The driver owns the first `sent` of them afterwards.
+        unsafe {
+            let pointers = burst.as_mut_ptr().cast();
+            let sent = dpdk_sys::shim_tx_burst(self.started.id(), self.queue, pointers, burst.len() as u16);
+            let sent = usize::from(sent);
+            burst.forget_front(sent);
+            sent
+        }
+    }
+
+    /// Sends what the device takes, frees the rest, and returns how many were freed.
+    #[inline]
+    pub fn tx_or_drop<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
+        if burst.is_empty() {
+            return 0;
+        }
+        let sent = self.tx(burst);
+        let dropped = burst.len();
+        debug_assert!(sent + dropped <= N);
+        burst.clear();
+        dropped
+    }
+}
+
+impl fmt::Debug for RxQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RxQueue({} of port {})", self.queue, self.port())
+    }
+}
+
+impl fmt::Debug for TxQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TxQueue({} of port {})", self.queue, self.port())
+    }
+}
