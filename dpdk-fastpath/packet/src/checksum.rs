@@ -1,0 +1,159 @@
+//! The Internet checksum (RFC 1071), whole and as a difference (RFC 1624).
+//!
+//! A [`Sum`] is a ones-complement sum in progress; a [`Delta`] is what a change of some fields adds to one. Both are
+//! 16-bit numbers in host order once folded; both have two zeros, 0 and 0xffff, and this module never cares which.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::ip::Protocol;
+
+/// A ones-complement sum of 16-bit words.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum of no words.
+    pub const ZERO: Self = Self(0);
+
+    /// Adds `bytes` as big-endian words; an odd last byte counts as if a zero followed.
+    #[inline]
+    #[must_use]
+    pub fn bytes(self, bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<4>();
+        // 32 bits at a time: 2^16 = 1 modulo 0xffff, so wide words add up to the same. 2^32 of them fit.
+        let mut sum = self.0;
+        for word in words {
+            sum += u64::from(u32::from_be_bytes(*word));
+        }
+        let tail = match *rest {
+            [] => 0,
+            [a] => u32::from_be_bytes([a, 0, 0, 0]),
+            [a, b] => u32::from_be_bytes([a, b, 0, 0]),
+            [a, b, c, ..] => u32::from_be_bytes([a, b, c, 0]),
+        };
+        Self(sum + u64::from(tail))
+    }
+
+    /// Adds one 16-bit word.
+    #[inline]
+    #[must_use]
+    pub const fn word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Adds a 32-bit number as two words.
+    #[inline]
+    #[must_use]
+    pub const fn long(self, long: u32) -> Self {
+        Self(self.0 + long as u64)
+    }
+
+    /// The pseudo header of an upper-layer packet of `len` bytes over IPv4 (RFC 9293, section 3.1).
+    #[inline]
+    pub fn pseudo_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: Protocol, len: u32) -> Self {
+        Self::ZERO.long(src.to_bits()).long(dst.to_bits()).word(u16::from(protocol.0)).long(len)
+    }
+
+    /// The pseudo header of an upper-layer packet of `len` bytes over IPv6 (RFC 8200, section 8.1).
+    #[inline]
+    pub fn pseudo_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: Protocol, len: u32) -> Self {
+        Self::ZERO.bytes(&src.octets()).bytes(&dst.octets()).word(u16::from(protocol.0)).long(len)
+    }
+
+    /// The sum in 16 bits; 0 only if every word was 0.
+    #[inline]
+    pub const fn fold(self) -> u16 {
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        ((sum >> 16) + (sum & 0xffff)) as u16
+    }
+
+    /// The checksum field that makes the sum come out right, when the words so far had 0 in its place.
+    #[inline]
+    pub const fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    /// The same for UDP, where 0 would mean that there is no checksum (RFC 768).
+    #[inline]
+    pub const fn udp_checksum(self) -> u16 {
+        match self.checksum() {
+            0 => 0xffff,
+            checksum => checksum,
+        }
+    }
+
+    /// Whether the words, the checksum field among them, add up as they should.
+    #[inline]
+    pub const fn is_valid(self) -> bool {
+        self.fold() == 0xffff
+    }
+}
+
+/// The checksum of `bytes` whose checksum field is 0.
+#[inline]
+pub fn checksum(bytes: &[u8]) -> u16 {
+    Sum::ZERO.bytes(bytes).checksum()
+}
+
+/// What a change of covered fields does to a checksum, ready to be applied to any number of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Delta(u16);
+
+impl Delta {
+    /// No change.
+    pub const NONE: Self = Self(0);
+    /// The time to live, first byte of its word, less by one.
+    pub const TTL: Self = Self(!0x0100);
+
+    /// What it takes to get from one set of words to another.
+    #[inline]
+    pub const fn between(old: Sum, new: Sum) -> Self {
+        Self(new.long(!old.fold() as u32).fold())
+    }
+
+    /// A 16-bit field that changes.
+    #[inline]
+    pub const fn of_word(old: u16, new: u16) -> Self {
+        Self::between(Sum::ZERO.word(old), Sum::ZERO.word(new))
+    }
+
+    /// An IPv4 address that changes.
+    #[inline]
+    pub const fn of_v4(old: Ipv4Addr, new: Ipv4Addr) -> Self {
+        Self::between(Sum::ZERO.long(old.to_bits()), Sum::ZERO.long(new.to_bits()))
+    }
+
+    /// An IPv6 address that changes.
+    #[inline]
+    pub fn of_v6(old: Ipv6Addr, new: Ipv6Addr) -> Self {
+        Self::between(Sum::ZERO.bytes(&old.octets()), Sum::ZERO.bytes(&new.octets()))
+    }
+
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(Sum::ZERO.word(self.0).word(other.0).fold())
+    }
+
+    /// The checksum field after the change (RFC 1624, equation 3).
+    #[inline]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        Sum::ZERO.word(!checksum).word(self.0).checksum()
+    }
+
+    /// The same for the checksum of UDP: none over IPv4, 0, stays none, and one that comes out as 0 is sent as 0xffff.
+    #[inline]
+    pub const fn apply_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
+        }
+        match self.apply(checksum) {
+            0 => 0xffff,
+            new => new,
+        }
+    }
+}
