@@ -1,12 +1,27 @@
 //! The tests themselves, about ten lines each.
 
+mod cni;
+mod config;
 mod connectivity;
 mod guest;
+mod manifests;
+mod resilience;
+mod service;
 mod yardstick;
 
 use crate::frame::Case;
 
 /// All cases there are, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    [yardstick::CASES, connectivity::CASES, guest::CASES].concat()
+    [
+        yardstick::CASES,
+        connectivity::CASES,
+        service::CASES,
+        resilience::CASES,
+        manifests::CASES,
+        cni::CASES,
+        config::CASES,
+        guest::CASES,
+    ]
+    .concat()
 }

@@ -25,8 +25,8 @@ pub(super) async fn dial(socket: &Path) -> Result<Channel, String> {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    let connected = Endpoint::from_static("http://localhost").connect_with_connector(connector);
-    match tokio::time::timeout(DIAL, connected).await {
+    let endpoint = Endpoint::from_static("http://localhost");
+    match tokio::time::timeout(DIAL, endpoint.connect_with_connector(connector)).await {
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(format!("cannot dial {}: {error}", socket.display())),
         Err(_) => Err(format!("cannot dial {}: no answer in {DIAL:?}", socket.display())),

@@ -32,10 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::kubelet::v1beta1::{
-    AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse, ContainerPreferredAllocationRequest,
-    PreStartContainerRequest, PreferredAllocationRequest,
+    AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse,
+    ContainerPreferredAllocationRequest, PreStartContainerRequest, PreferredAllocationRequest,
 };
 
+use dial::PluginClient;
 pub use podresources::PodResources;
 use run::Run;
 pub use state::{Allocation, DeviceState, Resource};
@@ -134,7 +135,8 @@ impl KubeletStandIn {
     pub async fn resume(&mut self) -> io::Result<()> {
         self.stop().await;
         self.state.forget_devices();
-        self.run = Some(Run::start(&self.device_plugins(), &self.plugins_registry(), self.state.clone()).await?);
+        self.run =
+            Some(Run::start(&self.device_plugins(), &self.plugins_registry(), self.state.clone()).await?);
         Ok(())
     }
 
@@ -182,8 +184,12 @@ impl KubeletStandIn {
     pub async fn allocate(&self, pod: &str, resource: &str, count: usize) -> Result<Given, KubeletError> {
         let known = self.resource(resource).ok_or_else(|| KubeletError::NoPlugin(resource.to_owned()))?;
         let held = self.state.held(resource);
-        let free: Vec<String> =
-            known.devices.iter().filter(|(id, d)| d.healthy && !held.contains(*id)).map(|(id, _)| id.clone()).collect();
+        let free: Vec<String> = known
+            .devices
+            .iter()
+            .filter(|(id, d)| d.healthy && !held.contains(*id))
+            .map(|(id, _)| id.clone())
+            .collect();
         if free.len() < count {
             return Err(KubeletError::Insufficient {
                 resource: resource.to_owned(),
@@ -198,10 +204,7 @@ impl KubeletStandIn {
         };
         let response = self.allocate_ids(resource, &ids).await?;
         if known.options.pre_start_required {
-            let plugin = self.state.plugin(resource);
-            let mut plugin = plugin.ok_or_else(|| KubeletError::NoPlugin(resource.to_owned()))?;
-            let request = PreStartContainerRequest { device_ids: ids.clone() };
-            plugin.pre_start_container(request).await.map_err(|status| refused("PreStartContainer", resource, &status))?;
+            self.pre_start(resource, &ids).await?;
         }
         self.state.hold(Allocation { pod: pod.to_owned(), resource: resource.to_owned(), ids: ids.clone() });
         Ok(Given { pod: pod.to_owned(), ids, response })
@@ -218,8 +221,7 @@ impl KubeletStandIn {
         must_include: Vec<String>,
         count: usize,
     ) -> Result<Vec<String>, KubeletError> {
-        let plugin = self.state.plugin(resource);
-        let mut plugin = plugin.ok_or_else(|| KubeletError::NoPlugin(resource.to_owned()))?;
+        let mut plugin = self.plugin(resource)?;
         let request = PreferredAllocationRequest {
             container_requests: vec![ContainerPreferredAllocationRequest {
                 available_device_ids: available,
@@ -228,8 +230,10 @@ impl KubeletStandIn {
             }],
         };
         let call = "GetPreferredAllocation";
-        let answer =
-            plugin.get_preferred_allocation(request).await.map_err(|status| refused(call, resource, &status))?;
+        let answer = plugin
+            .get_preferred_allocation(request)
+            .await
+            .map_err(|status| refused(call, resource, &status))?;
         let mut containers = answer.into_inner().container_responses;
         match (containers.pop(), containers.is_empty()) {
             (Some(container), true) => Ok(container.device_ids),
@@ -241,12 +245,17 @@ impl KubeletStandIn {
     ///
     /// # Errors
     /// What the plugin says.
-    pub async fn allocate_ids(&self, resource: &str, ids: &[String]) -> Result<ContainerAllocateResponse, KubeletError> {
-        let plugin = self.state.plugin(resource);
-        let mut plugin = plugin.ok_or_else(|| KubeletError::NoPlugin(resource.to_owned()))?;
-        let request =
-            AllocateRequest { container_requests: vec![ContainerAllocateRequest { device_ids: ids.to_vec() }] };
-        let answer = plugin.allocate(request).await.map_err(|status| refused("Allocate", resource, &status))?;
+    pub async fn allocate_ids(
+        &self,
+        resource: &str,
+        ids: &[String],
+    ) -> Result<ContainerAllocateResponse, KubeletError> {
+        let mut plugin = self.plugin(resource)?;
+        let request = AllocateRequest {
+            container_requests: vec![ContainerAllocateRequest { device_ids: ids.to_vec() }],
+        };
+        let answer =
+            plugin.allocate(request).await.map_err(|status| refused("Allocate", resource, &status))?;
         let mut containers = answer.into_inner().container_responses;
         match (containers.pop(), containers.is_empty()) {
             (Some(container), true) => Ok(container),
@@ -254,9 +263,25 @@ impl KubeletStandIn {
         }
     }
 
+    /// `PreStartContainer` alone, as at the restart of a container.
+    ///
+    /// # Errors
+    /// What the plugin says.
+    pub async fn pre_start(&self, resource: &str, ids: &[String]) -> Result<(), KubeletError> {
+        let mut plugin = self.plugin(resource)?;
+        let request = PreStartContainerRequest { device_ids: ids.to_vec() };
+        let call = "PreStartContainer";
+        plugin.pre_start_container(request).await.map_err(|status| refused(call, resource, &status))?;
+        Ok(())
+    }
+
     /// The end of a pod: its devices are free again. The plugin is not told, as plugins are not.
     pub fn release(&self, pod: &str) {
         self.state.release(pod);
+    }
+
+    fn plugin(&self, resource: &str) -> Result<PluginClient, KubeletError> {
+        self.state.plugin(resource).ok_or_else(|| KubeletError::NoPlugin(resource.to_owned()))
     }
 
     /// Serves the pod resources API at `root/pod-resources/kubelet.sock`, from what this stand-in has allocated.

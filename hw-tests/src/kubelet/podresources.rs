@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use culvert_api::kubelet::podresources::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
+use culvert_api::kubelet::podresources::pod_resources_lister_server::{
+    PodResourcesLister, PodResourcesListerServer,
+};
 use culvert_api::kubelet::podresources::{
     AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices, ContainerResources,
-    GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest, ListPodResourcesResponse, NumaNode,
-    PodResources as Pod, TopologyInfo,
+    GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest, ListPodResourcesResponse,
+    NumaNode, PodResources as Pod, TopologyInfo,
 };
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -89,9 +91,9 @@ fn devices(name: &str, id: &str, resource: Option<&Resource>) -> ContainerDevice
     ContainerDevices {
         resource_name: name.to_owned(),
         device_ids: vec![id.to_owned()],
-        topology: known.filter(|d| !d.numa.is_empty()).map(|d| TopologyInfo {
-            nodes: d.numa.iter().map(|node| NumaNode { id: *node }).collect(),
-        }),
+        topology: known
+            .filter(|d| !d.numa.is_empty())
+            .map(|d| TopologyInfo { nodes: d.numa.iter().map(|node| NumaNode { id: *node }).collect() }),
     }
 }
 

@@ -14,7 +14,12 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// Asks the server at `to` for its name, from inside `netns`.
 pub fn name(netns: &Netns, to: SocketAddr) -> Outcome<String> {
-    let body = get(netns, to, "/")?;
+    netns.run(|| name_here(to))?
+}
+
+/// The same, from the namespace of the calling thread.
+pub(super) fn name_here(to: SocketAddr) -> Outcome<String> {
+    let body = get_here(to, "/")?;
     Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
 }
 
@@ -33,7 +38,11 @@ pub fn download(netns: &Netns, to: SocketAddr, len: usize) -> Outcome {
 
 /// Sends one request over a connection of its own and returns the body.
 pub fn get(netns: &Netns, to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
-    netns.run(|| request(to, path))?.map_err(|stop| stop.while_doing(&format!("GET {path} from {to}")))
+    netns.run(|| get_here(to, path))?
+}
+
+fn get_here(to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
+    request(to, path).map_err(|stop| stop.while_doing(&format!("GET {path} from {to}")))
 }
 
 fn request(to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {

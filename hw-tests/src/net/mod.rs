@@ -1,6 +1,7 @@
 //! Namespaces, processes and traffic: what every topology is made of.
 
 pub mod http;
+mod load;
 mod netns;
 mod pattern;
 mod ping;
@@ -8,6 +9,7 @@ mod process;
 pub mod serve;
 pub mod udp;
 
+pub use load::{Load, Tally};
 pub use netns::{Netns, clean_testbed};
 pub use pattern::pattern;
 pub use ping::{Ping, Pong};

@@ -1,0 +1,141 @@
+//! culvert-cni, called well and badly.
+
+use serde_json::json;
+
+use crate::ensure;
+use crate::frame::{Case, Context, Outcome, Place::Netns, Stop};
+use crate::net::Ping;
+use crate::topology::cni::Cni;
+use crate::topology::{Addresses, Pod, Topology, local_pod};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "add_tells_the_runtime_what_the_pod_has", place: Netns, run: result },
+    Case { name: "add_twice_gives_the_same_and_del_twice_succeeds", place: Netns, run: twice },
+    Case { name: "check_notices_what_somebody_changed", place: Netns, run: check },
+    Case { name: "status_and_version_say_what_there_is", place: Netns, run: status },
+    Case { name: "a_bad_call_is_refused_by_name_and_changes_nothing", place: Netns, run: bad_calls },
+    Case { name: "a_taken_address_is_refused_and_a_free_one_is_found", place: Netns, run: addresses },
+];
+
+fn result(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    let pod = Pod::unattached(context, "late", local_pod(9))?;
+    net.node.manifests.pod(&pod, "node-a")?;
+    let result = Cni::overlay(&net.node, &pod).add()?;
+    let text = result.to_string();
+    ensure!(result["cniVersion"] == "1.1.0", "{text}");
+    for address in [format!("{}/32", pod.addresses.v4), format!("{}/128", pod.addresses.v6)] {
+        ensure!(text.contains(&address), "{address} is not in {text}");
+    }
+    let link = pod.netns().sh("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu")?;
+    let (mac, mtu) = link.trim().split_once('\n').ok_or_else(|| Stop::fail(link.clone()))?;
+    ensure!(text.contains(mac), "MAC {mac} of eth0 is not in {text}");
+    ensure!(mtu == "1450", "the MTU of eth0 is {mtu}");
+    Ping::to(net.pod("pod-c").addresses.v6).answered(pod.netns())
+}
+
+fn twice(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    let cni = Cni::overlay(&net.node, net.pod("pod-b"));
+    let ports = net.node.control()?.ports()?.len();
+    let (first, second) = (cni.add(), cni.add());
+    match (first, second) {
+        // The specification leaves it open: a second ADD may give the first one's result, or be refused.
+        (Ok(first), Ok(second)) => ensure!(first == second, "{first}\n{second}"),
+        (Err(_), Err(_)) => {}
+        mixed => return Err(Stop::fail(format!("{mixed:?}"))),
+    }
+    ensure!(net.node.control()?.ports()?.len() == ports, "ADD made another port");
+    cni.del()?;
+    cni.del()?;
+    ensure!(net.node.control()?.ports()?.len() == ports - 1, "DEL left the port");
+    let left = net.pod("pod-b").netns().sh("ls /sys/class/net")?;
+    ensure!(left.trim() == "lo", "DEL left {left}");
+    cni.add()?;
+    Ping::to(net.pod("pod-b").addresses.v4).answered(net.pod("pod-a").netns())
+}
+
+fn check(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    let pod = net.pod("pod-a");
+    let mut cni = Cni::overlay(&net.node, pod);
+    // A runtime hands CHECK what ADD gave.
+    cni.config["prevResult"] = cni.add()?;
+    cni.succeed("CHECK")?;
+    pod.netns().ip(&format!("addr del {}/32 dev eth0", pod.addresses.v4))?;
+    let message = cni.refused("CHECK")?;
+    ensure!(message.contains(&pod.addresses.v4.to_string()), "the address is not named: {message}");
+    Ok(())
+}
+
+fn status(context: &Context) -> Outcome {
+    let mut net = Topology::start(context)?;
+    let cni = Cni::overlay(&net.node, net.pod("pod-a"));
+    cni.succeed("STATUS")?;
+    net.node.kill_agent()?;
+    let message = cni.refused("STATUS")?;
+    ensure!(message.contains("agent.sock"), "the socket is not named: {message}");
+    let versions = cni.succeed("VERSION")?;
+    ensure!(versions["supportedVersions"].to_string().contains("1.1.0"), "{versions}");
+    Ok(())
+}
+
+fn bad_calls(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    let pod = Pod::unattached(context, "late", local_pod(9))?;
+    net.node.manifests.pod(&pod, "node-a")?;
+    let ports = net.node.control()?.ports()?.len();
+    let good = Cni::overlay(&net.node, &pod);
+    let bad: [(&str, Cni); 6] = [
+        ("/run/netns/no-such", Cni { netns: "/run/netns/no-such".into(), ..good.clone() }),
+        ("CNI_NETNS", Cni { netns: "".into(), ..good.clone() }),
+        ("CNI_CONTAINERID", Cni { container_id: String::new(), ..good.clone() }),
+        ("CNI_IFNAME", Cni { ifname: "no/such".into(), ..good.clone() }),
+        (
+            "9.9.9",
+            Cni {
+                config: json!({ "cniVersion": "9.9.9", "name": "culvert", "type": "culvert-cni",
+            "socket": net.node.agent_socket() }),
+                ..good.clone()
+            },
+        ),
+        (
+            "0000:ff:00.0",
+            Cni {
+                config: Cni::new(
+                    &pod,
+                    json!({ "socket": net.node.agent_socket(),
+            "deviceID": "0000:ff:00.0" }),
+                )
+                .config,
+                ..good.clone()
+            },
+        ),
+    ];
+    for (names, cni) in bad {
+        let message = cni.refused("ADD")?;
+        ensure!(message.contains(names), "{names} is not named: {message}");
+        ensure!(pod.netns().sh("ls /sys/class/net")?.trim() == "lo", "{names}: something is in the pod");
+    }
+    ensure!(net.node.control()?.ports()?.len() == ports, "a port was left behind");
+    good.add()?;
+    Ping::to(net.pod("pod-c").addresses.v4).answered(pod.netns())
+}
+
+fn addresses(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    // Its Pod object does not say an address, so CNI_ARGS may.
+    let pod = Pod::unattached(context, "late", local_pod(0))?;
+    let cni = Cni::overlay(&net.node, &pod);
+    let taken = Cni { args: format!("{};IP={}", cni.args, net.pod("pod-a").addresses.v4), ..cni.clone() };
+    let message = taken.refused("ADD")?;
+    ensure!(message.contains("10.244.1.10"), "the address is not named: {message}");
+    let given = cni.add()?["ips"].to_string();
+    let Addresses { v4, v6 } = net.pod("pod-a").addresses;
+    ensure!(
+        given.contains("10.244.1.") && given.contains("fd00:244:1::"),
+        "not of the node's ranges: {given}"
+    );
+    ensure!(!given.contains(&format!("{v4}/")) && !given.contains(&format!("\"{v6}/")), "taken: {given}");
+    Ping::to(net.pod("pod-c").addresses.v4).answered(pod.netns())
+}
