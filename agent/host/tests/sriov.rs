@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use culvert_api::value::{Mac, PciAddress, VfIndex, VlanId, VlanQos};
+use culvert_api::value::{LinkState, Mac, PciAddress, VfIndex, VlanId, VlanQos};
 use culvert_host::driver;
 use culvert_host::inventory::{Inventory, Pf};
-use culvert_host::netlink::{LinkChange, Netlink, VfChange, VfLinkState, VfVlanTag};
+use culvert_host::netlink::{LinkChange, Netlink, VfChange, VfVlanTag};
 use culvert_host::{HostRoot, vfio};
 
 const VFS: u16 = 3;
@@ -75,7 +75,7 @@ async fn vfs_are_created_without_drivers_configured_in_one_message_bound_and_rem
     // What this NIC cannot do is named; what it can is done all the same.
     let impossible = VfChange {
         vlan: Some(VfVlanTag { id: VlanId::try_from(200).unwrap(), ..VfVlanTag::default() }),
-        link_state: Some(VfLinkState::Enable),
+        link_state: Some(LinkState::Enable),
         ..VfChange::default()
     };
     let error = netlink.change_vf(index, vf(1), &impossible).await.unwrap_err();

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
-use crate::value::{IfName, Mac, Mtu, PciAddress, PoolName, Rate, VfIndex, VlanId, VlanQos};
+use crate::value::{
+    IfName, LinkState, Mac, Mtu, PciAddress, PoolName, Rate, VfIndex, VlanId, VlanProtocol, VlanQos,
+};
 
 mod raw;
 #[cfg(test)]
@@ -76,30 +78,6 @@ pub enum MacPolicy {
     Derived,
     /// As configured.
     Fixed(Mac),
-}
-
-/// Tag protocol of a port VLAN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-pub enum VlanProtocol {
-    /// Customer tag, 0x8100.
-    #[default]
-    #[serde(rename = "802.1q", alias = "802.1Q")]
-    Dot1q,
-    /// Service tag, 0x88a8.
-    #[serde(rename = "802.1ad", alias = "802.1AD")]
-    Dot1ad,
-}
-
-/// Link state that a VF sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LinkState {
-    /// That of the PF.
-    Auto,
-    /// Always up: VFs of the NIC reach each other without a cable.
-    Enable,
-    /// Always down.
-    Disable,
 }
 
 /// Transmit rates of a VF.

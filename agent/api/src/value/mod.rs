@@ -8,9 +8,11 @@ mod mac;
 mod number;
 mod pci;
 mod resource;
+mod vf;
 
 pub use ifname::{IfName, IfNameError};
 pub use mac::{Mac, MacError};
 pub use number::{Mtu, RangeError, Rate, VfIndex, VlanId, VlanQos, Vni};
 pub use pci::{PciAddress, PciAddressError};
 pub use resource::{PoolName, ResourceName, ResourceNameError, ResourcePrefix};
+pub use vf::{LinkState, VlanProtocol};

@@ -14,7 +14,7 @@ pub use error::{NetlinkCause, NetlinkError};
 pub use link::{Link, LinkChange, OperState};
 pub use monitor::{LinkEvent, LinkMonitor};
 pub use route::Route;
-pub use vf::{VfChange, VfLinkState, VfRates, VfSettings, VfVlanTag, VlanProtocol, link_state_name};
+pub use vf::{VfChange, VfRates, VfSettings, VfVlanTag};
 
 use crate::netns::Netns;
 

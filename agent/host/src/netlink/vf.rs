@@ -6,21 +6,20 @@
 
 use std::fmt;
 
-use culvert_api::value::{Mac, Rate, VfIndex, VlanId, VlanQos};
+use culvert_api::value::{LinkState, Mac, Rate, VfIndex, VlanId, VlanProtocol, VlanQos};
 use futures::TryStreamExt as _;
 use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkMessage, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate,
-    VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan, VfVlan, VfVlanInfo,
+    VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan, VfLinkState, VfVlan, VfVlanInfo, VlanProtocol as TagProtocol,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{Netlink, NetlinkError};
 
-pub use rtnetlink::packet_route::link::{VfLinkState, VlanProtocol};
-
 /// What the PF's driver reports of one VF.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfSettings {
     /// Index of the VF below its PF.
     pub index: VfIndex,
@@ -33,13 +32,13 @@ pub struct VfSettings {
     /// Whether the VF may change its MAC and add filters; drivers that cannot do this count as off.
     pub trust: bool,
     /// Link state that the VF sees.
-    pub link_state: VfLinkState,
+    pub link_state: LinkState,
     /// Transmit rates.
     pub rates: VfRates,
 }
 
 /// Port VLAN of a VF: the NIC adds and removes this tag, the VF sees untagged frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfVlanTag {
     /// VLAN; 0 means none.
     pub id: VlanId,
@@ -50,7 +49,7 @@ pub struct VfVlanTag {
 }
 
 /// Transmit rates of a VF; the kernel only takes both at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfRates {
     /// Guaranteed rate.
     pub min: Rate,
@@ -59,7 +58,7 @@ pub struct VfRates {
 }
 
 /// What to change of a VF; absent fields are not sent, so that drivers without them do not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfChange {
     /// Administrative MAC. Many drivers' VFs only take it at their next probe.
     pub mac: Option<Mac>,
@@ -70,7 +69,7 @@ pub struct VfChange {
     /// Trust.
     pub trust: Option<bool>,
     /// Link state.
-    pub link_state: Option<VfLinkState>,
+    pub link_state: Option<LinkState>,
     /// Transmit rates.
     pub rates: Option<VfRates>,
 }
@@ -123,7 +122,7 @@ impl Netlink {
             return Err(NetlinkError::kernel(object(), &change.to_string(), Errno::ENODEV));
         };
         let left = change.without(now);
-        if left == VfChange::default() {
+        if left.is_empty() {
             return Ok(());
         }
         let what = format!("the driver took it, but reports {now}");
@@ -148,7 +147,7 @@ impl VfSettings {
             vlan: VfVlanTag::default(),
             spoof_check: false,
             trust: false,
-            link_state: VfLinkState::Auto,
+            link_state: LinkState::Auto,
             rates: VfRates { min: Rate::MIN, max: Rate::MIN },
         };
         for attribute in attributes {
@@ -159,7 +158,7 @@ impl VfSettings {
                 }
                 // The list comes after the plain attribute and also holds the protocol.
                 VfInfo::Vlan(info) => {
-                    settings.vlan = VfVlanTag::read(info.vlan_id, info.qos, VlanProtocol::Ieee8021Q);
+                    settings.vlan = VfVlanTag::read(info.vlan_id, info.qos, TagProtocol::Ieee8021Q);
                 }
                 VfInfo::VlanList(list) => {
                     for entry in list {
@@ -170,7 +169,7 @@ impl VfSettings {
                 }
                 VfInfo::SpoofCheck(info) => settings.spoof_check = info.enabled,
                 VfInfo::Trust(info) => settings.trust = info.enabled,
-                VfInfo::LinkState(info) => settings.link_state = info.state,
+                VfInfo::LinkState(info) => settings.link_state = read_link_state(info.state),
                 VfInfo::Rate(info) => {
                     let rate = |mbps| Rate::try_from(mbps).unwrap_or(Rate::MAX);
                     settings.rates = VfRates { min: rate(info.min_tx_rate), max: rate(info.max_tx_rate) };
@@ -185,14 +184,18 @@ impl VfSettings {
 
 impl Default for VfVlanTag {
     fn default() -> Self {
-        Self { id: VlanId::MIN, qos: VlanQos::MIN, protocol: VlanProtocol::Ieee8021Q }
+        Self { id: VlanId::MIN, qos: VlanQos::MIN, protocol: VlanProtocol::Dot1q }
     }
 }
 
 impl VfVlanTag {
-    fn read(id: u32, qos: u32, protocol: VlanProtocol) -> Self {
+    fn read(id: u32, qos: u32, protocol: TagProtocol) -> Self {
         let id = VlanId::try_from(id).unwrap_or(VlanId::MIN);
         let qos = VlanQos::try_from(qos).unwrap_or(VlanQos::MIN);
+        let protocol = match protocol {
+            TagProtocol::Ieee8021Ad => VlanProtocol::Dot1ad,
+            _ => VlanProtocol::Dot1q,
+        };
         Self { id, qos, protocol }
     }
 }
@@ -209,7 +212,7 @@ impl VfChange {
             Self { link_state: self.link_state, ..none.clone() },
             Self { rates: self.rates, ..none.clone() },
         ];
-        parts.into_iter().filter(|p| *p != none).collect()
+        parts.into_iter().filter(|p| !p.is_empty()).collect()
     }
 
     /// What of this change is left to do when `now` is what the NIC has.
@@ -224,6 +227,23 @@ impl VfChange {
         }
     }
 
+    /// This change, with what `over` says instead where that says something.
+    pub fn overlaid(&self, over: &Self) -> Self {
+        Self {
+            mac: over.mac.or(self.mac),
+            vlan: over.vlan.or(self.vlan),
+            spoof_check: over.spoof_check.or(self.spoof_check),
+            trust: over.trust.or(self.trust),
+            link_state: over.link_state.or(self.link_state),
+            rates: over.rates.or(self.rates),
+        }
+    }
+
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn attributes(&self, vf: VfIndex) -> Vec<VfInfo> {
         let vf = u32::from(vf);
         let mut list = Vec::new();
@@ -232,13 +252,18 @@ impl VfChange {
             let (id, qos) = (vlan.id.into(), vlan.qos.into());
             // Drivers without 802.1ad never see the newer attribute.
             match vlan.protocol {
-                VlanProtocol::Ieee8021Q => VfInfo::Vlan(VfInfoVlan::new(vf, id, qos)),
-                protocol => VfInfo::VlanList(vec![VfVlan::Info(VfVlanInfo::new(vf, id, qos, protocol))]),
+                VlanProtocol::Dot1q => VfInfo::Vlan(VfInfoVlan::new(vf, id, qos)),
+                VlanProtocol::Dot1ad => {
+                    let info = VfVlanInfo::new(vf, id, qos, TagProtocol::Ieee8021Ad);
+                    VfInfo::VlanList(vec![VfVlan::Info(info)])
+                }
             }
         }));
         list.extend(self.rates.map(|r| VfInfo::Rate(VfInfoRate::new(vf, r.min.get(), r.max.get()))));
         list.extend(self.spoof_check.map(|on| VfInfo::SpoofCheck(VfInfoSpoofCheck::new(vf, on))));
-        list.extend(self.link_state.map(|state| VfInfo::LinkState(VfInfoLinkState::new(vf, state))));
+        list.extend(
+            self.link_state.map(|state| VfInfo::LinkState(VfInfoLinkState::new(vf, write_link_state(state)))),
+        );
         list.extend(self.trust.map(|on| VfInfo::Trust(VfInfoTrust::new(vf, on))));
         list
     }
@@ -248,8 +273,8 @@ impl VfChange {
         let names = [
             self.mac.map(|_| "IFLA_VF_MAC"),
             self.vlan.map(|v| match v.protocol {
-                VlanProtocol::Ieee8021Q => "IFLA_VF_VLAN",
-                _ => "IFLA_VF_VLAN_LIST",
+                VlanProtocol::Dot1q => "IFLA_VF_VLAN",
+                VlanProtocol::Dot1ad => "IFLA_VF_VLAN_LIST",
             }),
             self.rates.map(|_| "IFLA_VF_RATE"),
             self.spoof_check.map(|_| "IFLA_VF_SPOOFCHK"),
@@ -260,13 +285,19 @@ impl VfChange {
     }
 }
 
-/// The word that users write and `ip link` prints.
-pub fn link_state_name(state: VfLinkState) -> &'static str {
+fn read_link_state(state: VfLinkState) -> LinkState {
     match state {
-        VfLinkState::Auto => "auto",
-        VfLinkState::Enable => "enable",
-        VfLinkState::Disable => "disable",
-        _ => "unknown",
+        VfLinkState::Enable => LinkState::Enable,
+        VfLinkState::Disable => LinkState::Disable,
+        _ => LinkState::Auto,
+    }
+}
+
+fn write_link_state(state: LinkState) -> VfLinkState {
+    match state {
+        LinkState::Auto => VfLinkState::Auto,
+        LinkState::Enable => VfLinkState::Enable,
+        LinkState::Disable => VfLinkState::Disable,
     }
 }
 
@@ -281,8 +312,8 @@ impl fmt::Display for VfVlanTag {
         if self.qos != VlanQos::MIN {
             write!(f, " qos {}", self.qos)?;
         }
-        if self.protocol == VlanProtocol::Ieee8021Ad {
-            write!(f, " proto 802.1ad")?;
+        if self.protocol == VlanProtocol::Dot1ad {
+            write!(f, " proto {}", self.protocol)?;
         }
         Ok(())
     }
@@ -296,7 +327,7 @@ impl fmt::Display for VfChange {
             self.vlan.map(|vlan| vlan.to_string()),
             self.spoof_check.map(|on| format!("spoofchk {}", on_off(on))),
             self.trust.map(|on| format!("trust {}", on_off(on))),
-            self.link_state.map(|state| format!("link state {}", link_state_name(state))),
+            self.link_state.map(|state| format!("link state {state}")),
             self.rates.map(|r| format!("min rate {} max rate {} Mbit/s", r.min, r.max)),
         ];
         write!(f, "set {}", words.into_iter().flatten().collect::<Vec<_>>().join(", "))
@@ -312,7 +343,7 @@ impl fmt::Display for VfSettings {
             self.vlan,
             on_off(self.spoof_check),
             on_off(self.trust),
-            link_state_name(self.link_state),
+            self.link_state,
             self.rates.min,
             self.rates.max
         )
