@@ -1,0 +1,122 @@
+use super::*;
+use crate::Health;
+use crate::testing::{device, inventory};
+
+fn pool_of(devices: &[Device]) -> Pool {
+    let mut pool = Pool::new("culvert.io/a".parse().unwrap());
+    pool.update(&inventory(devices));
+    pool
+}
+
+fn vfio(address: &str, number: u32, no_iommu: bool) -> Device {
+    Device {
+        driver: Some("vfio-pci".to_owned()),
+        iommu_group: Some(IommuGroup { number, no_iommu }),
+        ..device(address, "a")
+    }
+}
+
+fn ids(list: &[&str]) -> Vec<String> {
+    list.iter().map(|id| (*id).to_owned()).collect()
+}
+
+fn paths(response: &ContainerAllocateResponse) -> Vec<(&str, &str)> {
+    assert!(response.devices.iter().all(|d| d.permissions == "rw"));
+    response.devices.iter().map(|d| (d.container_path.as_str(), d.host_path.as_str())).collect()
+}
+
+#[test]
+fn dots_become_underscores_and_hyphens_stay_in_environment_names() {
+    assert_eq!(environment_name(&"culvert.io/tenant-a".parse().unwrap()), "PCIDEVICE_CULVERT_IO_TENANT-A");
+    assert_eq!(
+        environment_name(&"intel.com/intel_sriov_dpdk".parse().unwrap()),
+        "PCIDEVICE_INTEL_COM_INTEL_SRIOV_DPDK"
+    );
+}
+
+#[test]
+fn addresses_come_in_the_order_of_the_request() {
+    let pool = pool_of(&[device("0000:03:02.0", "a"), device("0000:03:02.1", "a")]);
+    let response = allocate(&pool, &ids(&["0000:03:02.1", "0000:03:02.0"])).unwrap();
+    assert_eq!(response.envs["PCIDEVICE_CULVERT_IO_A"], "0000:03:02.1,0000:03:02.0");
+    assert_eq!(
+        serde_json::from_str::<Value>(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap(),
+        json!({
+            "0000:03:02.0": { "generic": { "deviceID": "0000:03:02.0" } },
+            "0000:03:02.1": { "generic": { "deviceID": "0000:03:02.1" } },
+        })
+    );
+    assert_eq!(response.envs.len(), 2);
+    assert!(response.devices.is_empty());
+}
+
+#[test]
+fn vfio_devices_bring_their_groups_and_the_container_node_once() {
+    let pool = pool_of(&[
+        vfio("0000:03:02.0", 40, false),
+        vfio("0000:03:02.1", 41, false),
+        vfio("0000:03:02.2", 41, false),
+    ]);
+    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1", "0000:03:02.2"])).unwrap();
+    assert_eq!(
+        paths(&response),
+        [
+            ("/dev/vfio/vfio", "/dev/vfio/vfio"),
+            ("/dev/vfio/40", "/dev/vfio/40"),
+            ("/dev/vfio/41", "/dev/vfio/41"),
+        ]
+    );
+    let info: Value = serde_json::from_str(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap();
+    assert_eq!(
+        info["0000:03:02.1"]["vfio"],
+        json!({ "mount": "/dev/vfio/vfio", "dev-mount": "/dev/vfio/41" })
+    );
+}
+
+#[test]
+fn a_group_without_iommu_is_found_under_both_names() {
+    let response = allocate(&pool_of(&[vfio("0000:03:02.0", 3, true)]), &ids(&["0000:03:02.0"])).unwrap();
+    assert_eq!(
+        paths(&response),
+        [
+            ("/dev/vfio/vfio", "/dev/vfio/vfio"),
+            ("/dev/vfio/3", "/dev/vfio/noiommu-3"),
+            ("/dev/vfio/noiommu-3", "/dev/vfio/noiommu-3"),
+        ]
+    );
+}
+
+#[test]
+fn a_vendors_variant_of_vfio_counts_as_vfio() {
+    let variant = Device { driver: Some("mlx5_vfio_pci".to_owned()), ..vfio("0000:03:02.0", 7, false) };
+    assert_eq!(paths(&allocate(&pool_of(&[variant]), &ids(&["0000:03:02.0"])).unwrap()).len(), 2);
+}
+
+#[test]
+fn what_cannot_be_given_is_refused_by_name_and_reason() {
+    let down = Device {
+        health: Health::Unhealthy("link of its PF is down".to_owned()),
+        ..device("0000:03:02.1", "a")
+    };
+    let groupless = Device { iommu_group: None, ..vfio("0000:03:02.2", 0, false) };
+    let pool = pool_of(&[device("0000:03:02.0", "a"), down, groupless]);
+    for (request, text) in [
+        (vec![], "culvert.io/a: the request names no device"),
+        (vec!["0000:03:02.7"], "culvert.io/a: device \"0000:03:02.7\": not in this pool"),
+        (vec!["vf 0"], "culvert.io/a: device \"vf 0\": not in this pool"),
+        (
+            vec!["0000:03:02.0", "0000:03:02.0"],
+            "culvert.io/a: device 0000:03:02.0: named twice in one request",
+        ),
+        (
+            vec!["0000:03:02.0", "0000:03:02.1"],
+            "culvert.io/a: device 0000:03:02.1: not healthy: link of its PF is down",
+        ),
+        (
+            vec!["0000:03:02.2"],
+            "culvert.io/a: device 0000:03:02.2: driver vfio-pci, but no IOMMU group; switch the IOMMU on or allow vfio without one",
+        ),
+    ] {
+        assert_eq!(allocate(&pool, &ids(&request)).unwrap_err().to_string(), text);
+    }
+}

@@ -1,0 +1,168 @@
+//! What kubelet may call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use culvert_api::kubelet::pluginregistration::registration_server::Registration;
+use culvert_api::kubelet::pluginregistration::{
+    InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
+};
+use culvert_api::kubelet::v1beta1::device_plugin_server::DevicePlugin;
+use culvert_api::kubelet::v1beta1::{
+    AllocateRequest, AllocateResponse, ContainerPreferredAllocationResponse, DevicePluginOptions, Empty,
+    ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
+    PreferredAllocationResponse,
+};
+use culvert_api::value::ResourceName;
+use futures::{Stream, StreamExt, future};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::register::VERSION;
+use crate::allocate::{allocate, members, vfio_driver};
+use crate::pool::Pool;
+use crate::preferred::preferred;
+
+/// The device plugin of one pool.
+#[derive(Debug, Clone)]
+pub(super) struct PoolService {
+    pub(super) pool: watch::Receiver<Arc<Pool>>,
+    /// How many lists are being watched now.
+    pub(super) watching: Arc<watch::Sender<usize>>,
+    pub(super) stop: CancellationToken,
+}
+
+impl PoolService {
+    fn snapshot(&self) -> Arc<Pool> {
+        self.pool.borrow().clone()
+    }
+}
+
+/// Counts an open stream for as long as it lives.
+struct Watching(Arc<watch::Sender<usize>>);
+
+impl Watching {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+#[tonic::async_trait]
+impl DevicePlugin for PoolService {
+    async fn get_device_plugin_options(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<DevicePluginOptions>, Status> {
+        // Asked for where it is of use only: with the agent away kubelet could not start a container.
+        let pre_start_required = self.snapshot().members().any(|m| vfio_driver(&m.device).is_some());
+        Ok(Response::new(DevicePluginOptions {
+            pre_start_required,
+            get_preferred_allocation_available: true,
+        }))
+    }
+
+    type ListAndWatchStream = Pin<Box<dyn Stream<Item = Result<ListAndWatchResponse, Status>> + Send>>;
+
+    async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
+        let watching = Watching::new(&self.watching);
+        let mut last = None;
+        let lists = WatchStream::new(self.pool.clone()).filter_map(move |pool| {
+            let _open = &watching;
+            let list = pool.list();
+            // Much about a device can change that kubelet is not told of.
+            let news = (last.as_ref() != Some(&list)).then(|| {
+                last = Some(list.clone());
+                Ok(ListAndWatchResponse { devices: list })
+            });
+            future::ready(news)
+        });
+        Ok(Response::new(Box::pin(lists.take_until(self.stop.clone().cancelled_owned()))))
+    }
+
+    async fn get_preferred_allocation(
+        &self,
+        request: Request<PreferredAllocationRequest>,
+    ) -> Result<Response<PreferredAllocationResponse>, Status> {
+        let pool = self.snapshot();
+        let answer = |container| {
+            preferred(&pool, container).map(|device_ids| ContainerPreferredAllocationResponse { device_ids })
+        };
+        let container_responses =
+            request.get_ref().container_requests.iter().map(answer).collect::<Result<_, _>>()?;
+        Ok(Response::new(PreferredAllocationResponse { container_responses }))
+    }
+
+    async fn allocate(
+        &self,
+        request: Request<AllocateRequest>,
+    ) -> Result<Response<AllocateResponse>, Status> {
+        let pool = self.snapshot();
+        let containers = &request.get_ref().container_requests;
+        let container_responses = containers
+            .iter()
+            .map(|container| allocate(&pool, &container.device_ids))
+            .collect::<Result<Vec<_>, _>>()
+            .inspect_err(|error| tracing::warn!(%error, "allocation refused"))?;
+        for container in containers {
+            tracing::info!(resource = %pool.resource(), devices = container.device_ids.join(","), "allocated");
+        }
+        Ok(Response::new(AllocateResponse { container_responses }))
+    }
+
+    /// Kubelet repeats to a restarted container what it was given at admission, even if the device has gone since.
+    async fn pre_start_container(
+        &self,
+        request: Request<PreStartContainerRequest>,
+    ) -> Result<Response<PreStartContainerResponse>, Status> {
+        let pool = self.snapshot();
+        let gone = members(&pool, &request.get_ref().device_ids)?.into_iter().find(|member| !member.present);
+        if let Some(member) = gone {
+            let text = format!("{}: device {}: gone from the machine", pool.resource(), member.device.pci);
+            return Err(Status::failed_precondition(text));
+        }
+        Ok(Response::new(PreStartContainerResponse {}))
+    }
+}
+
+/// Tells kubelet, which has found the socket by itself, what it serves.
+#[derive(Debug, Clone)]
+pub(super) struct FoundService {
+    pub(super) resource: ResourceName,
+    /// Path of this very socket.
+    pub(super) endpoint: String,
+    /// What kubelet has said last: nothing, or why it will not have the plugin.
+    pub(super) refusal: Arc<watch::Sender<Option<String>>>,
+}
+
+#[tonic::async_trait]
+impl Registration for FoundService {
+    async fn get_info(&self, _: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
+        Ok(Response::new(PluginInfo {
+            r#type: "DevicePlugin".to_owned(),
+            name: self.resource.to_string(),
+            endpoint: self.endpoint.clone(),
+            supported_versions: vec![VERSION.to_owned()],
+        }))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        status: Request<RegistrationStatus>,
+    ) -> Result<Response<RegistrationStatusResponse>, Status> {
+        let RegistrationStatus { plugin_registered, error } = status.into_inner();
+        if !plugin_registered {
+            tracing::warn!(resource = %self.resource, error, "kubelet refuses the plugin");
+        }
+        self.refusal.send_replace((!plugin_registered).then_some(error));
+        Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}

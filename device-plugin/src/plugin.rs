@@ -1,0 +1,211 @@
+//! Follows the inventory and keeps one resource per pool on offer.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use culvert_api::config::device_plugin::{DevicePlugin, Registration};
+use culvert_api::value::{PoolName, ResourceName, ResourcePrefix};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::Device;
+use crate::allocate::environment_name;
+use crate::kubelet::{Folder, Offer, Way, remove_stale, serve};
+use crate::pool::{Inventory, Pool};
+
+/// The running device plugin. Dropping it ends it without waiting.
+#[derive(Debug)]
+pub struct Plugin {
+    statuses: watch::Receiver<Statuses>,
+    stop: DropGuard,
+    task: JoinHandle<()>,
+}
+
+/// State of every resource on offer.
+pub type Statuses = BTreeMap<ResourceName, PoolStatus>;
+
+/// State of one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolStatus {
+    /// Devices in the pool: the node's capacity.
+    pub devices: usize,
+    /// Those that new pods may have.
+    pub healthy: usize,
+    /// Why kubelet does not watch the list, while it does not.
+    pub waiting: Option<String>,
+}
+
+impl Plugin {
+    /// Starts to offer the pools that the devices name; to be called within a tokio runtime.
+    ///
+    /// Nothing here fails for good: what stands in the way (no kubelet, no folder, a refusal) is tried again and shown
+    /// by [`Plugin::statuses`] meanwhile. When the sender of `devices` goes away, the last list stays in force.
+    pub fn start(config: &DevicePlugin, devices: watch::Receiver<Vec<Device>>) -> Self {
+        let way = match config.registration {
+            Registration::Kubelet => Way::Call,
+            Registration::Watcher => Way::Found,
+            Registration::Auto if config.plugins_registry.is_dir() => Way::Found,
+            Registration::Auto => Way::Call,
+        };
+        let path = if way == Way::Call { &config.kubelet_dir } else { &config.plugins_registry };
+        tracing::info!(folder = %path.display(), ?way, "device plugin starts");
+        let stop = CancellationToken::new();
+        let statuses = watch::Sender::new(Statuses::new());
+        let receiver = statuses.subscribe();
+        let offers = Offers {
+            prefix: config.resource_prefix.clone(),
+            way,
+            folder: Folder::watch(path, stop.clone()),
+            statuses: Arc::new(statuses),
+            stop: stop.clone(),
+            offers: BTreeMap::new(),
+        };
+        Self { statuses: receiver, stop: stop.drop_guard(), task: tokio::spawn(offers.run(devices)) }
+    }
+
+    /// Follows the state of all resources.
+    pub fn statuses(&self) -> watch::Receiver<Statuses> {
+        self.statuses.clone()
+    }
+
+    /// Ends the lists, removes the sockets and waits until that is done.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "device plugin");
+        }
+    }
+}
+
+/// Where a pool's task tells how it fares.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    resource: ResourceName,
+    statuses: Arc<watch::Sender<Statuses>>,
+}
+
+impl Report {
+    /// Kubelet watches the list, or why it does not. True if that is news.
+    pub(crate) fn waiting(&self, reason: Option<&str>) -> bool {
+        self.statuses.send_if_modified(|statuses| {
+            let Some(status) = statuses.get_mut(&self.resource) else { return false };
+            let news = status.waiting.as_deref() != reason;
+            status.waiting = reason.map(str::to_owned);
+            news
+        })
+    }
+}
+
+struct Offers {
+    prefix: ResourcePrefix,
+    way: Way,
+    folder: Folder,
+    statuses: Arc<watch::Sender<Statuses>>,
+    stop: CancellationToken,
+    offers: BTreeMap<PoolName, Running>,
+}
+
+/// A pool on offer.
+struct Running {
+    pool: watch::Sender<Arc<Pool>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Offers {
+    async fn run(mut self, mut devices: watch::Receiver<Vec<Device>>) {
+        remove_stale(&self.folder.path).await;
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(async {
+            loop {
+                let inventory: Inventory =
+                    devices.borrow_and_update().iter().map(|d| (d.pci, d.clone())).collect();
+                self.follow(&inventory);
+                if devices.changed().await.is_err() {
+                    tracing::debug!("no more news of devices");
+                    return std::future::pending().await;
+                }
+            }
+        })
+        .await;
+        for (_, running) in self.offers {
+            if let Err(error) = running.task.await {
+                tracing::error!(%error, "pool");
+            }
+        }
+    }
+
+    fn follow(&mut self, inventory: &Inventory) {
+        for name in inventory.values().filter_map(|device| device.pool.as_ref()) {
+            if !self.offers.contains_key(name) {
+                let running = self.offer(name, inventory);
+                self.offers.insert(name.clone(), running);
+            }
+        }
+        let statuses = &self.statuses;
+        self.offers.retain(|name, running| {
+            running.pool.send_if_modified(|pool| {
+                let mut next = (**pool).clone();
+                next.update(inventory);
+                let news = next != **pool;
+                *pool = Arc::new(next);
+                news
+            });
+            let pool = running.pool.borrow().clone();
+            let (devices, healthy) =
+                (pool.members().count(), pool.members().filter(|m| m.problem().is_none()).count());
+            let kept = devices > 0;
+            statuses.send_if_modified(|statuses| {
+                if !kept {
+                    return statuses.remove(pool.resource()).is_some();
+                }
+                let status = statuses.entry(pool.resource().clone()).or_default();
+                let news = (status.devices, status.healthy) != (devices, healthy);
+                (status.devices, status.healthy) = (devices, healthy);
+                news
+            });
+            if !kept {
+                tracing::info!(pool = %name, "all devices were withdrawn; no longer on offer");
+                running.stop.cancel();
+            }
+            kept
+        });
+    }
+
+    fn offer(&self, name: &PoolName, inventory: &Inventory) -> Running {
+        let resource = ResourceName { prefix: self.prefix.clone(), pool: name.clone() };
+        let variable = environment_name(&resource);
+        for other in self.offers.values().map(|running| running.pool.borrow().resource().clone()) {
+            if environment_name(&other) == variable {
+                tracing::warn!(%resource, %other, variable, "a container with devices of both sees only one of them");
+            }
+        }
+        let mut pool = Pool::new(resource.clone());
+        pool.update(inventory);
+        let pool = watch::Sender::new(Arc::new(pool));
+        let stop = self.stop.child_token();
+        let task = tokio::spawn(serve(Offer {
+            resource: resource.clone(),
+            pool: pool.subscribe(),
+            folder: self.folder.clone(),
+            way: self.way,
+            report: Report { resource, statuses: self.statuses.clone() },
+            stop: stop.clone(),
+        }));
+        Running { pool, stop, task }
+    }
+}
+
+/// An error and what it comes from, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}

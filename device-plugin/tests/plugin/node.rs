@@ -1,0 +1,87 @@
+//! A plugin and a kubelet stand-in below a temporary folder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use culvert_api::config::device_plugin::{DevicePlugin, Registration};
+use culvert_device_plugin::{Device, IommuGroup, Plugin, PoolStatus};
+use culvert_hw_tests::kubelet::{KubeletStandIn, Resource};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+/// Long enough for a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The resource of most tests.
+pub(crate) const A: &str = "culvert.io/a";
+
+pub(crate) struct Node {
+    pub(crate) root: TempDir,
+    pub(crate) devices: watch::Sender<Vec<Device>>,
+}
+
+impl Node {
+    pub(crate) fn new(devices: Vec<Device>) -> Self {
+        Self { root: tempfile::tempdir().unwrap(), devices: watch::Sender::new(devices) }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) async fn kubelet(&self) -> KubeletStandIn {
+        KubeletStandIn::start(self.root.path()).await.unwrap()
+    }
+
+    pub(crate) fn plugin(&self, registration: Registration) -> Plugin {
+        let config = DevicePlugin {
+            kubelet_dir: self.path("device-plugins"),
+            plugins_registry: self.path("plugins_registry"),
+            registration,
+            resource_prefix: "culvert.io".parse().unwrap(),
+        };
+        Plugin::start(&config, self.devices.subscribe())
+    }
+
+    /// Changes one device.
+    pub(crate) fn change(&self, id: &str, change: impl Fn(&mut Device)) {
+        self.devices.send_modify(|devices| {
+            change(devices.iter_mut().find(|d| d.pci.to_string() == id).expect("the device exists"));
+        });
+    }
+}
+
+/// VFs of `0000:03:00.0`, the first at `0000:03:02.0`.
+pub(crate) fn vfs(pool: &str, indices: std::ops::Range<u16>) -> Vec<Device> {
+    indices
+        .map(|i| Device {
+            pool: Some(pool.parse().unwrap()),
+            pf: Some("0000:03:00.0".parse().unwrap()),
+            vf: Some(u32::from(i).try_into().unwrap()),
+            numa: Some(i / 2),
+            driver: Some("iavf".to_owned()),
+            ..Device::new(format!("0000:03:{:02x}.{:x}", 2 + i / 8, i % 8).parse().unwrap())
+        })
+        .collect()
+}
+
+pub(crate) fn vfio(mut device: Device, number: u32) -> Device {
+    device.driver = Some("vfio-pci".to_owned());
+    device.iommu_group = Some(IommuGroup { number, no_iommu: false });
+    device
+}
+
+pub(crate) fn all(count: usize) -> impl Fn(&Resource) -> bool {
+    move |r| r.connected && r.capacity() == count && r.allocatable() == count
+}
+
+/// Waits until the plugin says `wanted` of its pool.
+pub(crate) async fn status(plugin: &Plugin, wanted: impl Fn(&PoolStatus) -> bool) -> PoolStatus {
+    let mut statuses = plugin.statuses();
+    let resource = A.parse().unwrap();
+    let found = statuses.wait_for(|all| all.get(&resource).is_some_and(&wanted));
+    match tokio::time::timeout(PATIENCE, found).await {
+        Ok(found) => found.unwrap()[&resource].clone(),
+        Err(_) => panic!("the plugin says {:?}", *plugin.statuses().borrow()),
+    }
+}
