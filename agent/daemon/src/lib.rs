@@ -1,1 +1,14 @@
 //! culvert-agent: the node agent.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod cni;
+pub mod fastpath;
+pub mod health;
+pub mod kube;
+pub mod metrics;
+pub mod plugin;
+pub mod pods;
+pub mod socket;
+pub mod tables;

@@ -1,0 +1,236 @@
+//! The agent's parts and how they hang together.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use culvert_api::config::agent::AgentConfig;
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::cni::Cni;
+use crate::fastpath::{FastPath, Keeper};
+use crate::health::{Health, State};
+use crate::kube::{self, Folder, Snapshot};
+use crate::metrics::{self, Metrics};
+use crate::pods::{Overlay, Store, StoreError};
+use crate::socket::{self, Listener, ListenerError, Service};
+use crate::tables::Builder;
+
+/// How long each of the agent's parts may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The node's name is not known.
+    #[error("cannot read the host name; set node in the configuration")]
+    HostName(#[source] io::Error),
+    /// The host name cannot be that of a Node object.
+    #[error("host name {0:?} cannot be the name of a Node object; set node in the configuration")]
+    NodeName(String),
+    /// The boot is not known.
+    #[error("cannot read {BOOT_ID}")]
+    Boot(#[source] io::Error),
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] ListenerError),
+    /// The state folder.
+    #[error("stateDir")]
+    Store(#[from] StoreError),
+    /// The HTTP listener.
+    #[error(transparent)]
+    Metrics(io::Error),
+}
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The agent, ready to run: everything that can fail at the start has been done.
+#[derive(Debug)]
+pub struct App {
+    config: AgentConfig,
+    node: String,
+    boot: String,
+    listener: Listener,
+    store: Arc<Store>,
+    metrics: Option<TcpListener>,
+}
+
+impl App {
+    /// Opens what the agent needs.
+    ///
+    /// # Errors
+    /// When something of it is missing or taken; nothing of the node has been touched then.
+    pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
+        let node = match &config.node {
+            Some(node) => node.clone(),
+            None => host_name()?,
+        };
+        let boot = fs::read_to_string(BOOT_ID).map_err(StartError::Boot)?.trim().to_owned();
+        // The socket first: its lock keeps a second agent from the state.
+        let listener = Listener::bind(&config.socket)?;
+        let store = Arc::new(Store::open(&config.state_dir)?);
+        store.forget_other_boots(&boot)?;
+        let metrics = match config.metrics {
+            Some(address) => Some(metrics::bind(address).await.map_err(StartError::Metrics)?),
+            None => None,
+        };
+        Ok(Self { config, node, boot, listener, store, metrics })
+    }
+
+    /// Runs until `stop`, then stops its parts in order. Pods, virtual functions and the fast path are left as they
+    /// are.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { config, node, boot, listener, store, metrics: http } = self;
+        info!(node, version = env!("CARGO_PKG_VERSION"), "started");
+        let health = Health::default();
+        let (manifests, fastpath_health) = (health.part("manifests"), health.part("fastpath"));
+        report_damage(&health, &store);
+        let mut parts = Parts::default();
+        let programmed = Metrics::default();
+
+        let (send_objects, objects) = watch::channel(Arc::new(Snapshot::default()));
+        let (send_desired, desired) = watch::channel(None);
+        let (send_info, fastpath_info) = watch::channel(None);
+        if let Some(folder) = config.manifests {
+            manifests.set(State::Starting, folder.display().to_string());
+            parts.spawn("tables", |stop| {
+                let (node, overlay, objects) = (node.clone(), config.overlay.clone(), objects.clone());
+                Builder { node, overlay, objects, desired: send_desired, health: manifests }.run(stop)
+            });
+            parts.spawn("manifests", |stop| kube::watch(Folder::new(folder), send_objects, stop));
+        }
+        let fastpath = config.fastpath.map(FastPath::new);
+        let overlay = fastpath.clone().map(|fastpath| {
+            Arc::new(Overlay::new(node.clone(), config.overlay, fastpath, store, objects, boot))
+        });
+        if let (Some(fastpath), Some(overlay)) = (fastpath.clone(), overlay.clone()) {
+            fastpath_health.set(State::Starting, fastpath.socket().display().to_string());
+            let (metrics, health) = (programmed.clone(), fastpath_health);
+            let keeper = Keeper { fastpath, desired, overlay, metrics, info: send_info, health };
+            parts.spawn("fastpath", |stop| keeper.run(stop));
+        }
+        if let Some(http) = http {
+            let gather = gather(health.clone(), fastpath.clone());
+            parts.spawn("metrics", |stop| async move {
+                if let Err(e) = metrics::serve(http, programmed, gather, stop).await {
+                    error!("metrics: {e}");
+                }
+            });
+        }
+        let cni = Cni { overlay };
+        let service = Service { node, started: Instant::now(), health, cni, fastpath, info: fastpath_info };
+        parts.spawn("socket", |stop| socket::serve(listener, Arc::new(service), stop));
+
+        notify(NotifyState::Ready);
+        stop.cancelled().await;
+        notify(NotifyState::Stopping);
+        info!("stopping; pods and fast path go on");
+        parts.stop().await;
+    }
+}
+
+/// Running tasks, each stoppable by itself.
+#[derive(Default)]
+struct Parts(Vec<(&'static str, CancellationToken, JoinSet<()>)>);
+
+impl Parts {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        task: impl FnOnce(CancellationToken) -> F,
+    ) {
+        let stop = CancellationToken::new();
+        let mut set = JoinSet::new();
+        set.spawn(task(stop.clone()));
+        self.0.push((name, stop, set));
+    }
+
+    /// Stops them one after the other, the last started first: callers before what they call.
+    async fn stop(self) {
+        for (name, stop, mut set) in self.0.into_iter().rev() {
+            stop.cancel();
+            if timeout(STOP_DEADLINE, set.join_next()).await.is_err() {
+                warn!(part = name, "not stopped within {} s, abandoned", STOP_DEADLINE.as_secs());
+            }
+        }
+    }
+}
+
+fn report_damage(health: &Health, store: &Store) {
+    let attachments = health.part("attachments");
+    match store.damaged() {
+        [] => attachments.set(State::Ok, format!("{} recorded", store.all().len())),
+        damaged => attachments.set(State::Degraded, format!("damaged records: {}", damaged.join("; "))),
+    }
+}
+
+/// Reads the counters when somebody asks for them.
+fn gather(health: Health, fastpath: Option<FastPath>) -> metrics::Gather {
+    Arc::new(move || {
+        let (health, fastpath) = (health.clone(), fastpath.clone());
+        Box::pin(async move {
+            let mut snapshot =
+                metrics::Snapshot { subsystems: health.subsystems(), ..metrics::Snapshot::default() };
+            if let Some(fastpath) = fastpath {
+                let (info, counters, services) =
+                    tokio::join!(fastpath.info(), fastpath.counters(), fastpath.services());
+                snapshot.info = info.ok();
+                snapshot.counters = counters.ok();
+                snapshot.services = services.map(|s| s.services).unwrap_or_default();
+            }
+            snapshot
+        })
+    })
+}
+
+fn host_name() -> Result<String, StartError> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").map_err(StartError::HostName)?;
+    // As kubelet does it.
+    let name = name.trim().to_lowercase();
+    if name.is_empty() || name == "(none)" { Err(StartError::NodeName(name)) } else { Ok(name) }
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(e) = sd_notify::notify(&[state]) {
+        debug!("systemd was not told: {e}");
+    }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// A line that names the file.
+pub fn read_config(path: &Path) -> Result<AgentConfig, ConfigFileError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
+    AgentConfig::from_yaml(&text).map_err(|source| ConfigFileError::Content { path: path.to_owned(), source })
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It says something that makes no sense.
+    #[error("{}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: culvert_api::config::ConfigError,
+    },
+}

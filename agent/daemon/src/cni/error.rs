@@ -1,0 +1,108 @@
+//! Error objects (CNI specification 1.1.0, section 5, "Error").
+
+use std::fmt;
+
+use serde_json::json;
+
+use super::netconf::Version;
+use crate::pods::{AttachError, CheckError, chain};
+
+/// An error with one of the specification's codes, or one of our own from 100.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CniError {
+    code: u32,
+    msg: &'static str,
+    details: String,
+}
+
+/// Codes of the specification, and what they mean in a few words.
+const INCOMPATIBLE_VERSION: (u32, &str) = (1, "incompatible CNI version");
+const UNKNOWN_CONTAINER: (u32, &str) = (3, "unknown container");
+const INVALID_ENVIRONMENT: (u32, &str) = (4, "invalid environment variable");
+const IO_FAILURE: (u32, &str) = (5, "input/output failure");
+const DECODE_FAILURE: (u32, &str) = (6, "network configuration is not valid JSON");
+const INVALID_CONFIG: (u32, &str) = (7, "invalid network configuration");
+const TRY_AGAIN: (u32, &str) = (11, "try again later");
+const UNAVAILABLE: (u32, &str) = (50, "not available");
+/// Our own.
+const NOT_AS_ATTACHED: (u32, &str) = (100, "attachment is not as it was made");
+const NO_ADDRESS: (u32, &str) = (101, "no address");
+const NOT_DONE: (u32, &str) = (102, "attachment failed");
+
+impl CniError {
+    /// The code.
+    pub fn code(&self) -> u32 {
+        self.code
+    }
+
+    /// The object for standard output.
+    pub fn to_json(&self, version: Version) -> Vec<u8> {
+        let object = json!({
+            "cniVersion": version.as_str(),
+            "code": self.code,
+            "msg": self.msg,
+            "details": self.details,
+        });
+        object.to_string().into_bytes()
+    }
+
+    fn new((code, msg): (u32, &'static str), details: impl Into<String>) -> Self {
+        Self { code, msg, details: details.into() }
+    }
+
+    /// A version of the CNI that is not spoken here.
+    pub(super) fn version(details: impl Into<String>) -> Self {
+        Self::new(INCOMPATIBLE_VERSION, details)
+    }
+
+    /// An environment variable that is missing or makes no sense; `details` names it.
+    pub(super) fn environment(details: impl Into<String>) -> Self {
+        Self::new(INVALID_ENVIRONMENT, details)
+    }
+
+    /// A configuration that is no JSON.
+    pub(super) fn decode(details: impl Into<String>) -> Self {
+        Self::new(DECODE_FAILURE, details)
+    }
+
+    /// A configuration that makes no sense.
+    pub(super) fn config(details: impl Into<String>) -> Self {
+        Self::new(INVALID_CONFIG, details)
+    }
+
+    /// The answer to STATUS when ADD would not work.
+    pub(super) fn unavailable(error: AttachError) -> Self {
+        Self::new(UNAVAILABLE, chain(&error))
+    }
+}
+
+impl fmt::Display for CniError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.msg, self.details)
+    }
+}
+
+impl From<AttachError> for CniError {
+    fn from(error: AttachError) -> Self {
+        let kind = match &error {
+            AttachError::NotReady(_) => TRY_AGAIN,
+            AttachError::Ipam(e) if e.is_temporary() => TRY_AGAIN,
+            AttachError::FastPath(e) if e.is_away() => TRY_AGAIN,
+            AttachError::Ipam(_) | AttachError::Annotation { .. } => NO_ADDRESS,
+            AttachError::Store(_) => IO_FAILURE,
+            AttachError::Netns(_) => INVALID_ENVIRONMENT,
+            AttachError::FastPath(_) | AttachError::Interface(_) | AttachError::Task(_) => NOT_DONE,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
+impl From<CheckError> for CniError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Unknown(_) => Self::new(UNKNOWN_CONTAINER, error.to_string()),
+            CheckError::Faults(_) => Self::new(NOT_AS_ATTACHED, error.to_string()),
+            CheckError::Attach(e) => e.into(),
+        }
+    }
+}

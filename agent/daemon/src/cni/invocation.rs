@@ -1,0 +1,174 @@
+//! One invocation: the environment variables and the configuration, checked.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use culvert_api::agent::CniRequest;
+use culvert_api::value::{IfName, Mac};
+
+use super::error::CniError;
+use super::netconf::{NetConf, ValidAttachment, Version};
+use crate::pods::{Key, PodName, parse_addresses};
+
+/// A checked invocation.
+#[derive(Debug)]
+pub(super) struct Invocation {
+    pub(super) command: Command,
+}
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Add(Box<Attachment>),
+    Del(Key),
+    Check(Box<Attachment>),
+    /// Network name, and what of it is still in use.
+    Gc(String, Vec<ValidAttachment>),
+    Status,
+}
+
+/// What ADD and CHECK are about.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) key: Key,
+    pub(super) netns: PathBuf,
+    pub(super) args: Args,
+    pub(super) conf: NetConf,
+}
+
+/// CNI_ARGS, as far as they are of interest. Keys may come twice (Multus repeats them): the last one counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Args {
+    pub(super) pod: Option<PodName>,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) mac: Option<Mac>,
+}
+
+impl Invocation {
+    /// Checks a request. `version` is set to that of the request as soon as it is known.
+    pub(super) fn parse(request: &CniRequest, version: &mut Version) -> Result<Self, CniError> {
+        let conf = NetConf::parse(&request.config, version)?;
+        let since = |first: Version| {
+            if *version >= first {
+                return Ok(());
+            }
+            let command = &request.command;
+            Err(CniError::version(format!("CNI_COMMAND {command}: needs cniVersion {first}, not {version}")))
+        };
+        let command = match request.command.as_str() {
+            "ADD" => Command::Add(Box::new(Attachment::parse(request, conf)?)),
+            "DEL" => Command::Del(key(request)?),
+            "CHECK" => {
+                since(Version::V040)?;
+                Command::Check(Box::new(Attachment::parse(request, conf)?))
+            }
+            "GC" => {
+                since(Version::V110)?;
+                let valid = conf.valid_attachments.ok_or_else(|| {
+                    CniError::config("cni.dev/valid-attachments: GC without it would remove everything")
+                })?;
+                Command::Gc(conf.name, valid)
+            }
+            "STATUS" => {
+                since(Version::V110)?;
+                Command::Status
+            }
+            other => {
+                return Err(CniError::environment(format!(
+                    "CNI_COMMAND {other:?}: must be ADD, DEL, CHECK, GC, STATUS or VERSION"
+                )));
+            }
+        };
+        Ok(Self { command })
+    }
+}
+
+impl Attachment {
+    fn parse(request: &CniRequest, conf: NetConf) -> Result<Self, CniError> {
+        if request.netns.is_empty() {
+            return Err(CniError::environment(
+                "CNI_NETNS: is not set; it must be the path of a network namespace",
+            ));
+        }
+        Ok(Self {
+            key: key(request)?,
+            netns: PathBuf::from(&request.netns),
+            args: Args::parse(&request.args)?,
+            conf,
+        })
+    }
+}
+
+fn key(request: &CniRequest) -> Result<Key, CniError> {
+    let id = &request.container_id;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if !id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) || !id.bytes().all(legal) {
+        return Err(CniError::environment(format!(
+            "CNI_CONTAINERID {id:?}: must begin with a letter or digit and hold only those, '_', '.' and '-'"
+        )));
+    }
+    let ifname: IfName =
+        request.ifname.parse().map_err(|e| CniError::environment(format!("CNI_IFNAME: {e}")))?;
+    Ok(Key { container_id: id.clone(), ifname })
+}
+
+impl Args {
+    /// Reads `KEY=VALUE;KEY=VALUE`. Keys that are not ours pass.
+    fn parse(text: &str) -> Result<Self, CniError> {
+        let mut args = Self::default();
+        let (mut namespace, mut name) = (String::new(), String::new());
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(CniError::environment(format!(
+                    "CNI_ARGS: {pair:?} is not of the form KEY=VALUE"
+                )));
+            };
+            match key {
+                "K8S_POD_NAMESPACE" => value.clone_into(&mut namespace),
+                "K8S_POD_NAME" => value.clone_into(&mut name),
+                "IP" => {
+                    args.ips = parse_addresses(value).ok_or_else(|| {
+                        CniError::environment(format!(
+                            "CNI_ARGS: IP={value}: must be IP addresses separated by commas"
+                        ))
+                    })?;
+                }
+                "MAC" => {
+                    let mac = value.parse().map_err(|e| CniError::environment(format!("CNI_ARGS: {e}")))?;
+                    args.mac = Some(mac);
+                }
+                _ => {}
+            }
+        }
+        args.pod = (!namespace.is_empty() && !name.is_empty()).then_some(PodName { namespace, name });
+        Ok(args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_and_foreign_keys_of_cni_args_pass_and_the_last_one_counts() {
+        let text =
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=p;K8S_POD_NAME=q;X=;IP=10.1.0.2,fd00::2/64";
+        let args = Args::parse(text).unwrap();
+        assert_eq!(args.pod, Some(PodName { namespace: "a".to_owned(), name: "q".to_owned() }));
+        assert_eq!(args.ips, ["10.1.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
+        assert_eq!(Args::parse("").unwrap(), Args::default());
+    }
+
+    #[test]
+    fn cni_args_that_make_no_sense_are_refused_by_name() {
+        for (text, part) in
+            [("K8S_POD_NAME", "KEY=VALUE"), ("IP=x", "IP=x"), ("MAC=01:00:00:00:00:00", "multicast")]
+        {
+            let error = Args::parse(text).unwrap_err();
+            assert_eq!(error.code(), 4);
+            assert!(
+                error.to_string().contains("CNI_ARGS") && error.to_string().contains(part),
+                "{text}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Keeps the fast path programmed: notices when it comes, goes and comes back, and gives it ports and tables.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use culvert_api::fastpath::{Info, Tables};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{FastPath, FastPathError};
+use crate::health::{Reporter, State};
+use crate::metrics::Metrics;
+use crate::pods::Overlay;
+
+/// How often the fast path is asked whether it is still the same.
+const PROBE: Duration = Duration::from_millis(250);
+/// Wait after the first failure; doubles with each further one, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// The fast path is put to work again this long after it is back, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How long after a failure a port is tried again.
+const RETRY_PORTS: Duration = Duration::from_secs(5);
+
+/// The tables that the fast path should have, and since when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Desired {
+    /// The tables; revision 0.
+    pub tables: Arc<Tables>,
+    /// When they became what they are.
+    pub since: Instant,
+}
+
+/// The task that keeps the fast path programmed.
+#[derive(Debug)]
+pub struct Keeper {
+    /// The fast path.
+    pub fastpath: FastPath,
+    /// What it should hold; `None` while nothing is known.
+    pub desired: watch::Receiver<Option<Desired>>,
+    /// The pods' ports.
+    pub overlay: Arc<Overlay>,
+    /// How long programming takes.
+    pub metrics: Metrics,
+    /// What was last heard of the fast path; `None` while it is away.
+    pub info: watch::Sender<Option<Info>>,
+    /// The part's line.
+    pub health: Reporter,
+}
+
+/// What is known of one process of the fast path.
+struct Met {
+    instance: String,
+    /// Highest revision seen or sent.
+    revision: u64,
+    /// The tables it was given by us.
+    given: Option<Arc<Tables>>,
+    ports: Ports,
+}
+
+/// How far the ports of one process are restored.
+enum Ports {
+    /// A task is at it.
+    Restoring(JoinHandle<Result<Vec<String>, FastPathError>>),
+    /// It is done; these were lost, and are tried again when it is time.
+    Restored { lost: Vec<String>, again: Instant },
+}
+
+impl Keeper {
+    /// Runs until `stop`. The fast path is left as it is then.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut met: Option<Met> = None;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let pause = match self.step(&mut met).await {
+                Ok(()) => {
+                    wait = FIRST_WAIT;
+                    PROBE
+                }
+                Err(e) => {
+                    if e.is_away() {
+                        self.info.send_replace(None);
+                    }
+                    self.health.set(State::Failed, e.to_string());
+                    let pause = wait;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    pause
+                }
+            };
+            let changed = async {
+                // The other end is gone only when the agent stops.
+                if self.desired.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Asks who is there, and gives it what it lacks.
+    async fn step(&mut self, met: &mut Option<Met>) -> Result<(), FastPathError> {
+        let info = self.fastpath.info().await?;
+        let now = match met.take() {
+            Some(known) if known.instance == info.instance => known,
+            before => self.meet(&info, before).await,
+        };
+        let met = met.insert(now);
+        met.revision = met.revision.max(info.revision);
+        self.info.send_replace(Some(info));
+        self.publish(met).await?;
+        self.restore(met).await?;
+        self.report(met);
+        Ok(())
+    }
+
+    async fn meet(&self, info: &Info, before: Option<Met>) -> Met {
+        info!(instance = info.instance, version = info.version, revision = info.revision, "fast path met");
+        if let Some(Met { ports: Ports::Restoring(task), .. }) = before {
+            // Two at once would be in each other's way. Its calls fail, or reach the new process, which does no harm.
+            let _ = task.await;
+        }
+        let ports = Ports::Restoring(self.start_restoring());
+        Met { instance: info.instance.clone(), revision: info.revision, given: None, ports }
+    }
+
+    async fn publish(&mut self, met: &mut Met) -> Result<(), FastPathError> {
+        let Some(desired) = self.desired.borrow_and_update().clone() else { return Ok(()) };
+        if met.given.as_ref().is_some_and(|given| Arc::ptr_eq(given, &desired.tables)) {
+            return Ok(());
+        }
+        met.revision += 1;
+        let tables = Tables { revision: met.revision, ..Tables::clone(&desired.tables) };
+        let answer = self.fastpath.replace_tables(tables).await?;
+        let took = desired.since.elapsed();
+        self.metrics.programmed(took);
+        debug!(
+            revision = answer.revision,
+            services = answer.services,
+            backends = answer.backends,
+            remotes = answer.remotes,
+            ?took,
+            "tables in force"
+        );
+        met.given = Some(desired.tables);
+        Ok(())
+    }
+
+    /// Looks after the task that restores ports.
+    async fn restore(&self, met: &mut Met) -> Result<(), FastPathError> {
+        match &mut met.ports {
+            Ports::Restoring(task) if task.is_finished() => {
+                let result = task.await.unwrap_or_else(|e| Ok(vec![e.to_string()]));
+                let again = Instant::now() + RETRY_PORTS;
+                met.ports = match result {
+                    Ok(lost) => Ports::Restored { lost, again },
+                    Err(e) => {
+                        met.ports = Ports::Restored { lost: vec![e.to_string()], again: Instant::now() };
+                        return Err(e);
+                    }
+                };
+            }
+            Ports::Restored { lost, again } if !lost.is_empty() && *again <= Instant::now() => {
+                met.ports = Ports::Restoring(self.start_restoring());
+            }
+            Ports::Restoring(_) | Ports::Restored { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn start_restoring(&self) -> JoinHandle<Result<Vec<String>, FastPathError>> {
+        let (fastpath, overlay) = (self.fastpath.clone(), self.overlay.clone());
+        tokio::spawn(async move {
+            let ports: HashSet<String> = fastpath.ports().await?.ports.into_iter().map(|p| p.name).collect();
+            let lost = overlay.restore(&ports).await;
+            for problem in &lost {
+                warn!("port not made again: {problem}");
+            }
+            Ok(lost)
+        })
+    }
+
+    fn report(&self, met: &Met) {
+        let lost = match &met.ports {
+            Ports::Restored { lost, .. } => lost.as_slice(),
+            Ports::Restoring(_) => &[],
+        };
+        match &met.given {
+            None => self.health.set(State::Starting, "connected, nothing known to program it with"),
+            Some(_) if !lost.is_empty() => {
+                let detail = format!("{} ports not made again, first: {}", lost.len(), lost[0]);
+                self.health.set(State::Degraded, detail);
+            }
+            Some(tables) if !tables.synced => {
+                self.health.set(
+                    State::Degraded,
+                    "programmed, but not synced: see the manifests and this node's Node",
+                );
+            }
+            Some(tables) => {
+                let counts =
+                    format!("{} services, {} remote nodes", tables.services.len(), tables.remotes.len());
+                self.health.set(State::Ok, format!("revision {}, {counts}", met.revision));
+            }
+        }
+    }
+}

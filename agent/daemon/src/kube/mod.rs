@@ -1,0 +1,25 @@
+//! Kubernetes objects: what the agent knows of the cluster.
+//!
+//! They come from a folder of YAML files ([`folder`] reads it, [`watch`] notices changes). Whoever uses them gets
+//! [`Snapshot`]s: immutable, cheap to share, replaced as a whole.
+
+mod folder;
+mod manifest;
+mod object;
+mod watch;
+
+pub use folder::Folder;
+pub use manifest::{Manifest, ManifestError};
+pub use object::{Name, Object, ObjectId, Objects};
+pub use watch::watch;
+
+/// What a source of objects knows at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// The objects.
+    pub objects: Objects,
+    /// Everything there is has been read: what is absent here does not exist.
+    pub synced: bool,
+    /// What is wrong with the source, one line each.
+    pub problems: Vec<String>,
+}

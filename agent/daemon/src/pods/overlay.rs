@@ -1,0 +1,416 @@
+//! Pods on the overlay: each has a port of the fast path whose kernel end is moved into the pod.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use culvert_api::config::agent;
+use culvert_api::fastpath::AttachPortRequest;
+use culvert_api::value::Mac;
+use culvert_host::netns::{Netns, NetnsError};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::task::{JoinError, spawn_blocking};
+use tracing::{info, warn};
+
+use super::interface::{InterfaceError, PodInterface};
+use super::ipam::{self, Fixed, IpamError, Wish};
+use super::record::{Key, Kind, Phase, PodName, PortLease, Record};
+use super::store::{Store, StoreError};
+use crate::fastpath::{FastPath, FastPathError};
+use crate::kube::{Name, Snapshot};
+use crate::tables::{NodeAddresses, octets};
+
+/// Annotation of a Pod: the addresses it must have, separated by commas.
+pub(crate) const ADDRESSES: &str = "culvert.io/addresses";
+/// How many ports are put back at once after a restart of the fast path.
+const RESTORE_AT_ONCE: usize = 8;
+
+/// Attaches pods to the fast path and detaches them.
+#[derive(Debug)]
+pub struct Overlay {
+    node: String,
+    config: agent::Overlay,
+    fastpath: FastPath,
+    store: Arc<Store>,
+    objects: watch::Receiver<Arc<Snapshot>>,
+    boot: String,
+    /// One at a time for each attachment; different ones may share a lock.
+    locks: [Mutex<()>; 64],
+}
+
+/// What the runtime asks for.
+#[derive(Debug, Clone)]
+pub struct OverlayRequest {
+    /// Whose it will be.
+    pub key: Key,
+    /// Name of the CNI network.
+    pub network: String,
+    /// Path of the pod's network namespace.
+    pub netns: PathBuf,
+    /// The pod, if the runtime told.
+    pub pod: Option<PodName>,
+    /// Addresses that the runtime wants it to have.
+    pub fixed: Vec<Fixed>,
+    /// MAC address that the runtime wants it to have.
+    pub mac: Option<Mac>,
+}
+
+/// A pod on the overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// What it was given.
+    pub lease: PortLease,
+    /// Path of its network namespace.
+    pub netns: PathBuf,
+}
+
+/// Why a pod could not be attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Nothing is known yet of this node's addresses.
+    #[error("overlay not ready: {0}")]
+    NotReady(String),
+    /// An annotation of the Pod makes no sense.
+    #[error("pod {pod}: annotation {ADDRESSES} {value:?}: must be IP addresses separated by commas")]
+    Annotation {
+        /// The pod.
+        pod: PodName,
+        /// Its annotation.
+        value: String,
+    },
+    /// No address.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    /// No record.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The fast path.
+    #[error(transparent)]
+    FastPath(#[from] FastPathError),
+    /// No such namespace.
+    #[error("CNI_NETNS")]
+    Netns(#[source] NetnsError),
+    /// The pod's namespace.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// A task of the agent broke.
+    #[error("the agent's own task failed")]
+    Task(#[from] JoinError),
+}
+
+/// Why an attachment is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// There is none.
+    #[error("no record of {0}")]
+    Unknown(Key),
+    /// There is, but not as it should be.
+    #[error("{}", .0.join("; "))]
+    Faults(Vec<String>),
+    /// It could not be looked at.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+impl Overlay {
+    /// The overlay of node `node`. Records come from `store`, addresses and annotations from `objects`.
+    pub fn new(
+        node: String,
+        config: agent::Overlay,
+        fastpath: FastPath,
+        store: Arc<Store>,
+        objects: watch::Receiver<Arc<Snapshot>>,
+        boot: String,
+    ) -> Self {
+        Self { node, config, fastpath, store, objects, boot, locks: [const { Mutex::const_new(()) }; 64] }
+    }
+
+    /// The records.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Gives a pod a port, or, when it has one that is as it should be, says what it has.
+    ///
+    /// # Errors
+    /// When any step fails; what was done before is undone then.
+    pub async fn attach(&self, request: &OverlayRequest) -> Result<Attached, AttachError> {
+        let _lock = self.lock(&request.key).await;
+        let netns = Netns::open(&request.netns).map_err(AttachError::Netns)?;
+        let mut before = Vec::new();
+        if let Some(record) = self.store.get(&request.key) {
+            if let Some(attached) = self.reusable(&record, request, &netns).await? {
+                return Ok(attached);
+            }
+            before = record.port().map(|lease| lease.addresses.clone()).unwrap_or_default();
+            self.undo(record).await?;
+        }
+        let record = self.reserve(request, before).await?;
+        match self.carry_out(&record, &netns).await {
+            Ok(attached) => Ok(attached),
+            Err(e) => {
+                if let Err(undo) = self.undo(record).await {
+                    warn!("{}: not undone, DEL has to do it: {undo}", request.key);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes a pod's port away. That there is none is no error.
+    ///
+    /// While the fast path is away the port stays recorded: it is not made again, and detached when the fast path is
+    /// back, should it still be there.
+    pub async fn detach(&self, key: &Key) -> Result<(), AttachError> {
+        let _lock = self.lock(key).await;
+        match self.store.get(key) {
+            Some(record) => self.undo(record).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an attachment is as `attach` left it.
+    pub async fn check(&self, key: &Key, netns: &Path) -> Result<Attached, CheckError> {
+        let _lock = self.lock(key).await;
+        let Some(record) = self.store.get(key) else { return Err(CheckError::Unknown(key.clone())) };
+        let netns = Netns::open(netns).map_err(AttachError::Netns)?;
+        let Some(lease) = record.port() else { return Err(CheckError::Unknown(key.clone())) };
+        let faults = self.faults(lease, key, &netns).await?;
+        if !faults.is_empty() {
+            return Err(CheckError::Faults(faults));
+        }
+        Ok(Attached { lease: lease.clone(), netns: record.netns.clone() })
+    }
+
+    /// Whether a pod could be attached now.
+    pub async fn status(&self) -> Result<(), AttachError> {
+        self.addresses()?;
+        self.fastpath.info().await?;
+        Ok(())
+    }
+
+    /// Brings ports and records together after the fast path or the agent was started: `ports` are those there are.
+    /// Recorded ones that are missing are made again and moved into their pods, where those still live; what was half
+    /// done is undone. Returns what did not work.
+    pub async fn restore(&self, ports: &HashSet<String>) -> Vec<String> {
+        let keys: Vec<Key> = self.store.all().into_iter().map(|r| r.key).collect();
+        let restored = futures::stream::iter(keys).map(|key| async move {
+            let result = self.restore_one(&key, ports).await;
+            result.err().map(|e| format!("{key}: {}", chain(&e)))
+        });
+        restored.buffer_unordered(RESTORE_AT_ONCE).filter_map(std::future::ready).collect().await
+    }
+
+    async fn restore_one(&self, key: &Key, ports: &HashSet<String>) -> Result<(), AttachError> {
+        let _lock = self.lock(key).await;
+        // It may have changed while the lock was waited for.
+        let Some(record) = self.store.get(key) else { return Ok(()) };
+        let Some(lease) = record.port() else { return Ok(()) };
+        match record.phase {
+            Phase::Attaching | Phase::Detaching => {
+                info!("{key}: was not finished, undone");
+                self.undo(record).await
+            }
+            Phase::Attached if ports.contains(lease.port.as_str()) => Ok(()),
+            Phase::Attached => match Netns::open(&record.netns) {
+                Ok(netns) => {
+                    if let Err(e) = self.carry_out(&record, &netns).await {
+                        // Half a port would be in the way of the next attempt.
+                        let _ = self.fastpath.detach_port(lease.port.as_str()).await;
+                        return Err(e);
+                    }
+                    info!(pod = record.owner(), port = %lease.port, "port made again");
+                    Ok(())
+                }
+                Err(e) if e.is_absent() => {
+                    info!(pod = record.owner(), "namespace is gone, its port is not made again");
+                    Ok(())
+                }
+                Err(e) => Err(AttachError::Netns(e)),
+            },
+        }
+    }
+
+    async fn reusable(
+        &self,
+        record: &Record,
+        request: &OverlayRequest,
+        netns: &Netns,
+    ) -> Result<Option<Attached>, AttachError> {
+        let Some(lease) = record.port() else { return Ok(None) };
+        let same = record.phase == Phase::Attached && record.netns == request.netns;
+        if !same || !self.faults(lease, &record.key, netns).await?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Attached { lease: lease.clone(), netns: record.netns.clone() }))
+    }
+
+    async fn faults(&self, lease: &PortLease, key: &Key, netns: &Netns) -> Result<Vec<String>, AttachError> {
+        let mut faults = PodInterface::open(netns, &key.ifname, lease)?.faults().await?;
+        if !self.fastpath.ports().await?.ports.iter().any(|p| p.name == lease.port.as_str()) {
+            faults.push(format!("port {} is missing in the fast path", lease.port));
+        }
+        Ok(faults)
+    }
+
+    /// Chooses addresses and writes the record.
+    async fn reserve(&self, request: &OverlayRequest, before: Vec<IpAddr>) -> Result<Record, AttachError> {
+        let cidrs = self.addresses()?.pod_cidrs;
+        let wish = self.wish(request, before)?;
+        let (store, request, boot) = (self.store.clone(), request.clone(), self.boot.clone());
+        let mtu = self.config.pod_mtu();
+        let make = move |records: &BTreeMap<Key, Record>| {
+            let addresses = ipam::assign(&wish, &cidrs, &leases(records), &newest(records))?;
+            let mac = request.mac.unwrap_or_else(|| derived_mac(&addresses));
+            let port = request.key.port_name();
+            let gateways = cidrs.iter().map(NodeAddresses::gateway).collect();
+            Ok::<_, AttachError>(Record {
+                network: request.network,
+                pod: request.pod,
+                netns: request.netns,
+                boot,
+                created: milliseconds_since_1970(),
+                phase: Phase::Attaching,
+                kind: Kind::Port(PortLease { port, addresses, gateways, mac, mtu }),
+                key: request.key,
+            })
+        };
+        spawn_blocking(move || store.reserve(make)).await?
+    }
+
+    /// Makes the port and moves it into the pod, then marks the record as complete.
+    async fn carry_out(&self, record: &Record, netns: &Netns) -> Result<Attached, AttachError> {
+        let Some(lease) = record.port() else {
+            return Err(AttachError::NotReady(format!("{}: is no port of the fast path", record.key)));
+        };
+        let interface = PodInterface::open(netns, &record.key.ifname, lease)?;
+        interface.ensure_absent().await?;
+        let port = AttachPortRequest {
+            name: lease.port.to_string(),
+            addresses: lease.addresses.iter().map(|a| octets(*a)).collect(),
+            mac: lease.mac.octets().to_vec(),
+            mtu: lease.mtu.into(),
+            tenant: 0,
+            owner: record.owner(),
+        };
+        self.fastpath.attach_port(port).await?;
+        interface.set_up().await?;
+        if record.phase != Phase::Attached {
+            self.put(Record { phase: Phase::Attached, ..record.clone() }).await?;
+        }
+        Ok(Attached { lease: lease.clone(), netns: record.netns.clone() })
+    }
+
+    async fn undo(&self, record: Record) -> Result<(), AttachError> {
+        let key = record.key.clone();
+        if let Some(lease) = record.port().cloned() {
+            self.put(Record { phase: Phase::Detaching, ..record }).await?;
+            match self.fastpath.detach_port(lease.port.as_str()).await {
+                Ok(_) => {}
+                Err(e) if e.is_away() => {
+                    warn!("{key}: port {} is detached once the fast path is back: {e}", lease.port);
+                    return Ok(());
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let store = self.store.clone();
+        spawn_blocking(move || store.remove(&key)).await??;
+        Ok(())
+    }
+
+    async fn put(&self, record: Record) -> Result<(), AttachError> {
+        let store = self.store.clone();
+        Ok(spawn_blocking(move || store.put(&record)).await??)
+    }
+
+    /// This node's addresses, as its Node object has them now.
+    fn addresses(&self) -> Result<NodeAddresses, AttachError> {
+        let snapshot = self.objects.borrow();
+        let node = snapshot.objects.nodes.get(&self.node).ok_or_else(|| {
+            AttachError::NotReady(format!("there is no Node object {}, the name of this node", self.node))
+        })?;
+        NodeAddresses::of(node, &mut Vec::new()).map_err(AttachError::NotReady)
+    }
+
+    /// The pod's annotation decides, else the runtime; an address the pod had before is kept if it is free.
+    fn wish(&self, request: &OverlayRequest, before: Vec<IpAddr>) -> Result<Wish, AttachError> {
+        let mut wish = Wish { fixed: request.fixed.clone(), preferred: before };
+        let Some(name) = &request.pod else { return Ok(wish) };
+        let snapshot = self.objects.borrow();
+        let Some(pod) = snapshot.objects.pods.get(&Name::new(&name.namespace, &name.name)) else {
+            return Ok(wish);
+        };
+        if let Some(value) = pod.metadata.annotations.as_ref().and_then(|a| a.get(ADDRESSES)) {
+            let addresses = parse_addresses(value)
+                .ok_or_else(|| AttachError::Annotation { pod: name.clone(), value: value.clone() })?;
+            let source = "annotation culvert.io/addresses";
+            wish.fixed = addresses.into_iter().map(|address| Fixed { address, source }).collect();
+        }
+        wish.preferred.extend(pod_ips(pod));
+        Ok(wish)
+    }
+
+    async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
+        self.locks[hash as usize % self.locks.len()].lock().await
+    }
+}
+
+/// Addresses separated by commas or white space; a prefix length behind one is of no interest here.
+pub(crate) fn parse_addresses(text: &str) -> Option<Vec<IpAddr>> {
+    let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    parts.map(|part| part.split_once('/').map_or(part, |(address, _)| address).parse().ok()).collect()
+}
+
+fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    listed.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect()
+}
+
+/// Who holds which address.
+fn leases(records: &BTreeMap<Key, Record>) -> BTreeMap<IpAddr, String> {
+    let of = |r: &Record| {
+        let owner = r.owner();
+        r.port().map(|l| l.addresses.clone()).unwrap_or_default().into_iter().map(move |a| (a, owner.clone()))
+    };
+    records.values().flat_map(of).collect()
+}
+
+/// The addresses that were given out last.
+fn newest(records: &BTreeMap<Key, Record>) -> Vec<IpAddr> {
+    let ports = records.values().filter_map(|r| Some((r.created, r.port()?)));
+    ports.max_by_key(|(created, _)| *created).map(|(_, lease)| lease.addresses.clone()).unwrap_or_default()
+}
+
+/// The same MAC address whenever a pod gets the same address: 02:70 and the last four bytes of the first one.
+fn derived_mac(addresses: &[IpAddr]) -> Mac {
+    let octets = addresses.first().map(|a| octets(*a)).unwrap_or_else(|| vec![0; 4]);
+    let tail = octets[octets.len() - 4..].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+    Mac::local_from(0x0270 << 32 | tail)
+}
+
+fn milliseconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// An error and all its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What the socket's calls do.
+
+use std::time::Instant;
+
+use culvert_api::agent::agent_reply::Result as Answer;
+use culvert_api::agent::agent_request::Call;
+use culvert_api::agent::{AgentRequest, Error, Progress, StatusReply};
+use culvert_api::fastpath::Info;
+use tokio::sync::{mpsc, watch};
+
+use crate::cni::Cni;
+use crate::fastpath::{FastPath, FastPathError};
+use crate::health::Health;
+
+/// Answers the calls of culvert-cni and culvert.
+#[derive(Debug)]
+pub struct Service {
+    /// Name of this node.
+    pub node: String,
+    /// When the agent was started.
+    pub started: Instant,
+    /// The state of the agent's parts.
+    pub health: Health,
+    /// The CNI.
+    pub cni: Cni,
+    /// The fast path, if one is configured.
+    pub fastpath: Option<FastPath>,
+    /// What was last heard of it.
+    pub info: watch::Receiver<Option<Info>>,
+}
+
+impl Service {
+    /// Answers one call; what takes long tells `progress` how far it is.
+    pub(super) async fn answer(&self, request: AgentRequest, progress: mpsc::Sender<Progress>) -> Answer {
+        let Some(call) = request.call else {
+            return error("a call that this agent does not know: is it older than the client?");
+        };
+        let fastpath = match call {
+            Call::Cni(request) => return Answer::Cni(self.cni.handle(&request).await),
+            Call::Status(_) => return Answer::Status(self.status()),
+            Call::NicList(_) | Call::NicPlan(_) | Call::NicApply(_) => {
+                drop(progress);
+                return error("this agent looks after no NICs");
+            }
+            Call::PortList(_) => self.ask(FastPath::ports, Answer::PortList).await,
+            Call::ServiceList(_) => self.ask(FastPath::services, Answer::ServiceList).await,
+            Call::FlowList(request) => {
+                let limit = request.limit;
+                self.ask(async move |fastpath: &FastPath| fastpath.flows(limit).await, Answer::FlowList).await
+            }
+        };
+        fastpath.unwrap_or_else(|e| error(&e))
+    }
+
+    fn status(&self) -> StatusReply {
+        StatusReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.clone(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            subsystems: self.health.subsystems(),
+            fastpath: self.info.borrow().clone(),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        call: impl AsyncFnOnce(&FastPath) -> Result<T, FastPathError>,
+        answer: impl FnOnce(T) -> Answer,
+    ) -> Result<Answer, String> {
+        let none =
+            || "this node has no fast path: the agent's configuration has no section fastpath".to_owned();
+        let fastpath = self.fastpath.as_ref().ok_or_else(none)?;
+        call(fastpath).await.map(answer).map_err(|e| e.to_string())
+    }
+}
+
+fn error(message: &str) -> Answer {
+    Answer::Error(Error { message: message.to_owned() })
+}

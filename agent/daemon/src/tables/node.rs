@@ -1,0 +1,269 @@
+//! Node objects: this node's own addresses, and how to reach the others.
+
+use std::collections::btree_map::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use culvert_api::config::agent::Overlay;
+use culvert_api::fastpath::{LocalNode, Prefix, RemoteNode, UnderlayAddress};
+use culvert_api::value::Mac;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+
+use super::octets;
+
+/// Annotation of a Node: its address on the underlay, where that is not its InternalIP.
+pub const VTEP_ADDRESS: &str = "culvert.io/vtep-address";
+/// Annotation of a Node: inner MAC address of its VXLAN tunnel endpoint.
+pub const VTEP_MAC: &str = "culvert.io/vtep-mac";
+
+/// MAC address of the router that pods see, the same on every node: a pod's neighbour entry holds wherever it runs.
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x63, 0x00, 0x00, 0x00, 0x01];
+
+/// Length of the prefix that the nodes' IPv6 underlay addresses share.
+const UNDERLAY_PREFIX_V6: u32 = 64;
+
+/// What the overlay needs to know of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// Ranges of its pods, at most one of each family.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Its addresses on the underlay, the preferred one first, at most one of each family.
+    pub underlay: Vec<IpAddr>,
+    /// Inner MAC address of its VXLAN tunnel endpoint, if it was given one.
+    pub vtep_mac: Option<Mac>,
+}
+
+impl NodeAddresses {
+    /// Reads a Node object.
+    ///
+    /// # Errors
+    /// What keeps the node out of the overlay. Lesser faults go to `problems`.
+    pub fn of(node: &Node, problems: &mut Vec<String>) -> Result<Self, String> {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let annotation = |key| node.metadata.annotations.as_ref().and_then(|a| a.get(key));
+        let vtep_mac = annotation(VTEP_MAC)
+            .map(|text| text.parse::<Mac>().map_err(|e| format!("node {name}: annotation {VTEP_MAC}: {e}")))
+            .transpose()?;
+        let underlay = match annotation(VTEP_ADDRESS) {
+            Some(text) => {
+                let address = text.parse().ok().filter(is_host).ok_or_else(|| {
+                    format!("node {name}: annotation {VTEP_ADDRESS} {text:?}: must be one unicast IP address")
+                })?;
+                vec![address]
+            }
+            None => internal_ips(node, name, problems),
+        };
+        if underlay.is_empty() {
+            return Err(format!(
+                "node {name}: no InternalIP in status.addresses and no annotation {VTEP_ADDRESS}"
+            ));
+        }
+        let pod_cidrs = pod_cidrs(node, name, problems);
+        if pod_cidrs.is_empty() {
+            return Err(format!("node {name}: no usable spec.podCIDRs"));
+        }
+        Ok(Self { pod_cidrs, underlay, vtep_mac })
+    }
+
+    /// The address that pods of `cidr` use as their router: the first of the range.
+    pub fn gateway(cidr: &IpNet) -> IpAddr {
+        match cidr {
+            IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + 1).into()),
+            IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + 1).into()),
+        }
+    }
+
+    /// Inner MAC address of the tunnel endpoint at `vtep`: the annotated one, else 02:63 and the last four bytes of
+    /// the address.
+    fn mac(&self, vtep: IpAddr) -> [u8; 6] {
+        let derived = || {
+            let octets = octets(vtep);
+            let mut mac = [0x02, 0x63, 0, 0, 0, 0];
+            mac[2..].copy_from_slice(&octets[octets.len() - 4..]);
+            mac
+        };
+        self.vtep_mac.map_or_else(derived, Mac::octets)
+    }
+}
+
+/// This node, if its object is there and complete, and the others.
+pub(super) fn build(
+    nodes: &BTreeMap<String, Arc<Node>>,
+    local: &str,
+    overlay: &Overlay,
+    problems: &mut Vec<String>,
+) -> (Option<LocalNode>, Vec<RemoteNode>) {
+    let mut claims = Claims::default();
+    let own = match nodes.get(local) {
+        Some(node) => NodeAddresses::of(node, problems).map_err(|e| problems.push(e)).ok(),
+        None => {
+            problems
+                .push(format!("node {local}: there is no Node object of this name, the name of this node"));
+            None
+        }
+    };
+    // This node's own ranges first: whatever another object says, they are here.
+    let own = own.map(|addresses| claims.grant(local, addresses, problems));
+    let mut remotes = Vec::new();
+    for (name, node) in nodes.iter().filter(|(name, _)| *name != local) {
+        let addresses = match NodeAddresses::of(node, problems) {
+            Ok(addresses) => claims.grant(name, addresses, problems),
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        remotes.extend(remote_node(name, &addresses, own.as_ref(), &mut claims, problems));
+    }
+    (own.map(|addresses| local_node(local, &addresses, overlay)), remotes)
+}
+
+fn local_node(name: &str, addresses: &NodeAddresses, overlay: &Overlay) -> LocalNode {
+    let underlay = addresses.underlay.iter().map(|address| {
+        let router = overlay.underlay_router.filter(|r| r.is_ipv4() == address.is_ipv4());
+        UnderlayAddress {
+            address: octets(*address),
+            prefix_len: if address.is_ipv4() { overlay.underlay_prefix.into() } else { UNDERLAY_PREFIX_V6 },
+            router: router.map(octets).unwrap_or_default(),
+        }
+    });
+    LocalNode {
+        name: name.to_owned(),
+        gateways: addresses.pod_cidrs.iter().map(|cidr| octets(NodeAddresses::gateway(cidr))).collect(),
+        gateway_mac: GATEWAY_MAC.to_vec(),
+        underlay: underlay.collect(),
+        vtep_mac: addresses.mac(addresses.underlay[0]).to_vec(),
+        vni: overlay.vni.get(),
+        vxlan_port: overlay.vxlan_port.into(),
+        underlay_mtu: overlay.underlay_mtu.get().into(),
+        pod_cidrs: addresses.pod_cidrs.iter().map(prefix).collect(),
+    }
+}
+
+fn remote_node(
+    name: &str,
+    addresses: &NodeAddresses,
+    own: Option<&NodeAddresses>,
+    claims: &mut Claims,
+    problems: &mut Vec<String>,
+) -> Option<RemoteNode> {
+    let reachable =
+        |a: &&IpAddr| own.is_none_or(|own| own.underlay.iter().any(|o| o.is_ipv4() == a.is_ipv4()));
+    let Some(vtep) = addresses.underlay.iter().find(reachable).copied() else {
+        problems.push(format!("node {name}: no underlay address of a family that this node has too"));
+        return None;
+    };
+    if let Some(other) = claims.vteps.get(&vtep) {
+        problems
+            .push(format!("node {name}: underlay address {vtep} is that of node {other}; the first counts"));
+        return None;
+    }
+    claims.vteps.insert(vtep, name.to_owned());
+    (!addresses.pod_cidrs.is_empty()).then(|| RemoteNode {
+        name: name.to_owned(),
+        vtep: octets(vtep),
+        vtep_mac: addresses.mac(vtep).to_vec(),
+        pod_cidrs: addresses.pod_cidrs.iter().map(prefix).collect(),
+    })
+}
+
+/// What nodes have claimed: no two may have the same underlay address or pod range.
+#[derive(Default)]
+struct Claims {
+    vteps: BTreeMap<IpAddr, String>,
+    /// Disjoint ranges by their first address.
+    cidrs: BTreeMap<IpAddr, (IpNet, String)>,
+}
+
+impl Claims {
+    /// `addresses` without the ranges that overlap with those of a node before.
+    fn grant(
+        &mut self,
+        name: &str,
+        mut addresses: NodeAddresses,
+        problems: &mut Vec<String>,
+    ) -> NodeAddresses {
+        addresses.pod_cidrs.retain(|cidr| match self.overlap(cidr) {
+            Some((other, owner)) => {
+                problems.push(format!(
+                    "node {name}: pod range {cidr} overlaps with {other} of node {owner}; the first counts"
+                ));
+                false
+            }
+            None => {
+                self.cidrs.insert(cidr.network(), (*cidr, name.to_owned()));
+                true
+            }
+        });
+        addresses
+    }
+
+    /// Two ranges are disjoint or one holds the other: only the neighbours in order need a look.
+    fn overlap(&self, cidr: &IpNet) -> Option<&(IpNet, String)> {
+        let before = self.cidrs.range(..=cidr.network()).next_back();
+        let after = self.cidrs.range(cidr.network()..).next();
+        let touches = |other: &IpNet| other.contains(cidr) || cidr.contains(other);
+        before.into_iter().chain(after).map(|(_, claim)| claim).find(|(other, _)| touches(other))
+    }
+}
+
+fn internal_ips(node: &Node, name: &str, problems: &mut Vec<String>) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    let listed = node.status.as_ref().and_then(|s| s.addresses.as_ref());
+    for address in listed.into_iter().flatten().filter(|a| a.type_ == "InternalIP") {
+        match address.address.parse().ok().filter(is_host) {
+            Some(ip) if found.iter().any(|f| f.is_ipv4() == ip.is_ipv4()) => {}
+            Some(ip) => found.push(ip),
+            None => problems
+                .push(format!("node {name}: InternalIP {:?}: must be a unicast IP address", address.address)),
+        }
+    }
+    // VXLAN over IPv4 is what pods' MTU is made for.
+    found.sort_by_key(IpAddr::is_ipv6);
+    found
+}
+
+fn pod_cidrs(node: &Node, name: &str, problems: &mut Vec<String>) -> Vec<IpNet> {
+    let spec = node.spec.as_ref();
+    let many = spec.and_then(|s| s.pod_cidrs.as_ref()).filter(|c| !c.is_empty());
+    let one = spec.and_then(|s| s.pod_cidr.as_ref());
+    let texts = many.map_or_else(|| one.into_iter().collect::<Vec<_>>(), |many| many.iter().collect());
+    let mut cidrs: Vec<IpNet> = Vec::new();
+    for text in texts.into_iter().filter(|text| !text.is_empty()) {
+        match text.parse::<IpNet>() {
+            Ok(cidr) if !is_pod_range(&cidr) => problems.push(format!(
+                "node {name}: pod range {text}: must be a range of unicast addresses with room for a gateway and a pod"
+            )),
+            Ok(cidr) if cidrs.iter().any(|c| c.addr().is_ipv4() == cidr.addr().is_ipv4()) => {
+                problems.push(format!("node {name}: pod range {text}: is the second of its family, which is not used"));
+            }
+            Ok(cidr) => cidrs.push(cidr.trunc()),
+            Err(_) => problems.push(format!("node {name}: pod range {text:?}: must look like 10.1.0.0/24 or fd00::/64")),
+        }
+    }
+    cidrs.sort_by_key(|c| c.addr().is_ipv6());
+    cidrs
+}
+
+fn is_pod_range(cidr: &IpNet) -> bool {
+    let room = cidr.max_prefix_len() - cidr.prefix_len() >= 2;
+    room && cidr.prefix_len() > 0 && is_host(&cidr.network())
+}
+
+/// Whether `address` can be that of one machine on a routed network.
+pub(super) fn is_host(address: &IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    let link_local = match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast || link_local)
+}
+
+fn prefix(net: &IpNet) -> Prefix {
+    Prefix { address: octets(net.network()), prefix_len: net.prefix_len().into() }
+}
+
+#[cfg(test)]
+mod tests;
