@@ -1,0 +1,176 @@
+//! A snapshot in Prometheus' text format.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use culvert_api::fastpath::{Counters, Info, NamedCounter, Port, Protocol, ServiceStatus, WorkerCounters};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::{Metrics, Snapshot};
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Encodes everything there is to tell.
+pub(super) fn text(metrics: &Metrics, snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("culvert");
+    registry.register(
+        "programming_seconds",
+        "Time from noticing a change of the cluster's objects until the fast path had it in force",
+        metrics.programming.clone(),
+    );
+    registry.register_collector(Box::new(snapshot));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sink = Sink(encoder);
+        let parts =
+            self.subsystems.iter().map(|s| (vec![("name", s.name.clone()), ("state", s.state.clone())], 1));
+        sink.gauge("subsystem_state", "1 for the state that each part of the agent is in", parts)?;
+        sink.gauge(
+            "fastpath_up",
+            "Whether the fast path answers",
+            [(vec![], u64::from(self.info.is_some()))],
+        )?;
+        if let Some(info) = &self.info {
+            sink.info(info)?;
+        }
+        if let Some(counters) = &self.counters {
+            sink.counters(counters)?;
+        }
+        sink.services(&self.services)
+    }
+}
+
+struct Sink<'a>(DescriptorEncoder<'a>);
+
+impl Sink<'_> {
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge, values)
+    }
+
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Counter, values)
+    }
+
+    fn family(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in values {
+            let one = metric.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(value).encode(one)?,
+                _ => ConstGauge::new(value).encode(one)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn info(&mut self, info: &Info) -> fmt::Result {
+        self.gauge("fastpath_synced", "Whether complete tables are in force", one(u64::from(info.synced)))?;
+        self.gauge("fastpath_tables_revision", "Revision of the tables in force", one(info.revision))?;
+        self.gauge("fastpath_mbufs", "Packet buffers in the pool", one(info.mbufs_total))?;
+        self.gauge("fastpath_mbufs_free", "Packet buffers free at this moment", one(info.mbufs_free))?;
+        self.gauge("fastpath_flows", "Entries of the flow table in use, one per direction", one(info.flows))?;
+        self.gauge("fastpath_flow_capacity", "Entries that the flow table holds", one(info.flow_capacity))
+    }
+
+    fn counters(&mut self, c: &Counters) -> fmt::Result {
+        let named = |label: &'static str, list: &[NamedCounter]| -> Vec<(Labels, u64)> {
+            list.iter().map(|n| (vec![(label, n.name.clone())], n.value)).collect()
+        };
+        self.counter("drops", "Packets dropped, by reason", named("reason", &c.drops))?;
+        self.counter("answered", "Packets that the fast path answered itself", named("kind", &c.answered))?;
+        self.counter("flows_created", "Flow entries made", one(c.flows_created))?;
+        self.counter("flows_expired", "Flow entries that aged out", one(c.flows_expired))?;
+        self.ports(&c.ports)?;
+        self.workers(&c.workers)
+    }
+
+    fn ports(&mut self, ports: &[Port]) -> fmt::Result {
+        let each = |value: fn(&culvert_api::fastpath::PortCounters) -> u64| {
+            ports.iter().map(move |p| {
+                let labels = vec![("port", p.name.clone()), ("owner", p.owner.clone())];
+                (labels, p.counters.as_ref().map_or(0, value))
+            })
+        };
+        self.counter("port_rx_packets", "Packets received on a port", each(|c| c.rx_packets))?;
+        self.counter("port_rx_bytes", "Bytes received on a port", each(|c| c.rx_bytes))?;
+        self.counter("port_rx_dropped", "Packets received on a port and dropped", each(|c| c.rx_dropped))?;
+        self.counter("port_tx_packets", "Packets sent on a port", each(|c| c.tx_packets))?;
+        self.counter("port_tx_bytes", "Bytes sent on a port", each(|c| c.tx_bytes))?;
+        self.counter("port_tx_dropped", "Packets that a port did not take", each(|c| c.tx_dropped))
+    }
+
+    fn workers(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
+        let each = |value: fn(&WorkerCounters) -> u64| {
+            workers.iter().map(move |w| (vec![("worker", w.worker.to_string())], value(w)))
+        };
+        self.counter("worker_packets", "Packets that a worker received", each(|w| w.packets))?;
+        self.counter("worker_polls", "Polls of a worker", each(|w| w.polls))?;
+        self.counter("worker_empty_polls", "Polls of a worker that found nothing", each(|w| w.empty_polls))?;
+        self.counter(
+            "worker_busy_cycles",
+            "Cycles spent on polls that found packets",
+            each(|w| w.busy_cycles),
+        )?;
+        self.counter("worker_cycles", "Cycles in all", each(|w| w.total_cycles))
+    }
+
+    fn services(&mut self, services: &[ServiceStatus]) -> fmt::Result {
+        let each =
+            |value: fn(&ServiceStatus) -> u64| services.iter().map(move |s| (service_labels(s), value(s)));
+        self.counter("service_packets", "Packets translated for a Service address", each(|s| s.packets))?;
+        self.counter("service_bytes", "Bytes translated for a Service address", each(|s| s.bytes))?;
+        self.counter("service_new_flows", "Flows opened through a Service address", each(|s| s.new_flows))?;
+        self.counter("service_rejected", "Packets refused for want of an endpoint", each(|s| s.rejected))?;
+        let backends = |s: &ServiceStatus| s.service.as_ref().map_or(0, |s| s.backends.len() as u64);
+        self.gauge("service_backends", "Endpoints of a Service address", each(backends))
+    }
+}
+
+fn one(value: u64) -> [(Labels, u64); 1] {
+    [(Vec::new(), value)]
+}
+
+fn service_labels(status: &ServiceStatus) -> Labels {
+    let Some(service) = &status.service else { return Vec::new() };
+    let protocol = match service.protocol() {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+        Protocol::Unspecified => "",
+    };
+    let vip = <[u8; 4]>::try_from(service.vip.as_slice()).map(IpAddr::from);
+    let vip = vip.or_else(|_| <[u8; 16]>::try_from(service.vip.as_slice()).map(IpAddr::from));
+    vec![
+        ("namespace", service.namespace.clone()),
+        ("service", service.name.clone()),
+        ("vip", vip.map(|ip| ip.to_string()).unwrap_or_default()),
+        ("port", service.port.to_string()),
+        ("protocol", protocol.to_owned()),
+    ]
+}
