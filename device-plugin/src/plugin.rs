@@ -162,7 +162,7 @@ impl Offers {
                 if !kept {
                     return statuses.remove(pool.resource()).is_some();
                 }
-                let status = statuses.entry(pool.resource().clone()).or_default();
+                let Some(status) = statuses.get_mut(pool.resource()) else { return false };
                 let news = (status.devices, status.healthy) != (devices, healthy);
                 (status.devices, status.healthy) = (devices, healthy);
                 news
@@ -183,6 +183,8 @@ impl Offers {
                 tracing::warn!(%resource, %other, variable, "a container with devices of both sees only one of them");
             }
         }
+        let first = PoolStatus { waiting: Some("not yet offered".to_owned()), ..PoolStatus::default() };
+        self.statuses.send_modify(|statuses| drop(statuses.insert(resource.clone(), first)));
         let mut pool = Pool::new(resource.clone());
         pool.update(inventory);
         let pool = watch::Sender::new(Arc::new(pool));

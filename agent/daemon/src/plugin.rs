@@ -1,0 +1,116 @@
+//! Runs the kubelet device plugin and reports how it fares.
+
+use culvert_api::config::device_plugin::DevicePlugin;
+use culvert_device_plugin::{Device, Plugin, Statuses};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::health::{Reporter, State};
+
+/// The running device plugin, with its line in the agent's state.
+#[derive(Debug)]
+pub struct PluginTask {
+    plugin: Plugin,
+    reporting: JoinHandle<()>,
+}
+
+impl PluginTask {
+    /// Offers the pools that the devices name, from now on; needs a tokio runtime.
+    pub fn start(config: &DevicePlugin, devices: watch::Receiver<Vec<Device>>, reporter: Reporter) -> Self {
+        let plugin = Plugin::start(config, devices);
+        let mut statuses = plugin.statuses();
+        let reporting = tokio::spawn(async move {
+            loop {
+                let (state, detail) = summary(&statuses.borrow_and_update());
+                reporter.set(state, detail);
+                if statuses.changed().await.is_err() {
+                    reporter.set(State::Off, "");
+                    return;
+                }
+            }
+        });
+        Self { plugin, reporting }
+    }
+
+    /// The state of every resource, for metrics.
+    pub fn statuses(&self) -> watch::Receiver<Statuses> {
+        self.plugin.statuses()
+    }
+
+    /// Ends the lists, removes the sockets and waits until that is done.
+    pub async fn shutdown(self) {
+        self.plugin.shutdown().await;
+        let _ = self.reporting.await;
+    }
+}
+
+/// One line about all resources: those that kubelet does not know first.
+fn summary(statuses: &Statuses) -> (State, String) {
+    if statuses.is_empty() {
+        return (State::Ok, "no pools".to_owned());
+    }
+    let waiting: Vec<String> = statuses
+        .iter()
+        .filter_map(|(resource, status)| Some(format!("{resource}: {}", status.waiting.as_ref()?)))
+        .collect();
+    if !waiting.is_empty() {
+        return (State::Degraded, waiting.join("; "));
+    }
+    let pools: Vec<String> = statuses
+        .iter()
+        .map(|(resource, status)| format!("{resource}: {} of {} healthy", status.healthy, status.devices))
+        .collect();
+    (State::Ok, pools.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use culvert_api::config::device_plugin::Registration;
+    use culvert_device_plugin::PoolStatus;
+
+    use super::*;
+    use crate::health::Health;
+
+    fn statuses(list: &[(&str, PoolStatus)]) -> Statuses {
+        list.iter().map(|(name, status)| (name.parse().unwrap(), status.clone())).collect()
+    }
+
+    #[test]
+    fn the_summary_counts_devices_and_puts_what_is_wrong_first() {
+        let fine = PoolStatus { devices: 4, healthy: 3, waiting: None };
+        let away = PoolStatus { waiting: Some("kubelet is away".to_owned()), ..fine.clone() };
+        assert_eq!(summary(&Statuses::new()), (State::Ok, "no pools".to_owned()));
+        let both = statuses(&[("culvert.io/a", fine.clone()), ("culvert.io/b", fine.clone())]);
+        let text = "culvert.io/a: 3 of 4 healthy, culvert.io/b: 3 of 4 healthy";
+        assert_eq!(summary(&both), (State::Ok, text.to_owned()));
+        let one = statuses(&[("culvert.io/a", fine), ("culvert.io/b", away)]);
+        assert_eq!(summary(&one), (State::Degraded, "culvert.io/b: kubelet is away".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_missing_kubelet_degrades_the_part_and_the_end_switches_it_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = DevicePlugin {
+            kubelet_dir: dir.path().join("device-plugins"),
+            plugins_registry: dir.path().join("plugins_registry"),
+            registration: Registration::Auto,
+            resource_prefix: "culvert.io".parse().unwrap(),
+        };
+        let device =
+            Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };
+        let (_sender, devices) = watch::channel(vec![device]);
+        let health = Health::default();
+        let task = PluginTask::start(&config, devices, health.part("device plugin"));
+        let line = || health.subsystems().remove(0);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while !line().detail.contains("no such folder") {
+            assert!(std::time::Instant::now() < deadline, "{:?}", line());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(line().state, "degraded");
+        task.shutdown().await;
+        assert_eq!(line().state, "off");
+    }
+}
