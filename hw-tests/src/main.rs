@@ -5,9 +5,10 @@
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
+use culvert_hw_tests::demo::Half;
 use culvert_hw_tests::frame::{Case, Outcome, Place, Report, Stop, Verdict, run_here, select};
 use culvert_hw_tests::guest::Guest;
-use culvert_hw_tests::{cases, net};
+use culvert_hw_tests::{cases, demo, net};
 
 /// Tests on real packets and real VFs.
 #[derive(Parser)]
@@ -29,6 +30,15 @@ enum Action {
         /// Only cases whose name contains one of these
         filters: Vec<String>,
         /// This machine is the guest: run guest cases here, and print results as JSON
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
+    /// Show Culvert at work
+    Demo {
+        /// What to show
+        #[arg(required = true)]
+        halves: Vec<Half>,
+        /// This machine is the guest
         #[arg(long, hide = true)]
         inside: bool,
     },
@@ -70,6 +80,14 @@ fn act(action: Action) -> Outcome<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::Run { filters, inside } => run_cases(&select(&cases::all(), &filters), inside),
+        Action::Demo { halves, inside } => {
+            if inside {
+                prepare_guest()?;
+            } else {
+                net::clean_testbed()?;
+            }
+            Ok(if demo::run(&halves, inside) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Action::Serve { name, port } => {
             net::serve::serve(&name, port).map_err(|e| Stop::from(e).while_doing(&format!("port {port}")))?;
             Ok(ExitCode::SUCCESS)

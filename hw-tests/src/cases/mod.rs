@@ -4,6 +4,7 @@ mod cni;
 mod config;
 mod connectivity;
 mod guest;
+mod malformed;
 mod manifests;
 mod resilience;
 mod service;
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Case> {
         connectivity::CASES,
         service::CASES,
         resilience::CASES,
+        malformed::CASES,
         manifests::CASES,
         cni::CASES,
         config::CASES,
