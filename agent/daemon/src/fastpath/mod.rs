@@ -178,8 +178,3 @@ fn innermost(status: &Status) -> String {
     }
     text
 }
-
-#[cfg(test)]
-pub(crate) mod fake;
-#[cfg(test)]
-mod tests;
