@@ -157,3 +157,6 @@ impl Delta {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,3 +263,6 @@ pub const fn inner_traffic_class(inner: u8, outer: u8) -> Option<u8> {
         _ => Some(inner),
     }
 }
+
+#[cfg(test)]
+mod tests;

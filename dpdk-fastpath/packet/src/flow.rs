@@ -211,3 +211,6 @@ const fn mix(hash: u64) -> u64 {
 pub const fn entropy_port(hash: u64) -> u16 {
     0xc000 | (hash >> 50) as u16
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,8 @@
 //!
 //! Two ways to read a packet:
 //!
-//! - [`parse`](parse::parse) looks at a whole frame once and returns a small [`Parsed`]: offsets, addresses of nothing,
-//!   just what forwarding needs. Everything on the data path ([`flow`], [`rewrite`], [`encap`], [`answer`]) takes the
+//! - [`parse`](parse::parse) looks at a whole frame once and returns a small [`Parsed`]: offsets,
+//!   ports and the few fields that forwarding needs. Everything on the data path ([`flow`], [`rewrite`], [`encap`], [`answer`]) takes the
 //!   frame together with its `Parsed`.
 //! - the views, one module per protocol ([`ipv4::Ipv4`] and its mutable twin [`ipv4::Ipv4Mut`], ...), give access to
 //!   every field of one header.
@@ -33,6 +33,8 @@ pub mod parse;
 pub mod rewrite;
 pub mod tcp;
 pub mod testkit;
+#[cfg(test)]
+mod tests;
 pub mod udp;
 mod view;
 pub mod vlan;

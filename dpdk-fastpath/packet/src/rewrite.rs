@@ -223,3 +223,6 @@ fn patch(field: &mut [u8], change: impl Fn(u16) -> u16) {
     let checksum = u16::from_be_bytes([field[0], field[1]]);
     field.copy_from_slice(&change(checksum).to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

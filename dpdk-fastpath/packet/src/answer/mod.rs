@@ -9,6 +9,8 @@ mod echo;
 mod error;
 mod neighbour;
 mod reset;
+#[cfg(test)]
+mod tests;
 
 pub use arp::arp_reply;
 pub use echo::echo_reply;

@@ -3,6 +3,11 @@
 //! Frames go from [`MAC_A`] to [`MAC_B`] with a TTL of 64; [`with_macs`], [`tagged`], [`padded`] and [`fragments4`] make
 //! others of them, and after any other change [`fill_checksums`] makes them right again.
 
+#[cfg(any(test, feature = "proptest"))]
+pub mod generate;
+#[cfg(test)]
+pub(crate) mod oracle;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use zerocopy::IntoBytes;
