@@ -72,7 +72,7 @@ fn status(context: &Context) -> Outcome {
     let mut net = Topology::start(context)?;
     let cni = Cni::overlay(&net.node, net.pod("pod-a"));
     cni.succeed("STATUS")?;
-    net.node.kill_agent()?;
+    net.node.agent.kill()?;
     let message = cni.refused("STATUS")?;
     ensure!(message.contains("agent.sock"), "the socket is not named: {message}");
     let versions = cni.succeed("VERSION")?;
@@ -95,7 +95,7 @@ fn bad_calls(context: &Context) -> Outcome {
             "9.9.9",
             Cni {
                 config: json!({ "cniVersion": "9.9.9", "name": "culvert", "type": "culvert-cni",
-            "socket": net.node.agent_socket() }),
+            "socket": net.node.agent.socket() }),
                 ..good.clone()
             },
         ),
@@ -104,7 +104,7 @@ fn bad_calls(context: &Context) -> Outcome {
             Cni {
                 config: Cni::new(
                     &pod,
-                    json!({ "socket": net.node.agent_socket(),
+                    json!({ "socket": net.node.agent.socket(),
             "deviceID": "0000:ff:00.0" }),
                 )
                 .config,

@@ -37,7 +37,7 @@ fn bad_files(context: &Context) -> Outcome {
     for (name, text, named) in BAD {
         net.node.manifests.write(name, text)?;
         wait_for(&format!("the log names {named}"), Duration::from_secs(3), || {
-            Ok(net.node.agent_log().contains(named).then_some(()))
+            Ok(net.node.agent.log().contains(named).then_some(()))
         })?;
     }
     // What is right is still taken in while what is wrong lies beside it.
@@ -50,7 +50,7 @@ fn turns_bad(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
     net.node.manifests.write("web-slices.yaml", "apiVersion: v1\nkind: List\nitems:\n- half")?;
     wait_for("the log names the file", Duration::from_secs(3), || {
-        Ok(net.node.agent_log().contains("web-slices.yaml").then_some(()))
+        Ok(net.node.agent.log().contains("web-slices.yaml").then_some(()))
     })?;
     net.wait_for_backends(BACKENDS.len())?;
     net::http::name(net.pod("client").netns(), Topology::web_address(Family::V6))?;

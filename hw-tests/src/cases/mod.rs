@@ -3,11 +3,12 @@
 mod cni;
 mod config;
 mod connectivity;
-mod guest;
+
 mod malformed;
 mod manifests;
 mod resilience;
 mod service;
+mod sriov;
 mod yardstick;
 
 use crate::frame::Case;
@@ -23,7 +24,7 @@ pub fn all() -> Vec<Case> {
         manifests::CASES,
         cni::CASES,
         config::CASES,
-        guest::CASES,
+        sriov::CASES,
     ]
     .concat()
 }

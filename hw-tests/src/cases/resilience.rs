@@ -27,7 +27,7 @@ fn agent_killed(context: &Context) -> Outcome {
     ];
     for _ in 0..2 {
         std::thread::sleep(Duration::from_millis(500));
-        net.node.kill_agent()?;
+        net.node.agent.kill()?;
         std::thread::sleep(Duration::from_secs(1));
         net.node.start_agent()?;
     }
@@ -42,9 +42,9 @@ fn agent_killed(context: &Context) -> Outcome {
 
 fn agent_stopped(context: &Context) -> Outcome {
     let mut net = Topology::start(context)?;
-    let status = net.node.stop_agent()?;
+    let status = net.node.agent.stop()?;
     ensure!(status.is_some_and(|status| status.success()), "the agent ended with {status:?}");
-    ensure!(!net.node.agent_socket().exists(), "its socket is still there");
+    ensure!(!net.node.agent.socket().exists(), "its socket is still there");
     let to = net.pod("pod-c").addresses;
     to.both().into_iter().try_for_each(|address| Ping::to(address).answered(net.pod("pod-a").netns()))
 }
@@ -52,7 +52,7 @@ fn agent_stopped(context: &Context) -> Outcome {
 fn del_while_away(context: &Context) -> Outcome {
     let mut net = Topology::start(context)?;
     let ports = net.node.control()?.ports()?.len();
-    net.node.kill_agent()?;
+    net.node.agent.kill()?;
     let cni = Cni::overlay(&net.node, net.pod("pod-b"));
     let message = cni.refused("DEL")?;
     ensure!(message.contains("culvert-agent"), "the error does not say who is away: {message}");
@@ -66,11 +66,11 @@ fn del_while_away(context: &Context) -> Outcome {
 
 fn second_agent(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
-    let second = net.node.run_with_config("culvert-agent", &context.dir().join("agent.yaml"))?;
+    let second = net.node.run_with_config("culvert-agent", &net.node.agent.config())?;
     ensure!(!second.status.success(), "it ran");
-    let socket = net.node.agent_socket().display().to_string();
+    let socket = net.node.agent.socket().display().to_string();
     ensure!(second.stderr.contains(&socket), "the error does not name the socket:\n{}", second.stderr);
-    net.node.culvert_prints(&["status"])?;
+    net.node.agent.says(&["status"])?;
     Ping::to(net.pod("pod-c").addresses.v4).answered(net.pod("pod-a").netns())
 }
 

@@ -47,7 +47,7 @@ pub(super) fn show(show: &mut Show) -> Outcome {
     show.heading("What the node says of itself");
     for arguments in [&["port", "list"][..], &["service", "list"], &["status"]] {
         show.say(&format!("$ culvert {}", arguments.join(" ")));
-        net.node.culvert_prints(arguments)?.lines().for_each(|line| show.say(line));
+        net.node.agent.says(arguments)?.lines().for_each(|line| show.say(line));
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ fn agent_dies(show: &Show, net: &mut Topology) -> Outcome<String> {
     let load = Load::start(net.pod("client").netns(), Topology::web_address(Family::V6))?;
     std::thread::sleep(Duration::from_millis(300));
     show.say("$ kill -9 culvert-agent");
-    net.node.kill_agent()?;
+    net.node.agent.kill()?;
     std::thread::sleep(Duration::from_secs(1));
     show.say("$ culvert-agent &");
     net.node.start_agent()?;

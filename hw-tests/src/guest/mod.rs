@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::frame::{Outcome, Stop, tail};
 use follow::Follow;
+pub use qemu::pf_mac;
 
 /// The guest.
 #[derive(Debug)]

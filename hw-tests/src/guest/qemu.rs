@@ -5,7 +5,7 @@ use std::path::Path;
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// MAC address of the PF of NIC `number`; its interface name changes from boot to boot.
-pub(crate) fn pf_mac(number: u8) -> String {
+pub fn pf_mac(number: u8) -> String {
     format!("52:54:00:00:0{number}:00")
 }
 

@@ -40,7 +40,7 @@ pub struct Answer {
 impl Cni {
     /// The calls for a pod on the overlay.
     pub fn overlay(node: &Node, pod: &Pod) -> Self {
-        Self::new(pod, json!({ "socket": node.agent_socket() }))
+        Self::new(pod, json!({ "socket": node.agent.socket() }))
     }
 
     /// The calls for a pod, with more keys of the network configuration.

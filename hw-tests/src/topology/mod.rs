@@ -10,18 +10,21 @@
 //! The uplink tap's kernel end lives in the far node's namespace, so it is the wire between the two.
 
 mod address;
+mod agent;
 pub mod cni;
 mod control;
 mod far;
 pub mod manifest;
 mod node;
 mod pod;
+pub mod sriov;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use address::{Addresses, CLUSTER_IP, FAR_VTEP, Family, GATEWAY, VTEP, far_pod, local_pod};
+pub use agent::Agent;
 pub use control::Control;
 pub use far::Far;
 pub use node::Node;

@@ -1,8 +1,8 @@
 //! The node that runs Culvert.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use super::agent::{Agent, START};
 use super::control::Control;
 use super::manifest::Manifests;
 use crate::frame::{Context, Outcome, wait_for};
@@ -11,7 +11,8 @@ use crate::net::{Netns, Process, Run, program, run};
 /// A namespace in which culvert-fastpath and culvert-agent run.
 #[derive(Debug)]
 pub struct Node {
-    agent: Option<Process>,
+    /// The agent.
+    pub agent: Agent,
     fastpath: Option<Process>,
     netns: Netns,
     dir: PathBuf,
@@ -19,33 +20,28 @@ pub struct Node {
     pub manifests: Manifests,
 }
 
-/// How long a program may take until it serves; EAL maps and clears its memory first.
-const START: Duration = Duration::from_secs(20);
-
 impl Node {
     /// Makes the namespace and writes the configuration; nothing runs yet.
     pub fn create(context: &Context, manifests: Manifests) -> Outcome<Self> {
+        let netns = Netns::create("node")?;
         let dir = context.dir().to_owned();
-        let at = dir.display();
-        // Two CPUs at least make a node: one for the kernel and the control thread, one that polls.
+        let socket = dir.join("fastpath.sock").display().to_string();
+        // One CPU polls; the other is for the control thread, the kernel and everything else.
         context.file(
             "fastpath.yaml",
             &format!(
-                "socket: {at}/fastpath.sock\ncontrolCpu: 0\nworkers: [1]\n\
+                "socket: {socket}\ncontrolCpu: 0\nworkers: [1]\n\
                  memory: {{ hugepages: preferred, megabytes: 128, mbufs: 16384 }}\nflows: 16384\n\
                  uplink: {{ tap: {{ name: cvup0 }} }}\n"
             ),
         )?;
-        context.file(
-            "agent.yaml",
-            &format!(
-                "node: node-a\nsocket: {at}/agent.sock\nstateDir: {at}/state\nmetrics: 127.0.0.1:9470\n\
-                 manifests: {}\nfastpath: {{ socket: {at}/fastpath.sock }}\n\
-                 overlay: {{ vni: 4096, underlayPrefix: 24 }}\n",
-                manifests.dir().display()
-            ),
-        )?;
-        Ok(Self { agent: None, fastpath: None, netns: Netns::create("node")?, dir, manifests })
+        let config = format!(
+            "node: node-a\nmetrics: 127.0.0.1:9470\nmanifests: {}\nfastpath: {{ socket: {socket} }}\n\
+             overlay: {{ vni: 4096, underlayPrefix: 24 }}\n",
+            manifests.dir().display()
+        );
+        let agent = Agent::configure(context, Some(&netns), &config)?;
+        Ok(Self { agent, fastpath: None, netns, dir, manifests })
     }
 
     /// Its namespace.
@@ -53,14 +49,11 @@ impl Node {
         &self.netns
     }
 
-    /// The agent's socket, for culvert-cni and culvert.
-    pub fn agent_socket(&self) -> PathBuf {
-        self.dir.join("agent.sock")
-    }
-
     /// Starts culvert-fastpath and waits until it answers on its control socket.
     pub fn start_fastpath(&mut self) -> Outcome {
-        let mut process = self.spawn("culvert-fastpath", "fastpath")?;
+        let mut command = self.netns.command(program("culvert-fastpath")?);
+        command.arg("--config").arg(self.dir.join("fastpath.yaml"));
+        let mut process = Process::spawn("fastpath", &mut command, &self.dir)?;
         wait_for("culvert-fastpath serves", START, || {
             process.check_alive()?;
             Ok(self.control().and_then(|control| control.info()).ok())
@@ -71,30 +64,8 @@ impl Node {
 
     /// Starts culvert-agent and waits until it has programmed the fast path with all it knows.
     pub fn start_agent(&mut self) -> Outcome {
-        let mut process = self.spawn("culvert-agent", "agent")?;
-        wait_for("culvert-agent is ready", START, || {
-            process.check_alive()?;
-            let synced = self.control()?.info()?.synced;
-            let status = run(&mut self.culvert(&["status"])?)?;
-            Ok((synced && status.status.success()).then_some(()))
-        })?;
-        self.agent = Some(process);
-        Ok(())
-    }
-
-    /// Ends the agent as `kill -9` does.
-    pub fn kill_agent(&mut self) -> Outcome {
-        self.agent.take().map_or(Ok(()), Process::kill)
-    }
-
-    /// Asks the agent to end, and returns how it did.
-    pub fn stop_agent(&mut self) -> Outcome<Option<std::process::ExitStatus>> {
-        self.agent.take().map(Process::stop).transpose()
-    }
-
-    /// What culvert-agent has logged.
-    pub fn agent_log(&self) -> String {
-        self.agent.as_ref().map(Process::log).unwrap_or_default()
+        let control = self.control()?;
+        self.agent.start(|| Ok(control.info()?.synced))
     }
 
     /// A client of the fast path's control socket.
@@ -102,26 +73,9 @@ impl Node {
         Control::connect(&self.dir.join("fastpath.sock"))
     }
 
-    /// Runs `culvert`, as a person on the node would, and returns what it printed.
-    pub fn culvert_prints(&self, arguments: &[&str]) -> Outcome<String> {
-        run(&mut self.culvert(arguments)?)?.success()
-    }
-
-    /// Runs one of the programs with a configuration of the case's own, to its end.
+    /// Runs one of the programs with any configuration, to its end.
     pub fn run_with_config(&self, program_name: &str, config: &Path) -> Outcome<Run> {
         let path = program(program_name)?;
         run(self.netns.command("timeout").arg("20").arg(path).arg("--config").arg(config))
-    }
-
-    fn culvert(&self, arguments: &[&str]) -> Outcome<std::process::Command> {
-        let mut command = self.netns.command(program("culvert")?);
-        command.arg("--socket").arg(self.agent_socket()).args(arguments);
-        Ok(command)
-    }
-
-    fn spawn(&self, program_name: &str, config: &str) -> Outcome<Process> {
-        let mut command = self.netns.command(program(program_name)?);
-        command.arg("--config").arg(self.dir.join(format!("{config}.yaml")));
-        Process::spawn(config, &mut command, &self.dir)
     }
 }
