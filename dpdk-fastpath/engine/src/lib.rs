@@ -1,6 +1,11 @@
 //! culvert-fastpath: the poll-mode forwarding engine.
 
 pub mod control;
+pub mod counter;
+pub mod flow;
 pub mod neighbour;
-pub mod preflight;
+pub mod pipeline;
 pub mod port;
+pub mod preflight;
+pub mod quiescent;
+pub mod table;

@@ -1,0 +1,316 @@
+//! Counters: written by one worker each, read by anybody at any time.
+//!
+//! Every worker has a block of its own, on cache lines of its own, and adds to it without any locked instruction
+//! through its [`CounterWriter`]. The control thread holds the [`CounterSet`] and adds the blocks up when it is asked;
+//! no worker notices. A sum may miss what is being counted at this moment, and never goes back.
+//!
+//! Ports and services are counted by slot. When a slot gets a new occupant, the control thread calls
+//! [`restart_port`](CounterSet::restart_port) or [`restart_service`](CounterSet::restart_service), and what was counted
+//! before is no longer shown.
+
+mod cell;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use std::array;
+use std::collections::HashMap;
+use std::ops::Sub;
+use std::sync::{Arc, OnceLock};
+
+use self::cell::Cell;
+pub use self::reason::{Answered, DropReason};
+use crate::table::{MAX_PORTS, MAX_SERVICES, PortIndex};
+
+const CHUNK: usize = 1024;
+
+/// Counters of one port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortCounts {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received, from the Ethernet header on, without frame check sequence.
+    pub rx_bytes: u64,
+    /// Packets handed to the transmit queue.
+    pub tx_packets: u64,
+    /// Bytes of these, as for `rx_bytes`.
+    pub tx_bytes: u64,
+    /// Packets received and dropped, for any reason.
+    pub rx_dropped: u64,
+    /// Packets that the transmit queue did not take.
+    pub tx_dropped: u64,
+}
+
+/// Counters of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServiceCounts {
+    /// Packets translated, in both directions.
+    pub packets: u64,
+    /// Bytes of these, from the IP header on.
+    pub bytes: u64,
+    /// Flows opened.
+    pub new_flows: u64,
+    /// Packets refused since there was no endpoint.
+    pub rejected: u64,
+}
+
+/// Counters of flow tracking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowCounts {
+    /// Flows entered into the table.
+    pub created: u64,
+    /// Flows that went by time, by their end, or by that of their endpoint.
+    pub expired: u64,
+    /// Packets forwarded without state, since the table was full.
+    pub stateless: u64,
+}
+
+/// Counters of one worker's polling loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoopCounts {
+    /// Rounds over all ports.
+    pub polls: u64,
+    /// Rounds that found no packet.
+    pub empty_polls: u64,
+    /// Packets received.
+    pub packets: u64,
+    /// TSC cycles of the rounds that found packets.
+    pub busy_cycles: u64,
+    /// TSC cycles of all rounds.
+    pub total_cycles: u64,
+}
+
+macro_rules! counted {
+    ($(#[$attr:meta])* $cells:ident => $counts:ident { $($field:ident),* }) => {
+        $(#[$attr])*
+        #[derive(Debug, Default)]
+        struct $cells { $($field: Cell,)* }
+
+        impl $counts {
+            fn plus(self, cells: &$cells) -> Self {
+                Self { $($field: self.$field.wrapping_add(cells.$field.get()),)* }
+            }
+        }
+
+        impl Sub for $counts {
+            type Output = Self;
+
+            fn sub(self, before: Self) -> Self {
+                Self { $($field: self.$field.wrapping_sub(before.$field),)* }
+            }
+        }
+    };
+}
+
+counted! { #[repr(align(64))] PortCells => PortCounts { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped } }
+counted! { ServiceCells => ServiceCounts { packets, bytes, new_flows, rejected } }
+counted! { FlowCells => FlowCounts { created, expired, stateless } }
+counted! { LoopCells => LoopCounts { polls, empty_polls, packets, busy_cycles, total_cycles } }
+
+type ServiceChunk = Box<[ServiceCells]>;
+
+/// The counters of one worker.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Block {
+    turns: LoopCells,
+    flows: FlowCells,
+    drops: [Cell; DropReason::COUNT],
+    answered: [Cell; Answered::ALL.len()],
+    ports: Box<[PortCells]>,
+    services: [OnceLock<ServiceChunk>; MAX_SERVICES / CHUNK],
+}
+
+impl Block {
+    fn new() -> Self {
+        Self {
+            turns: LoopCells::default(),
+            flows: FlowCells::default(),
+            drops: array::from_fn(|_| Cell::default()),
+            answered: array::from_fn(|_| Cell::default()),
+            ports: (0..MAX_PORTS).map(|_| PortCells::default()).collect(),
+            services: array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
+    /// The cells of a service; `None` for a slot that [`CounterSet::reserve_services`] did not reach.
+    #[inline]
+    fn service(&self, slot: u32) -> Option<&ServiceCells> {
+        let slot = slot as usize;
+        self.services.get(slot / CHUNK)?.get()?.get(slot % CHUNK)
+    }
+}
+
+/// All workers' counters, for the control thread.
+#[derive(Debug)]
+pub struct CounterSet {
+    blocks: Vec<Arc<Block>>,
+    ports_before: HashMap<PortIndex, PortCounts>,
+    services_before: HashMap<u32, ServiceCounts>,
+}
+
+/// One worker's counters, to be added to.
+#[derive(Debug)]
+pub struct CounterWriter(Arc<Block>);
+
+/// Counters for `workers` workers.
+pub fn counters(workers: usize) -> (CounterSet, Vec<CounterWriter>) {
+    let blocks: Vec<_> = (0..workers).map(|_| Arc::new(Block::new())).collect();
+    let writers = blocks.iter().map(|block| CounterWriter(Arc::clone(block))).collect();
+    (CounterSet { blocks, ports_before: HashMap::new(), services_before: HashMap::new() }, writers)
+}
+
+impl CounterSet {
+    /// Packets dropped by reason, all reasons in a fixed order.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        DropReason::all().map(|reason| (reason.name(), self.dropped(reason))).collect()
+    }
+
+    /// Packets dropped for one reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.blocks.iter().map(|block| block.drops[reason.index()].get()).sum()
+    }
+
+    /// Packets answered by kind, all kinds in a fixed order.
+    pub fn answered(&self) -> Vec<(&'static str, u64)> {
+        let sum = |kind: Answered| self.blocks.iter().map(|block| block.answered[kind as usize].get()).sum();
+        Answered::ALL.into_iter().map(|kind| (kind.name(), sum(kind))).collect()
+    }
+
+    /// Counters of a port since it was attached.
+    pub fn port(&self, port: PortIndex) -> PortCounts {
+        self.port_ever(port) - self.ports_before.get(&port).copied().unwrap_or_default()
+    }
+
+    /// Counters of the service in a slot since it came there.
+    pub fn service(&self, slot: u32) -> ServiceCounts {
+        self.service_ever(slot) - self.services_before.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// Counters of flow tracking.
+    pub fn flows(&self) -> FlowCounts {
+        self.blocks.iter().fold(FlowCounts::default(), |sum, block| sum.plus(&block.flows))
+    }
+
+    /// Counters of one worker's loop; zeros for a worker that does not exist.
+    pub fn worker(&self, worker: usize) -> LoopCounts {
+        self.blocks
+            .get(worker)
+            .map_or_else(LoopCounts::default, |block| LoopCounts::default().plus(&block.turns))
+    }
+
+    /// Lets a port's counters begin at zero, for a new port under its index.
+    pub fn restart_port(&mut self, port: PortIndex) {
+        self.ports_before.insert(port, self.port_ever(port));
+    }
+
+    /// Lets a service's counters begin at zero, for a new service in its slot.
+    pub fn restart_service(&mut self, slot: u32) {
+        self.services_before.insert(slot, self.service_ever(slot));
+    }
+
+    /// Makes room for the slots below `slots`; to be called before a snapshot with such services is published.
+    pub fn reserve_services(&self, slots: usize) {
+        for chunk in self.blocks.iter().flat_map(|block| block.services.iter().take(slots.div_ceil(CHUNK))) {
+            chunk.get_or_init(|| (0..CHUNK).map(|_| ServiceCells::default()).collect());
+        }
+    }
+
+    fn port_ever(&self, port: PortIndex) -> PortCounts {
+        let cells = self.blocks.iter().filter_map(|block| block.ports.get(usize::from(port.0)));
+        cells.fold(PortCounts::default(), PortCounts::plus)
+    }
+
+    fn service_ever(&self, slot: u32) -> ServiceCounts {
+        let cells = self.blocks.iter().filter_map(|block| block.service(slot));
+        cells.fold(ServiceCounts::default(), ServiceCounts::plus)
+    }
+}
+
+impl CounterWriter {
+    /// A packet of `port` was dropped.
+    #[inline]
+    pub fn dropped(&mut self, port: PortIndex, reason: DropReason) {
+        self.0.drops[reason.index()].add(1);
+        if let Some(cells) = self.0.ports.get(usize::from(port.0)) {
+            cells.rx_dropped.add(1);
+        }
+    }
+
+    /// A packet was turned into an answer.
+    #[inline]
+    pub fn answered(&mut self, kind: Answered) {
+        self.0.answered[kind as usize].add(1);
+    }
+
+    /// A burst was received from `port`.
+    #[inline]
+    pub fn received(&mut self, port: PortIndex, packets: u64, bytes: u64) {
+        if let Some(cells) = self.0.ports.get(usize::from(port.0)) {
+            cells.rx_packets.add(packets);
+            cells.rx_bytes.add(bytes);
+        }
+    }
+
+    /// A burst was handed to the transmit queue of `port`, which did not take `dropped` further packets.
+    #[inline]
+    pub fn sent(&mut self, port: PortIndex, packets: u64, bytes: u64, dropped: u64) {
+        if let Some(cells) = self.0.ports.get(usize::from(port.0)) {
+            cells.tx_packets.add(packets);
+            cells.tx_bytes.add(bytes);
+            cells.tx_dropped.add(dropped);
+        }
+    }
+
+    /// A packet of a service's flow was translated; `bytes` from the IP header on.
+    #[inline]
+    pub fn service_packet(&mut self, slot: u32, bytes: u64) {
+        if let Some(cells) = self.0.service(slot) {
+            cells.packets.add(1);
+            cells.bytes.add(bytes);
+        }
+    }
+
+    /// A flow to a service was opened.
+    #[inline]
+    pub fn service_flow(&mut self, slot: u32) {
+        self.0.flows.created.add(1);
+        if let Some(cells) = self.0.service(slot) {
+            cells.new_flows.add(1);
+        }
+    }
+
+    /// A packet to a service without endpoints was refused.
+    #[inline]
+    pub fn service_rejected(&mut self, slot: u32) {
+        if let Some(cells) = self.0.service(slot) {
+            cells.rejected.add(1);
+        }
+    }
+
+    /// A packet to a service was forwarded without state.
+    #[inline]
+    pub fn flow_stateless(&mut self) {
+        self.0.flows.stateless.add(1);
+    }
+
+    /// Flows left the table.
+    #[inline]
+    pub fn flows_expired(&mut self, flows: u64) {
+        self.0.flows.expired.add(flows);
+    }
+
+    /// One round over all ports found `packets` packets and took `cycles` TSC cycles.
+    #[inline]
+    pub fn polled(&mut self, packets: u64, cycles: u64) {
+        let turns = &self.0.turns;
+        turns.polls.add(1);
+        turns.packets.add(packets);
+        turns.total_cycles.add(cycles);
+        if packets == 0 {
+            turns.empty_polls.add(1);
+        } else {
+            turns.busy_cycles.add(cycles);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What becomes of a packet.
+
+use std::net::IpAddr;
+
+use culvert_packet::eth::EthAddr;
+
+use crate::counter::DropReason;
+use crate::table::PortIndex;
+
+/// What becomes of a packet. The packet stays with the caller, who sends or frees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// To be sent through a port, as it now is.
+    Send(PortIndex),
+    /// To be freed. Counted already.
+    Drop(DropReason),
+    /// To be freed, after the control thread has been told what the underlay said.
+    Learned(Neighbour),
+}
+
+/// A station of the underlay that has answered or asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Neighbour {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its Ethernet address.
+    pub mac: EthAddr,
+}

@@ -1,0 +1,409 @@
+//! The control thread's side of the tables.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use culvert_api::fastpath as proto;
+use culvert_packet::eth::EthAddr;
+use ipnet::IpNet;
+
+use super::error::{Problem, TableError};
+use super::local::LocalNode;
+use super::map::Map;
+use super::port::{MAX_PORTS, Port, PortIndex, PortKind};
+use super::remote::{Remote, RemoteNode};
+use super::route::{Routes, Target};
+use super::service::{BackendSpec, MAX_SERVICES, Service, ServiceKey, ServiceSpec};
+use super::snapshot::{BackendId, Ports, Remotes, Snapshot};
+
+/// Most remote nodes: their slots fit into a flow entry.
+const MAX_REMOTES: usize = 16_384;
+
+/// What [`Builder::apply`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Services in force.
+    pub services: usize,
+    /// Backends of all of these.
+    pub backends: usize,
+    /// Remote nodes in force.
+    pub remotes: usize,
+    /// Slots whose service is new: their counters begin at zero.
+    pub new_services: Vec<u32>,
+    /// All service slots are below this number.
+    pub service_slots: usize,
+}
+
+/// Everything the tables are made of, and the snapshot that it makes.
+#[derive(Debug, Default)]
+pub struct Builder {
+    ports: Vec<Option<Port>>,
+    neighbours: Map<IpAddr, EthAddr>,
+    remotes: BTreeMap<String, (u32, RemoteNode)>,
+    remote_slots: Slots,
+    service_slots: Slots,
+    backend_slots: Slots,
+    snapshot: Snapshot,
+    stale: Stale,
+}
+
+/// Which parts of the snapshot do not hold what the builder knows, and whether earlier decisions may no longer hold.
+#[derive(Debug, Default)]
+struct Stale {
+    ports: bool,
+    remotes: bool,
+    decisions: bool,
+}
+
+/// Small numbers, used again once they are free.
+#[derive(Debug, Default)]
+struct Slots {
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl Slots {
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn give_back(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+}
+
+/// The agent's tables once they have been checked.
+struct Checked {
+    local: Option<LocalNode>,
+    remotes: BTreeMap<String, RemoteNode>,
+    services: Map<ServiceKey, ServiceSpec>,
+}
+
+impl Builder {
+    /// No ports, no tables.
+    pub fn new() -> Self {
+        Self { stale: Stale { ports: true, remotes: true, decisions: true }, ..Self::default() }
+    }
+
+    /// Puts a port under an index, in place of what is there. Refused if another port has its name or one of its
+    /// addresses, or if it is a second uplink.
+    pub fn attach(&mut self, index: PortIndex, port: Port) -> Result<(), TableError> {
+        self.check_port(index, &port)
+            .map_err(|problem| TableError::new(format!("port {}", port.name), problem))?;
+        let index = usize::from(index.0);
+        if self.ports.len() <= index {
+            self.ports.resize(index + 1, None);
+        }
+        if self.ports[index].as_ref() != Some(&port) {
+            self.stale = Stale { ports: true, remotes: port.kind == PortKind::Uplink, decisions: true };
+            self.ports[index] = Some(port);
+        }
+        Ok(())
+    }
+
+    fn check_port(&self, index: PortIndex, port: &Port) -> Result<(), Problem> {
+        if usize::from(index.0) >= MAX_PORTS {
+            return Err(Problem::TooMany { what: "ports", count: usize::from(index.0) + 1, max: MAX_PORTS });
+        }
+        for (other_index, other) in self.ports.iter().enumerate() {
+            let Some(other) = other.as_ref().filter(|_| other_index != usize::from(index.0)) else {
+                continue;
+            };
+            if other.name == port.name || other.kind == PortKind::Uplink && port.kind == PortKind::Uplink {
+                return Err(Problem::Twice);
+            }
+            let taken =
+                |&address: &IpAddr| other.tenant == port.tenant && other.addresses().any(|a| a == address);
+            if let Some(address) = port.addresses().find(taken) {
+                let owner = format!("port {}", other.name);
+                return Err(Problem::AddressTaken { field: "address", address, owner });
+            }
+        }
+        self.snapshot.local().map_or(Ok(()), |local| check_gateways(local, port))
+    }
+
+    /// Removes the port under an index and returns it.
+    pub fn detach(&mut self, index: PortIndex) -> Option<Port> {
+        let port = self.ports.get_mut(usize::from(index.0))?.take()?;
+        self.stale.ports = true;
+        self.stale.decisions = true;
+        self.stale.remotes |= port.kind == PortKind::Uplink;
+        Some(port)
+    }
+
+    /// Sets the Ethernet addresses of next hops in the underlay; `true` if that changes anything.
+    pub fn set_neighbours(&mut self, neighbours: impl IntoIterator<Item = (IpAddr, EthAddr)>) -> bool {
+        let neighbours: Map<_, _> = neighbours.into_iter().collect();
+        let changed = neighbours != self.neighbours;
+        self.neighbours = neighbours;
+        self.stale.remotes |= changed;
+        changed
+    }
+
+    /// The underlay's next hops to all remote nodes, in order, each once: what
+    /// [`set_neighbours`](Self::set_neighbours) should know.
+    pub fn next_hops(&self) -> Vec<IpAddr> {
+        let Some(local) = self.snapshot.local() else { return Vec::new() };
+        let hop = |(_, node): &(u32, RemoteNode)| local.way_to(node.vtep)?.1;
+        let mut hops: Vec<_> = self.remotes.values().filter_map(hop).collect();
+        hops.sort_unstable();
+        hops.dedup();
+        hops
+    }
+
+    /// Takes over the agent's tables, all of them or, with an error, nothing.
+    ///
+    /// Tables that are not `synced` add and change, services included backend by backend, and remove nothing.
+    pub fn apply(&mut self, tables: &proto::Tables) -> Result<Applied, TableError> {
+        let checked = self.check(tables)?;
+        let mut applied = Applied::default();
+        self.snapshot.revision = tables.revision;
+        self.snapshot.synced |= tables.synced;
+        if let Some(local) = checked.local.filter(|local| self.snapshot.local() != Some(local)) {
+            self.snapshot.local = Some(Arc::new(local));
+            self.stale.remotes = true;
+            self.stale.decisions = true;
+        }
+        self.apply_remotes(checked.remotes, tables.synced);
+        self.apply_services(checked.services, tables.synced, &mut applied);
+        applied.remotes = self.remotes.len();
+        applied.service_slots = self.snapshot.services.by_slot.len();
+        for service in self.snapshot.services() {
+            applied.services += 1;
+            applied.backends += service.backends().len();
+        }
+        Ok(applied)
+    }
+
+    fn check(&self, tables: &proto::Tables) -> Result<Checked, TableError> {
+        let current = self.snapshot.revision;
+        if tables.revision < current {
+            return Err(TableError::new("tables", Problem::OldRevision { new: tables.revision, current }));
+        }
+        let local = tables.node.as_ref().map(LocalNode::try_from).transpose()?;
+        match &local {
+            Some(local) => {
+                for port in self.ports.iter().flatten() {
+                    check_gateways(local, port)
+                        .map_err(|problem| TableError::new(format!("local node {}", local.name), problem))?;
+                }
+            }
+            None if self.snapshot.local.is_none() => {
+                return Err(TableError::new("tables", Problem::NoLocalNode));
+            }
+            None => {}
+        }
+        let remotes = check_remotes(&tables.remotes)?;
+        let services = check_services(&tables.services)?;
+        let kept = |present: usize| if tables.synced { 0 } else { present };
+        for (what, count, max) in [
+            ("remotes", remotes.len() + kept(self.remotes.len()), MAX_REMOTES),
+            ("services", services.len() + kept(self.snapshot.services.slots.len()), MAX_SERVICES),
+        ] {
+            if count > max {
+                return Err(TableError::new("tables", Problem::TooMany { what, count, max }));
+            }
+        }
+        Ok(Checked { local, remotes, services })
+    }
+
+    fn apply_remotes(&mut self, mut nodes: BTreeMap<String, RemoteNode>, synced: bool) {
+        if synced {
+            let gone = self.remotes.extract_if(.., |name, _| !nodes.contains_key(name));
+            for (_, (slot, _)) in gone {
+                self.remote_slots.give_back(slot);
+                self.stale.remotes = true;
+                self.stale.decisions = true;
+            }
+        }
+        // What is known already keeps its slot; what has not changed changes nothing.
+        nodes.retain(|name, node| self.remotes.get(name).is_none_or(|(_, known)| known != node));
+        for (name, node) in nodes {
+            let slot = self.remotes.get(&name).map_or_else(|| self.remote_slots.take(), |(slot, _)| *slot);
+            self.remotes.insert(name, (slot, node));
+            self.stale.remotes = true;
+            self.stale.decisions = true;
+        }
+    }
+
+    fn apply_services(
+        &mut self,
+        mut specs: Map<ServiceKey, ServiceSpec>,
+        synced: bool,
+        applied: &mut Applied,
+    ) {
+        let known = Arc::clone(&self.snapshot.services);
+        if synced {
+            for service in known.by_slot.iter().flatten() {
+                if !specs.contains_key(service.key()) {
+                    self.remove_service(service);
+                }
+            }
+        }
+        specs.retain(|key, spec| {
+            let Some(&slot) = known.slots.get(key) else { return true };
+            let Some(service) = &known.by_slot[slot as usize] else { return true };
+            if !synced {
+                spec.keep_backends_of(&service.spec);
+            }
+            *spec != service.spec
+        });
+        for (key, spec) in specs {
+            let before = known.slots.get(&key).and_then(|&slot| known.by_slot[slot as usize].as_deref());
+            let slot = before.map_or_else(|| self.service_slots.take(), Service::slot);
+            let same_name = before.is_some_and(|service| service.full_name() == spec.full_name());
+            if !same_name {
+                applied.new_services.push(slot);
+            }
+            self.put_service(spec, slot, before);
+        }
+        applied.new_services.sort_unstable();
+    }
+
+    fn put_service(&mut self, spec: ServiceSpec, slot: u32, before: Option<&Service>) {
+        let had: Map<_, _> =
+            before.into_iter().flat_map(Service::backends).map(|b| ((b.address, b.port), b.id)).collect();
+        let services = Arc::make_mut(&mut self.snapshot.services);
+        let ids: Vec<_> = spec
+            .backends
+            .iter()
+            .map(|backend| match had.get(&backend.endpoint()) {
+                Some(id) => *id,
+                None => {
+                    let slot = self.backend_slots.take();
+                    if services.generations.len() <= slot as usize {
+                        services.generations.resize(slot as usize + 1, 0);
+                    }
+                    BackendId { slot, generation: services.generations[slot as usize] }
+                }
+            })
+            .collect();
+        for (endpoint, id) in had {
+            if spec.backends.binary_search_by_key(&endpoint, BackendSpec::endpoint).is_err() {
+                services.generations[id.slot as usize] += 1;
+                self.backend_slots.give_back(id.slot);
+                self.stale.decisions = true;
+            }
+        }
+        if before.is_none() {
+            services.slots.insert(spec.key, slot);
+            *services.vips.entry((spec.key.tenant, spec.key.vip)).or_default() += 1;
+        }
+        if services.by_slot.len() <= slot as usize {
+            services.by_slot.resize(slot as usize + 1, None);
+        }
+        services.by_slot[slot as usize] = Some(Arc::new(Service::new(spec, slot, &ids, before)));
+    }
+
+    fn remove_service(&mut self, service: &Service) {
+        let services = Arc::make_mut(&mut self.snapshot.services);
+        for backend in service.backends() {
+            services.generations[backend.id.slot as usize] += 1;
+            self.backend_slots.give_back(backend.id.slot);
+        }
+        services.by_slot[service.slot() as usize] = None;
+        services.slots.remove(service.key());
+        if let Entry::Occupied(mut vip) = services.vips.entry((service.key().tenant, service.key().vip)) {
+            *vip.get_mut() -= 1;
+            if *vip.get() == 0 {
+                vip.remove();
+            }
+        }
+        self.service_slots.give_back(service.slot());
+        self.stale.decisions = true;
+    }
+
+    /// What is known now, to be published.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let stale = std::mem::take(&mut self.stale);
+        if stale.ports {
+            self.snapshot.ports = Arc::new(Ports::new(&self.ports));
+        }
+        if stale.remotes {
+            self.snapshot.remotes = Arc::new(self.remotes());
+            self.snapshot.routes = Arc::new(self.routes());
+        }
+        if stale.decisions {
+            self.snapshot.epoch = self.snapshot.epoch.wrapping_add(1).max(1);
+        }
+        self.snapshot.clone()
+    }
+
+    fn remotes(&self) -> Remotes {
+        let uplink =
+            self.ports.iter().flatten().find(|port| port.kind == PortKind::Uplink).map(|port| port.mac);
+        let mut remotes = Remotes::default();
+        for (slot, node) in self.remotes.values() {
+            if remotes.by_slot.len() <= *slot as usize {
+                remotes.by_slot.resize(*slot as usize + 1, None);
+            }
+            let remote = Remote::new(node, self.snapshot.local(), uplink, &self.neighbours);
+            remotes.by_slot[*slot as usize] = Some(remote);
+            remotes.vteps.insert(node.vtep, *slot);
+        }
+        remotes
+    }
+
+    /// Local ranges win over remote ones of the same length.
+    fn routes(&self) -> Routes {
+        let local = self.snapshot.local().into_iter().flat_map(|local| &local.pod_cidrs);
+        let local = local.map(|net| (*net, Target::Local));
+        let nets = |(slot, node): &'_ (u32, RemoteNode)| {
+            let slot = *slot;
+            node.pod_cidrs.clone().into_iter().map(move |net| (net, Target::Remote(slot)))
+        };
+        Routes::new(self.remotes.values().flat_map(nets).chain(local))
+    }
+}
+
+fn check_gateways(local: &LocalNode, port: &Port) -> Result<(), Problem> {
+    match port.addresses().find(|&address| local.is_gateway(address)) {
+        Some(address) => {
+            Err(Problem::AddressTaken { field: "gateway", address, owner: format!("port {}", port.name) })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_remotes(list: &[proto::RemoteNode]) -> Result<BTreeMap<String, RemoteNode>, TableError> {
+    let mut remotes = BTreeMap::new();
+    let mut vteps = Map::<IpAddr, String>::default();
+    let mut nets = Map::<IpNet, String>::default();
+    for node in list {
+        let node = RemoteNode::try_from(node)?;
+        let taken = |field, address, owner: String| {
+            let owner = format!("remote {owner}");
+            TableError::new(format!("remote {}", node.name), Problem::AddressTaken { field, address, owner })
+        };
+        if let Some(owner) = vteps.insert(node.vtep, node.name.clone()) {
+            return Err(taken("vtep", node.vtep, owner));
+        }
+        for net in &node.pod_cidrs {
+            if let Some(owner) = nets.insert(*net, node.name.clone()) {
+                return Err(taken("podCIDR", net.addr(), owner));
+            }
+        }
+        if let Some(twin) = remotes.insert(node.name.clone(), node) {
+            return Err(TableError::new(format!("remote {}", twin.name), Problem::Twice));
+        }
+    }
+    Ok(remotes)
+}
+
+fn check_services(list: &[proto::Service]) -> Result<Map<ServiceKey, ServiceSpec>, TableError> {
+    let mut services = Map::with_capacity_and_hasher(list.len(), Default::default());
+    for service in list {
+        let spec = ServiceSpec::try_from(service)?;
+        let name = spec.full_name();
+        if let Some(twin) = services.insert(spec.key, spec) {
+            let twin = Problem::SameService(format!("service {}", twin.full_name()));
+            return Err(TableError::new(format!("service {name}"), twin));
+        }
+    }
+    Ok(services)
+}

@@ -1,0 +1,40 @@
+//! What the fast path knows: ports, this node, other nodes, services.
+//!
+//! - [`Snapshot`] is what workers read: immutable, published whole ([`quiescent`](crate::quiescent)).
+//! - [`Builder`] is the control thread's side: it takes the agent's tables, the attached ports and the resolved
+//!   neighbours, refuses what is wrong before it changes anything, and makes snapshots. It does no I/O.
+//!
+//! Parts that did not change are shared between a snapshot and the next, so that a small change costs little.
+//!
+//! # Slots, generations, epochs
+//! Remote nodes, services and backends have *slots*: small numbers that stay the same for as long as the thing exists.
+//! Flow entries name slots, never addresses in memory. A backend's slot also has a *generation* that changes when the
+//! backend goes, so that a flow to one that is gone is told from a flow to its slot's next occupant.
+//!
+//! A snapshot's [`epoch`](Snapshot::epoch) changes when a decision made under an earlier snapshot may no longer hold. A
+//! flow entry decided under the current epoch needs no further check; one of another epoch is checked at its next
+//! packet, once. Nothing ever scans the flows.
+
+mod builder;
+mod error;
+mod local;
+mod maglev;
+mod map;
+mod port;
+mod remote;
+mod route;
+mod service;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use self::builder::{Applied, Builder};
+pub use self::error::{Problem, TableError};
+pub use self::local::{LocalNode, UnderlayAddress};
+pub use self::maglev::Maglev;
+pub use self::port::{MAX_PORTS, Port, PortIndex, PortKind};
+pub use self::remote::{Remote, Unreachable};
+pub use self::route::Target;
+pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey};
+pub use self::snapshot::{BackendId, Snapshot};

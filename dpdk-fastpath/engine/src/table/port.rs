@@ -1,0 +1,116 @@
+//! Ports: where packets come from and go to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use culvert_api::fastpath as proto;
+use culvert_api::value::Mtu;
+use culvert_packet::eth::EthAddr;
+use culvert_packet::flow::Tenant;
+
+use super::error::{Problem, TableError};
+use super::wire;
+
+/// Most ports of a process.
+pub const MAX_PORTS: usize = 4096;
+
+/// Longest name of a port, as of a kernel interface (`IFNAMSIZ` with its closing zero).
+const MAX_NAME: usize = 15;
+
+/// Number of a port, below [`MAX_PORTS`]. A port that leaves frees its number for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortIndex(pub u16);
+
+/// What is behind a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortKind {
+    /// The underlay: other nodes.
+    Uplink,
+    /// One pod.
+    Pod,
+}
+
+/// What packets need to know of a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Unique name, 1-15 characters.
+    pub name: String,
+    /// What is behind the port.
+    pub kind: PortKind,
+    /// Ethernet address: that of the pod's end, or the uplink's own.
+    pub mac: EthAddr,
+    /// The pod's IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// The pod's IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+    /// Largest IP packet that may be sent to the port, in bytes.
+    pub mtu: u16,
+    /// Routing domain of the pod.
+    pub tenant: Tenant,
+    /// Who holds the port, for people.
+    pub owner: String,
+}
+
+impl Port {
+    /// The uplink. Its addresses are those of the local node, and come with the tables.
+    pub fn uplink(name: &str, mac: EthAddr, mtu: Mtu) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: PortKind::Uplink,
+            mac,
+            v4: None,
+            v6: None,
+            mtu: mtu.get(),
+            tenant: Tenant::DEFAULT,
+            owner: String::new(),
+        }
+    }
+
+    /// The pod's addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+impl TryFrom<&proto::AttachPortRequest> for Port {
+    type Error = TableError;
+
+    /// A pod's port as it is asked for.
+    fn try_from(request: &proto::AttachPortRequest) -> Result<Self, TableError> {
+        let build = || -> Result<Self, Problem> {
+            let len = request.name.len();
+            if !(1..=MAX_NAME).contains(&len) {
+                return Err(Problem::Range {
+                    field: "length of the name",
+                    value: len as u64,
+                    min: 1,
+                    max: MAX_NAME as u64,
+                });
+            }
+            let mut port = Self {
+                name: request.name.clone(),
+                kind: PortKind::Pod,
+                mac: wire::mac("mac", &request.mac)?,
+                v4: None,
+                v6: None,
+                mtu: Mtu::try_from(request.mtu)?.get(),
+                tenant: tenant(request.tenant)?,
+                owner: request.owner.clone(),
+            };
+            for address in wire::addresses("address", &request.addresses)? {
+                match address {
+                    IpAddr::V4(v4) => port.v4 = Some(v4),
+                    IpAddr::V6(v6) => port.v6 = Some(v6),
+                }
+            }
+            if port.v4.is_none() && port.v6.is_none() {
+                return Err(Problem::Empty { field: "addresses" });
+            }
+            Ok(port)
+        };
+        build().map_err(|problem| TableError::new(format!("port {}", request.name), problem))
+    }
+}
+
+pub(super) fn tenant(id: u32) -> Result<Tenant, Problem> {
+    Tenant::new(id).ok_or(Problem::Range { field: "tenant", value: id.into(), min: 0, max: 0xff_ffff })
+}

@@ -1,0 +1,263 @@
+//! Services: virtual addresses and what is behind them.
+
+use std::net::IpAddr;
+
+use culvert_api::fastpath as proto;
+use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
+use culvert_packet::ip::Protocol;
+
+use super::error::{Problem, TableError};
+use super::maglev::{Choice, Maglev};
+use super::snapshot::BackendId;
+use super::{port, wire};
+
+/// Most services, a service being one virtual address, protocol and port.
+pub const MAX_SERVICES: usize = 65_536;
+
+/// Most backends of one service.
+const MAX_BACKENDS: usize = 65_535;
+
+/// What a packet to a service is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// Routing domain of the clients.
+    pub tenant: Tenant,
+    /// Virtual address.
+    pub vip: IpAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Destination port.
+    pub port: u16,
+}
+
+/// A service as the agent describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceSpec {
+    pub(super) key: ServiceKey,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) port_name: String,
+    pub(super) affinity_seconds: u32,
+    /// In order of address and port.
+    pub(super) backends: Vec<BackendSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct BackendSpec {
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+    pub(super) terminating: bool,
+    pub(super) weight: u32,
+}
+
+impl BackendSpec {
+    pub(super) const fn endpoint(&self) -> (IpAddr, u16) {
+        (self.address, self.port)
+    }
+}
+
+impl ServiceSpec {
+    /// `namespace/name:port`, or `namespace/name` for a port without name.
+    pub(super) fn full_name(&self) -> String {
+        full_name(&self.namespace, &self.name, &self.port_name)
+    }
+
+    /// Adds the backends of `other` that this one does not have.
+    pub(super) fn keep_backends_of(&mut self, other: &Self) {
+        let own = self.backends.len();
+        for backend in &other.backends {
+            if self.backends[..own].binary_search_by_key(&backend.endpoint(), BackendSpec::endpoint).is_err()
+            {
+                self.backends.push(*backend);
+            }
+        }
+        self.backends.sort_unstable();
+    }
+}
+
+fn full_name(namespace: &str, name: &str, port_name: &str) -> String {
+    if port_name.is_empty() {
+        format!("{namespace}/{name}")
+    } else {
+        format!("{namespace}/{name}:{port_name}")
+    }
+}
+
+impl TryFrom<&proto::Service> for ServiceSpec {
+    type Error = TableError;
+
+    fn try_from(service: &proto::Service) -> Result<Self, TableError> {
+        let build = || -> Result<Self, Problem> {
+            wire::text("namespace", &service.namespace)?;
+            wire::text("name", &service.name)?;
+            let protocol = match service.protocol() {
+                proto::Protocol::Tcp => Protocol::TCP,
+                proto::Protocol::Udp => Protocol::UDP,
+                proto::Protocol::Sctp => Protocol::SCTP,
+                proto::Protocol::Unspecified => return Err(Problem::Protocol(service.protocol)),
+            };
+            let vip = wire::address("vip", &service.vip)?;
+            let port = wire::port("port", service.port)?;
+            let key = ServiceKey { tenant: port::tenant(service.tenant)?, vip, protocol, port };
+            let count = service.backends.len();
+            if count > MAX_BACKENDS {
+                return Err(Problem::TooMany { what: "backends", count, max: MAX_BACKENDS });
+            }
+            let mut backends =
+                service.backends.iter().map(|b| backend(b, vip)).collect::<Result<Vec<_>, Problem>>()?;
+            backends.sort_unstable();
+            if let Some(pair) = backends.windows(2).find(|pair| pair[0].endpoint() == pair[1].endpoint()) {
+                return Err(Problem::BackendTwice { address: pair[0].address, port: pair[0].port });
+            }
+            Ok(Self {
+                key,
+                namespace: service.namespace.clone(),
+                name: service.name.clone(),
+                port_name: service.port_name.clone(),
+                affinity_seconds: service.affinity_seconds,
+                backends,
+            })
+        };
+        build().map_err(|problem| {
+            let name = full_name(&service.namespace, &service.name, &service.port_name);
+            TableError::new(format!("service {name}"), problem)
+        })
+    }
+}
+
+fn backend(backend: &proto::Backend, vip: IpAddr) -> Result<BackendSpec, Problem> {
+    let address = wire::address("backend", &backend.address)?;
+    if address.is_ipv4() != vip.is_ipv4() {
+        return Err(Problem::AddressFamily { field: "backend", address, other: vip });
+    }
+    Ok(BackendSpec {
+        address,
+        port: wire::port("backend port", backend.port)?,
+        terminating: backend.terminating,
+        weight: backend.weight.max(1),
+    })
+}
+
+/// One endpoint of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The port that it serves.
+    pub port: u16,
+    /// Shutting down: keeps its flows, gets new ones only if no other is left.
+    pub terminating: bool,
+    /// Share of new flows relative to the others.
+    pub weight: u32,
+    /// What flows remember it by.
+    pub id: BackendId,
+}
+
+/// A service, ready to be used.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) spec: ServiceSpec,
+    slot: u32,
+    backends: Box<[Backend]>,
+    choice: Maglev,
+}
+
+impl Service {
+    /// `ids` are those of `spec.backends`, in their order; `before` is the service that this one replaces.
+    pub(super) fn new(spec: ServiceSpec, slot: u32, ids: &[BackendId], before: Option<&Self>) -> Self {
+        let backends: Box<[_]> = spec.backends.iter().zip(ids).map(|(b, &id)| Backend::new(b, id)).collect();
+        let only_terminating = backends.iter().all(|backend| backend.terminating);
+        let usable =
+            backends.iter().enumerate().filter(|(_, backend)| !backend.terminating || only_terminating);
+        let choices: Vec<_> = usable.map(|(index, backend)| backend.choice(index as u16)).collect();
+        let choice = before.map_or_else(|| Maglev::new(&choices), |before| before.choice.successor(&choices));
+        Self { spec, slot, choice, backends }
+    }
+
+    /// What its packets are told by.
+    pub fn key(&self) -> &ServiceKey {
+        &self.spec.key
+    }
+
+    /// `namespace/name:port`, or `namespace/name` for a port without name.
+    pub fn full_name(&self) -> String {
+        self.spec.full_name()
+    }
+
+    /// Number of the service, for as long as it exists; below [`MAX_SERVICES`].
+    #[inline]
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// All endpoints, those that are terminating among them.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// Whether all flows of a client shall go to the same endpoint.
+    #[inline]
+    pub fn has_affinity(&self) -> bool {
+        self.spec.affinity_seconds > 0
+    }
+
+    /// The endpoint for a new flow with this hash; `None` if there is no endpoint.
+    #[inline]
+    pub fn pick(&self, hash: u64) -> Option<&Backend> {
+        self.backends.get(usize::from(self.choice.pick(hash)?))
+    }
+}
+
+impl Backend {
+    fn new(spec: &BackendSpec, id: BackendId) -> Self {
+        let BackendSpec { address, port, terminating, weight } = *spec;
+        Self { address, port, terminating, weight, id }
+    }
+
+    fn choice(&self, index: u16) -> Choice {
+        // The flow hash serves: it is the same everywhere and spreads every bit.
+        let (tenant, protocol) = (Tenant::DEFAULT, Protocol(0));
+        let identity = match self.address {
+            IpAddr::V4(v4) => FlowKey4::new(tenant, protocol, (v4, self.port), (v4, 0)).hash64(),
+            IpAddr::V6(v6) => FlowKey6::new(tenant, protocol, (v6, self.port), (v6, 0)).hash64(),
+        };
+        Choice { index, identity, weight: self.weight }
+    }
+}
+
+impl From<&Service> for proto::Service {
+    fn from(service: &Service) -> Self {
+        let ServiceSpec { key, namespace, name, port_name, affinity_seconds, backends } = &service.spec;
+        let protocol = match key.protocol {
+            Protocol::TCP => proto::Protocol::Tcp,
+            Protocol::UDP => proto::Protocol::Udp,
+            _ => proto::Protocol::Sctp,
+        };
+        Self {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            port_name: port_name.clone(),
+            protocol: protocol.into(),
+            vip: octets(key.vip),
+            port: key.port.into(),
+            tenant: key.tenant.get(),
+            backends: backends
+                .iter()
+                .map(|backend| proto::Backend {
+                    address: octets(backend.address),
+                    port: backend.port.into(),
+                    terminating: backend.terminating,
+                    weight: backend.weight,
+                })
+                .collect(),
+            affinity_seconds: *affinity_seconds,
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}

@@ -1,0 +1,180 @@
+//! What workers read.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use culvert_packet::flow::Tenant;
+
+use super::local::LocalNode;
+use super::map::Map;
+use super::port::{Port, PortIndex, PortKind};
+use super::remote::Remote;
+use super::route::{Routes, Target};
+use super::service::{Service, ServiceKey};
+
+/// An endpoint of a service, or what it was: a slot is used again, a slot with its generation is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackendId {
+    /// Number of the endpoint, for as long as it exists.
+    pub slot: u32,
+    /// Which occupant of the slot.
+    pub generation: u32,
+}
+
+/// All that workers know, at one moment. Cheap to make when little has changed: the parts are shared.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub(super) revision: u64,
+    pub(super) synced: bool,
+    pub(super) epoch: u32,
+    pub(super) local: Option<Arc<LocalNode>>,
+    pub(super) ports: Arc<Ports>,
+    pub(super) routes: Arc<Routes>,
+    pub(super) remotes: Arc<Remotes>,
+    pub(super) services: Arc<Services>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    by_index: Vec<Option<Port>>,
+    uplink: Option<PortIndex>,
+    pods4: Map<(Tenant, Ipv4Addr), PortIndex>,
+    pods6: Map<(Tenant, Ipv6Addr), PortIndex>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Remotes {
+    pub(super) by_slot: Vec<Option<Remote>>,
+    pub(super) vteps: Map<IpAddr, u32>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Services {
+    pub(super) by_slot: Vec<Option<Arc<Service>>>,
+    pub(super) slots: Map<ServiceKey, u32>,
+    /// Virtual addresses, with the number of services that have each.
+    pub(super) vips: Map<(Tenant, IpAddr), u32>,
+    /// Present generation of every backend slot.
+    pub(super) generations: Vec<u32>,
+}
+
+impl Ports {
+    pub(super) fn new(by_index: &[Option<Port>]) -> Self {
+        let mut ports = Self { by_index: by_index.to_vec(), ..Self::default() };
+        for (index, port) in by_index.iter().enumerate() {
+            let (Some(port), index) = (port, PortIndex(index as u16)) else { continue };
+            if port.kind == PortKind::Uplink {
+                ports.uplink = Some(index);
+            }
+            ports.pods4.extend(port.v4.map(|v4| ((port.tenant, v4), index)));
+            ports.pods6.extend(port.v6.map(|v6| ((port.tenant, v6), index)));
+        }
+        ports
+    }
+}
+
+impl Snapshot {
+    /// Revision of the agent's tables; 0 before the first.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether tables have been accepted that hold everything there is.
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Differs from that of another snapshot if a decision made under the one may not hold under the other. Never 0.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// This node; `None` before the first tables.
+    #[inline]
+    pub fn local(&self) -> Option<&LocalNode> {
+        self.local.as_deref()
+    }
+
+    /// A port.
+    #[inline]
+    pub fn port(&self, index: PortIndex) -> Option<&Port> {
+        self.ports.by_index.get(usize::from(index.0))?.as_ref()
+    }
+
+    /// All ports, in order of their index.
+    pub fn ports(&self) -> impl Iterator<Item = (PortIndex, &Port)> {
+        let port =
+            |(index, port): (usize, &'_ Option<Port>)| port.is_some().then_some(PortIndex(index as u16));
+        let indexes = self.ports.by_index.iter().enumerate().filter_map(port);
+        indexes.filter_map(|index| Some((index, self.port(index)?)))
+    }
+
+    /// The port to the underlay.
+    #[inline]
+    pub fn uplink(&self) -> Option<PortIndex> {
+        self.ports.uplink
+    }
+
+    /// The port of the local pod that has an address.
+    #[inline]
+    pub fn pod(&self, tenant: Tenant, address: IpAddr) -> Option<PortIndex> {
+        match address {
+            IpAddr::V4(v4) => self.ports.pods4.get(&(tenant, v4)),
+            IpAddr::V6(v6) => self.ports.pods6.get(&(tenant, v6)),
+        }
+        .copied()
+    }
+
+    /// Where the pod address range is that holds an address. Other nodes hold pods of the default tenant only.
+    #[inline]
+    pub fn route(&self, tenant: Tenant, address: IpAddr) -> Option<Target> {
+        if tenant == Tenant::DEFAULT { self.routes.lookup(address) } else { None }
+    }
+
+    /// The remote node in a slot.
+    #[inline]
+    pub fn remote(&self, slot: u32) -> Option<&Remote> {
+        self.remotes.by_slot.get(slot as usize)?.as_ref()
+    }
+
+    /// All remote nodes.
+    pub fn remotes(&self) -> impl Iterator<Item = &Remote> {
+        self.remotes.by_slot.iter().flatten()
+    }
+
+    /// The slot of the remote node that has this tunnel endpoint.
+    #[inline]
+    pub fn remote_of_vtep(&self, vtep: IpAddr) -> Option<u32> {
+        self.remotes.vteps.get(&vtep).copied()
+    }
+
+    /// Whether some service has this virtual address.
+    #[inline]
+    pub fn is_vip(&self, tenant: Tenant, address: IpAddr) -> bool {
+        self.services.vips.contains_key(&(tenant, address))
+    }
+
+    /// The service with this key.
+    #[inline]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.service_in(*self.services.slots.get(key)?)
+    }
+
+    /// The service in a slot.
+    #[inline]
+    pub fn service_in(&self, slot: u32) -> Option<&Service> {
+        self.services.by_slot.get(slot as usize)?.as_deref()
+    }
+
+    /// All services, in order of their slot.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.by_slot.iter().flatten().map(|service| &**service)
+    }
+
+    /// Whether this endpoint still exists.
+    #[inline]
+    pub fn has_backend(&self, id: BackendId) -> bool {
+        self.services.generations.get(id.slot as usize) == Some(&id.generation)
+    }
+}

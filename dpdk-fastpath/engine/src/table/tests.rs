@@ -1,0 +1,455 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use culvert_api::fastpath as proto;
+use culvert_api::value::Mtu;
+use culvert_packet::eth::EthAddr;
+use culvert_packet::flow::Tenant;
+use culvert_packet::ip::Protocol;
+use proptest::prelude::*;
+
+use super::*;
+
+const UPLINK: PortIndex = PortIndex(0);
+
+fn bytes(address: &str) -> Vec<u8> {
+    match address.parse().unwrap() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn prefix(text: &str) -> proto::Prefix {
+    let (address, len) = text.split_once('/').unwrap();
+    proto::Prefix { address: bytes(address), prefix_len: len.parse().unwrap() }
+}
+
+fn local() -> proto::LocalNode {
+    proto::LocalNode {
+        name: "node-a".to_owned(),
+        gateways: vec![bytes("10.1.0.1"), bytes("fd00:1::1")],
+        gateway_mac: vec![2, 0, 0, 0, 1, 1],
+        underlay: vec![proto::UnderlayAddress {
+            address: bytes("192.168.0.1"),
+            prefix_len: 24,
+            router: bytes("192.168.0.254"),
+        }],
+        vtep_mac: vec![2, 0x63, 192, 168, 0, 1],
+        vni: 4096,
+        pod_cidrs: vec![prefix("10.1.0.0/24"), prefix("fd00:1::/64")],
+        ..Default::default()
+    }
+}
+
+fn remote(name: &str, vtep: &str, cidr: &str) -> proto::RemoteNode {
+    proto::RemoteNode {
+        name: name.to_owned(),
+        vtep: bytes(vtep),
+        vtep_mac: vec![2, 0x63, 192, 168, 0, 2],
+        pod_cidrs: vec![prefix(cidr)],
+    }
+}
+
+fn backend(address: &str, port: u32) -> proto::Backend {
+    proto::Backend { address: bytes(address), port, ..Default::default() }
+}
+
+fn service(name: &str, vip: &str, port: u32, backends: &[proto::Backend]) -> proto::Service {
+    proto::Service {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        port_name: "http".to_owned(),
+        protocol: proto::Protocol::Tcp.into(),
+        vip: bytes(vip),
+        port,
+        backends: backends.to_vec(),
+        ..Default::default()
+    }
+}
+
+fn tables(revision: u64, remotes: Vec<proto::RemoteNode>, services: Vec<proto::Service>) -> proto::Tables {
+    proto::Tables { revision, synced: true, node: Some(local()), remotes, services }
+}
+
+fn pod(name: &str, address: &str) -> Port {
+    let request = proto::AttachPortRequest {
+        name: name.to_owned(),
+        addresses: vec![bytes(address)],
+        mac: vec![2, 0, 0, 0, 0, 9],
+        mtu: 1450,
+        ..Default::default()
+    };
+    Port::try_from(&request).unwrap()
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.attach(UPLINK, Port::uplink("up", EthAddr([2, 0, 0, 0, 0, 1]), Mtu::MAX)).unwrap();
+    builder.attach(PortIndex(1), pod("a", "10.1.0.5")).unwrap();
+    builder
+}
+
+fn key(vip: &str, port: u16) -> ServiceKey {
+    ServiceKey { tenant: Tenant::DEFAULT, vip: vip.parse().unwrap(), protocol: Protocol::TCP, port }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_snapshot_answers_for_pods_routes_remotes_and_services() {
+    let mut builder = builder();
+    let web = service("web", "10.96.0.10", 80, &[backend("10.1.0.5", 8080), backend("10.2.0.7", 8080)]);
+    let applied = builder
+        .apply(&tables(1, vec![remote("node-b", "192.168.0.2", "10.2.0.0/24")], vec![web.clone()]))
+        .unwrap();
+    assert_eq!((applied.services, applied.backends, applied.remotes), (1, 2, 1));
+    assert_eq!((applied.new_services, applied.service_slots), (vec![0], 1));
+
+    let snapshot = builder.snapshot();
+    assert_eq!((snapshot.revision(), snapshot.synced()), (1, true));
+    assert_eq!(snapshot.uplink(), Some(UPLINK));
+    assert_eq!(snapshot.ports().map(|(index, _)| index).collect::<Vec<_>>(), [UPLINK, PortIndex(1)]);
+    assert_eq!(snapshot.pod(Tenant::DEFAULT, ip("10.1.0.5")), Some(PortIndex(1)));
+    assert_eq!(snapshot.pod(Tenant::new(1).unwrap(), ip("10.1.0.5")), None);
+    assert_eq!(snapshot.route(Tenant::DEFAULT, ip("10.1.0.77")), Some(Target::Local));
+    let Some(Target::Remote(slot)) = snapshot.route(Tenant::DEFAULT, ip("10.2.0.7")) else {
+        panic!("no route")
+    };
+    assert_eq!(snapshot.remote(slot).unwrap().name, "node-b");
+    assert_eq!(snapshot.remote_of_vtep(ip("192.168.0.2")), Some(slot));
+    assert_eq!(snapshot.route(Tenant::new(1).unwrap(), ip("10.2.0.7")), None);
+    assert!(snapshot.is_vip(Tenant::DEFAULT, ip("10.96.0.10")));
+    let found = snapshot.service(&key("10.96.0.10", 80)).unwrap();
+    assert_eq!(found.full_name(), "default/web:http");
+    let mut web = web;
+    web.backends.iter_mut().for_each(|backend| backend.weight = 1);
+    assert_eq!(proto::Service::from(found), web);
+}
+
+#[test]
+fn remotes_are_reached_once_their_next_hop_is_resolved() {
+    let mut builder = builder();
+    let remotes = vec![
+        remote("on-link", "192.168.0.2", "10.2.0.0/24"),
+        remote("routed", "172.16.0.1", "10.3.0.0/24"),
+        remote("v6", "2001:db8::1", "10.4.0.0/24"),
+    ];
+    builder.apply(&tables(1, remotes, vec![])).unwrap();
+    assert_eq!(builder.next_hops(), [ip("192.168.0.2"), ip("192.168.0.254")]);
+    let template = |builder: &mut Builder, name| {
+        let snapshot = builder.snapshot();
+        let remote = snapshot.remotes().find(|remote| remote.name == name).unwrap();
+        remote.template.as_ref().map(|_| remote.mtu).map_err(|why| *why)
+    };
+    assert_eq!(template(&mut builder, "on-link"), Err(Unreachable::Unresolved));
+    assert_eq!(template(&mut builder, "v6"), Err(Unreachable::NoWay));
+
+    let epoch = builder.snapshot().epoch();
+    let router = (ip("192.168.0.254"), EthAddr([2, 0, 0, 0, 0, 0xfe]));
+    assert!(builder.set_neighbours([router]));
+    assert!(!builder.set_neighbours([router]));
+    assert_eq!(template(&mut builder, "routed"), Ok(1450));
+    assert_eq!(template(&mut builder, "on-link"), Err(Unreachable::Unresolved));
+    assert_eq!(builder.snapshot().epoch(), epoch, "outer headers are no decision of a flow");
+    builder.detach(UPLINK);
+    assert_eq!(template(&mut builder, "routed"), Err(Unreachable::NoWay));
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
+    let good_remote = || remote("node-b", "192.168.0.2", "10.2.0.0/24");
+    let good_service = || service("web", "10.96.0.10", 80, &[backend("10.1.0.5", 8080)]);
+    let mut builder = builder();
+    builder.apply(&tables(5, vec![good_remote()], vec![good_service()])).unwrap();
+    let before = format!("{:?}", builder.snapshot());
+
+    let with_local = |change: fn(&mut proto::LocalNode)| {
+        let mut tables = tables(6, vec![], vec![]);
+        change(tables.node.as_mut().unwrap());
+        tables
+    };
+    let with_remote = |change: fn(&mut proto::RemoteNode)| {
+        let mut node = good_remote();
+        change(&mut node);
+        tables(6, vec![remote("node-c", "192.168.0.3", "10.3.0.0/24"), node], vec![])
+    };
+    let with_service = |change: fn(&mut proto::Service)| {
+        let mut web = good_service();
+        change(&mut web);
+        tables(6, vec![], vec![service("db", "10.96.0.11", 5432, &[]), web])
+    };
+    for (tables, reason) in [
+        (tables(4, vec![], vec![]), "tables: revision 4: must not be below 5, which is in force"),
+        (
+            with_local(|node| node.gateways.push(vec![10, 0, 0, 9])),
+            "local node node-a: gateway: two IPv4 addresses; at most one of each version",
+        ),
+        (
+            with_local(|node| node.gateways = vec![vec![10, 1, 0, 5]]),
+            "local node node-a: gateway 10.1.0.5: is already port a's",
+        ),
+        (
+            with_local(|node| node.gateways = vec![vec![192, 168, 0, 1]]),
+            "local node node-a: gateway 192.168.0.1: is already the underlay's",
+        ),
+        (with_local(|node| node.vni = 1 << 24), "local node node-a: vni 16777216: must be 0-16777215"),
+        (with_local(|node| node.vxlan_port = 70_000), "local node node-a: vxlan_port 70000: must be 1-65535"),
+        (with_local(|node| node.underlay_mtu = 100), "local node node-a: mtu 100: must be 1280-65535"),
+        (
+            with_local(|node| node.gateway_mac[0] = 1),
+            "local node node-a: gateway_mac: mac 01:00:00:00:01:01: is a multicast address; the first octet must be even",
+        ),
+        (
+            with_local(|node| node.underlay[0].prefix_len = 33),
+            "local node node-a: underlay address 192.168.0.1/33: longer than the address",
+        ),
+        (
+            with_local(|node| node.underlay[0].router = vec![0; 16]),
+            "local node node-a: underlay router ::: must be of the same IP version as 192.168.0.1",
+        ),
+        (with_remote(|node| node.name.clear()), "remote : name is empty"),
+        (with_remote(|node| node.vtep = vec![1, 2, 3]), "remote node-b: vtep of 3 bytes: must be 4 or 16"),
+        (
+            with_remote(|node| node.vtep = vec![224, 0, 0, 1]),
+            "remote node-b: vtep 224.0.0.1: must be a unicast address that can be routed",
+        ),
+        (
+            with_remote(|node| node.vtep = vec![192, 168, 0, 3]),
+            "remote node-b: vtep 192.168.0.3: is already remote node-c's",
+        ),
+        (
+            with_remote(|node| node.pod_cidrs = vec![prefix("10.3.0.0/24")]),
+            "remote node-b: podCIDR 10.3.0.0: is already remote node-c's",
+        ),
+        (with_remote(|node| node.name = "node-c".to_owned()), "remote node-c: there are two of that name"),
+        (with_service(|web| web.vip.push(0)), "service default/web:http: vip of 5 bytes: must be 4 or 16"),
+        (with_service(|web| web.port = 0), "service default/web:http: port 0: must be 1-65535"),
+        (
+            with_service(|web| web.protocol = 9),
+            "service default/web:http: protocol 9: must be 1 (TCP), 2 (UDP) or 3 (SCTP)",
+        ),
+        (
+            with_service(|web| web.tenant = u32::MAX),
+            "service default/web:http: tenant 4294967295: must be 0-16777215",
+        ),
+        (with_service(|web| web.namespace.clear()), "service /web:http: namespace is empty"),
+        (
+            with_service(|web| web.backends.push(backend("fd00::1", 80))),
+            "service default/web:http: backend fd00::1: must be of the same IP version as 10.96.0.10",
+        ),
+        (
+            with_service(|web| web.backends.push(backend("10.1.0.5", 8080))),
+            "service default/web:http: backend 10.1.0.5 port 8080: is there twice",
+        ),
+        (
+            with_service(|web| (web.vip, web.port) = (vec![10, 96, 0, 11], 5432)),
+            "service default/web:http: the same address, protocol and port as service default/db:http",
+        ),
+    ] {
+        assert_eq!(builder.apply(&tables).unwrap_err().to_string(), reason);
+        assert_eq!(format!("{:?}", builder.snapshot()), before, "half-applied: {reason}");
+    }
+}
+
+#[test]
+fn the_first_tables_need_a_local_node_and_later_ones_may_keep_it() {
+    let mut builder = builder();
+    let without = proto::Tables { node: None, ..tables(1, vec![], vec![]) };
+    assert_eq!(builder.apply(&without).unwrap_err().to_string(), "tables: the local node is missing");
+    builder.apply(&tables(1, vec![], vec![])).unwrap();
+    builder.apply(&without).unwrap();
+    assert_eq!(builder.snapshot().local().unwrap().name, "node-a");
+}
+
+#[test]
+fn ports_are_refused_by_name() {
+    let request = proto::AttachPortRequest {
+        name: "pod0".to_owned(),
+        addresses: vec![bytes("10.1.0.9")],
+        mac: vec![2, 0, 0, 0, 0, 9],
+        mtu: 1450,
+        ..Default::default()
+    };
+    for (request, reason) in [
+        (
+            proto::AttachPortRequest { name: "sixteen-letters-".to_owned(), ..request.clone() },
+            "port sixteen-letters-: length of the name 16: must be 1-15",
+        ),
+        (
+            proto::AttachPortRequest { mac: vec![2], ..request.clone() },
+            "port pod0: mac: mac of 1 bytes: must be 6",
+        ),
+        (proto::AttachPortRequest { mtu: 100, ..request.clone() }, "port pod0: mtu 100: must be 1280-65535"),
+        (proto::AttachPortRequest { addresses: vec![], ..request.clone() }, "port pod0: addresses is empty"),
+        (
+            proto::AttachPortRequest { addresses: vec![vec![127, 0, 0, 1]], ..request.clone() },
+            "port pod0: address 127.0.0.1: must be a unicast address that can be routed",
+        ),
+    ] {
+        assert_eq!(Port::try_from(&request).unwrap_err().to_string(), reason);
+    }
+    let mut builder = builder();
+    builder.apply(&tables(1, vec![], vec![])).unwrap();
+    for (index, port, reason) in [
+        (2, pod("b", "10.1.0.5"), "port b: address 10.1.0.5: is already port a's"),
+        (2, pod("a", "10.1.0.6"), "port a: there are two of that name"),
+        (2, pod("b", "10.1.0.1"), "port b: gateway 10.1.0.1: is already port b's"),
+        (2, Port::uplink("u", EthAddr([2; 6]), Mtu::MIN), "port u: there are two of that name"),
+        (MAX_PORTS as u16, pod("b", "10.1.0.6"), "port b: 4097 ports: at most 4096"),
+    ] {
+        assert_eq!(builder.attach(PortIndex(index), port).unwrap_err().to_string(), reason);
+    }
+    builder.attach(PortIndex(1), pod("a", "10.1.0.6")).unwrap();
+    assert_eq!(builder.snapshot().pod(Tenant::DEFAULT, ip("10.1.0.5")), None);
+    let other_tenant = Port { tenant: Tenant::new(7).unwrap(), ..pod("b", "10.1.0.6") };
+    builder.attach(PortIndex(2), other_tenant).unwrap();
+    assert_eq!(builder.snapshot().pod(Tenant::new(7).unwrap(), ip("10.1.0.6")), Some(PortIndex(2)));
+    assert_eq!(builder.detach(PortIndex(2)).unwrap().name, "b");
+    assert_eq!(builder.detach(PortIndex(2)), None);
+    assert_eq!(builder.detach(PortIndex(99)), None);
+}
+
+#[test]
+fn unsynced_tables_add_and_change_but_never_remove() {
+    let mut builder = builder();
+    let two = [backend("10.1.0.5", 80), backend("10.2.0.5", 80)];
+    let remotes = vec![remote("node-b", "192.168.0.2", "10.2.0.0/24")];
+    let services = vec![service("web", "10.96.0.10", 80, &two), service("db", "10.96.0.11", 80, &two)];
+    builder.apply(&tables(1, remotes, services)).unwrap();
+
+    let closing = proto::Backend { terminating: true, ..backend("10.2.0.5", 80) };
+    let partial = proto::Tables {
+        synced: false,
+        node: None,
+        ..tables(2, vec![], vec![service("web", "10.96.0.10", 80, &[closing, backend("10.3.0.5", 80)])])
+    };
+    let applied = builder.apply(&partial).unwrap();
+    assert_eq!((applied.services, applied.backends, applied.remotes), (2, 5, 1));
+    let snapshot = builder.snapshot();
+    assert!(snapshot.synced());
+    let web = snapshot.service(&key("10.96.0.10", 80)).unwrap();
+    let backends: Vec<_> = web.backends().iter().map(|b| (b.address.to_string(), b.terminating)).collect();
+    assert_eq!(
+        backends,
+        [("10.1.0.5".to_owned(), false), ("10.2.0.5".to_owned(), true), ("10.3.0.5".to_owned(), false)]
+    );
+
+    let applied = builder.apply(&tables(3, vec![], vec![])).unwrap();
+    assert_eq!((applied.services, applied.backends, applied.remotes), (0, 0, 0));
+    let snapshot = builder.snapshot();
+    assert!(!snapshot.is_vip(Tenant::DEFAULT, ip("10.96.0.10")));
+    assert_eq!(snapshot.route(Tenant::DEFAULT, ip("10.2.0.5")), None);
+    assert_eq!(snapshot.remote_of_vtep(ip("192.168.0.2")), None);
+}
+
+#[test]
+fn an_endpoint_that_stays_keeps_its_id_and_one_that_comes_back_gets_another() {
+    let mut builder = builder();
+    let (a, b) = (backend("10.1.0.5", 80), backend("10.2.0.5", 80));
+    let mut apply = |revision, backends: &[proto::Backend]| {
+        builder.apply(&tables(revision, vec![], vec![service("web", "10.96.0.10", 80, backends)])).unwrap();
+        builder.snapshot()
+    };
+    let ids = |snapshot: &Snapshot| {
+        let web = snapshot.service(&key("10.96.0.10", 80)).unwrap();
+        web.backends().iter().map(|backend| backend.id).collect::<Vec<_>>()
+    };
+    let first = apply(1, &[a.clone(), b.clone()]);
+    let second = apply(2, std::slice::from_ref(&a));
+    assert_eq!(ids(&first)[0], ids(&second)[0]);
+    assert!(second.has_backend(ids(&first)[0]) && !second.has_backend(ids(&first)[1]));
+    assert!(first.has_backend(ids(&first)[1]), "a snapshot never changes");
+    assert_ne!(first.epoch(), second.epoch());
+
+    let third = apply(3, &[a.clone(), b]);
+    assert_eq!(ids(&third)[0], ids(&first)[0]);
+    assert_ne!(ids(&third)[1], ids(&first)[1]);
+    assert_eq!(second.epoch(), third.epoch(), "an endpoint more spoils no earlier decision");
+
+    let closing = proto::Backend { terminating: true, ..a };
+    let fourth = apply(4, &[closing]);
+    assert_eq!(ids(&fourth)[0], ids(&first)[0]);
+}
+
+#[test]
+fn a_terminating_endpoint_gets_new_flows_only_if_no_other_is_left() {
+    let mut builder = builder();
+    let closing = proto::Backend { terminating: true, ..backend("10.1.0.5", 80) };
+    let mut picks = |revision, backends: &[proto::Backend]| {
+        builder.apply(&tables(revision, vec![], vec![service("web", "10.96.0.10", 80, backends)])).unwrap();
+        let snapshot = builder.snapshot();
+        let web = snapshot.service(&key("10.96.0.10", 80)).unwrap();
+        let picked = (0..100_u64).map(|i| web.pick(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).map(|b| b.address));
+        let mut picked: Vec<_> = picked.collect();
+        picked.sort_unstable();
+        picked.dedup();
+        picked
+    };
+    assert_eq!(picks(1, &[closing.clone(), backend("10.2.0.5", 80)]), [Some(ip("10.2.0.5"))]);
+    assert_eq!(picks(2, &[closing]), [Some(ip("10.1.0.5"))]);
+    assert_eq!(picks(3, &[]), [None]);
+}
+
+#[test]
+fn services_keep_their_slots_and_report_which_are_new() {
+    let mut builder = builder();
+    let one = |name: &str, vip: &str| service(name, vip, 80, &[]);
+    let applied =
+        builder.apply(&tables(1, vec![], vec![one("a", "10.96.0.1"), one("b", "10.96.0.2")])).unwrap();
+    assert_eq!(applied.new_services, [0, 1]);
+    let slot = |builder: &mut Builder, vip| builder.snapshot().service(&key(vip, 80)).unwrap().slot();
+    let b = slot(&mut builder, "10.96.0.2");
+    let applied =
+        builder.apply(&tables(2, vec![], vec![one("b", "10.96.0.2"), one("c", "10.96.0.3")])).unwrap();
+    assert_eq!(applied.new_services, [1 - b]);
+    assert_eq!((slot(&mut builder, "10.96.0.2"), slot(&mut builder, "10.96.0.3")), (b, 1 - b));
+    // The address now belongs to another Service: its counters are not those of the first.
+    let applied =
+        builder.apply(&tables(3, vec![], vec![one("d", "10.96.0.2"), one("c", "10.96.0.3")])).unwrap();
+    assert_eq!((applied.new_services, applied.service_slots), (vec![b], 2));
+}
+
+#[test]
+fn what_has_not_changed_is_shared_between_snapshots() {
+    let mut builder = builder();
+    let services = || vec![service("web", "10.96.0.10", 80, &[backend("10.1.0.5", 8080)])];
+    builder.apply(&tables(1, vec![], services())).unwrap();
+    let first = builder.snapshot();
+    builder.apply(&tables(2, vec![], services())).unwrap();
+    let second = builder.snapshot();
+    assert_eq!((second.revision(), second.epoch()), (2, first.epoch()));
+    assert!(std::sync::Arc::ptr_eq(&first.services, &second.services));
+    assert!(std::sync::Arc::ptr_eq(&first.ports, &second.ports));
+}
+
+proptest! {
+    /// Whatever sequence of tables: a snapshot finds exactly the services of the last one, under distinct slots and
+    /// with backends under distinct ids.
+    #[test]
+    fn a_snapshot_holds_what_the_last_tables_say(
+        steps in prop::collection::vec(
+            prop::collection::btree_map(0_u8..6, prop::collection::btree_set(1_u8..6, 0..5), 0..6), 1..12),
+    ) {
+        let mut builder = builder();
+        for (revision, step) in steps.iter().enumerate() {
+            let service = |(&n, backends): (&u8, &std::collections::BTreeSet<u8>)| {
+                let backends: Vec<_> = backends.iter().map(|b| backend(&format!("10.2.0.{b}"), 80)).collect();
+                service(&format!("s{n}"), &format!("10.96.0.{}", n + 1), 80, &backends)
+            };
+            builder.apply(&tables(revision as u64, vec![], step.iter().map(service).collect())).unwrap();
+            let snapshot = builder.snapshot();
+            prop_assert_eq!(snapshot.services().count(), step.len());
+            let mut ids = std::collections::HashSet::new();
+            for (n, backends) in step {
+                let vip = Ipv4Addr::new(10, 96, 0, n + 1);
+                let found = snapshot.service(&key(&vip.to_string(), 80)).unwrap();
+                let addresses: Vec<_> = found.backends().iter().map(|b| b.address).collect();
+                let expected: Vec<_> = backends.iter().map(|b| IpAddr::from([10, 2, 0, *b])).collect();
+                prop_assert_eq!(addresses, expected);
+                prop_assert_eq!(snapshot.service_in(found.slot()).unwrap().key(), found.key());
+                prop_assert!(found.backends().iter().all(|b| snapshot.has_backend(b.id) && ids.insert(b.id.slot)));
+            }
+        }
+    }
+}
