@@ -100,11 +100,10 @@ uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, ui
 	for (uint16_t i = 0; i < got; i++) {
 		struct rte_mbuf *m = pkts[i];
 
-		if (unlikely(m->nb_segs != 1) && rte_pktmbuf_linearize(m) != 0) {
+		if (unlikely(m->nb_segs != 1))
 			rte_pktmbuf_free(m);
-			continue;
-		}
-		pkts[kept++] = m;
+		else
+			pkts[kept++] = m;
 	}
 	*oversize = got - kept;
 	return kept;

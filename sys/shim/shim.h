@@ -78,15 +78,14 @@ uint64_t shim_tsc(void);
 /*
  * Packets.
  *
- * shim_rx_burst hands over single-segment packets only: one that came in several segments is put together in its first
- * segment when it fits there; otherwise it is freed and counted in *oversize.
+ * shim_rx_burst hands over single-segment packets only: one that came in several is freed and counted in *oversize.
  */
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n, uint16_t *oversize);
 uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);
 int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, unsigned int n);
 void shim_free_bulk(struct rte_mbuf **pkts, unsigned int n);
 
-/* Bytes of buffer behind the headroom that an mbuf needs to hold `data` bytes, and the headroom itself. */
+/* Bytes in front of a packet that is received or new. */
 uint16_t shim_headroom(void);
 
 /* Ports. Results: 0, or a negative errno. */

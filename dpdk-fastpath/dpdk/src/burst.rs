@@ -70,6 +70,17 @@ impl<const N: usize> Burst<N> {
         free(&mut self.mbufs[..len]);
     }
 
+    /// Frees the first packet, if there is one; the others move to the front.
+    #[inline]
+    pub(crate) fn drop_front(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        free(&mut self.mbufs[..1]);
+        // SAFETY: the first packet has just been given back.
+        unsafe { self.forget_front(1) };
+    }
+
     /// The unused part of the array.
     #[inline]
     pub(crate) fn free_slots(&mut self) -> &mut [MaybeUninit<Mbuf>] {

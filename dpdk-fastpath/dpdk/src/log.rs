@@ -4,8 +4,8 @@
 //! also kept, since DPDK's return codes alone rarely tell the reason.
 
 use std::cell::RefCell;
-use std::sync::Once;
-use std::sync::RwLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, PoisonError, RwLock};
 
 /// How grave a line is; numbers as in `rte_log.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,9 @@ impl LogLevel {
 /// Takes one line of the log, without a line end. Called from any thread; must not call DPDK.
 pub type LogSink = fn(LogLevel, &str);
 
+/// The least grave level that is passed on.
+static LEAST: AtomicU32 = AtomicU32::new(LogLevel::Warning as u32);
+
 static SINK: RwLock<LogSink> = RwLock::new(to_standard_error);
 
 thread_local! {
@@ -72,6 +75,9 @@ thread_local! {
 const EXPECTED: &[&str] = &[
     // net_tap tells its secondary processes of every start; the errno is ENOTSUP: there are none.
     "Failed to send start req to secondary 95",
+    // net_tap without signals, as it should be: see port::tap::NoSignals.
+    "All rt-signals are in use",
+    "No Rx trigger signal available",
     // net_tap prepares rte_flow rules, which need a kernel with sch_multiq; nothing here makes any.
     "multiq qdisc",
     "Specified qdisc kind is unknown",
@@ -83,12 +89,15 @@ const MOST_CAPTURED: usize = 6;
 
 /// From now on DPDK's log goes to `sink`.
 pub fn send_to(sink: LogSink) {
-    *SINK.write().unwrap_or_else(std::sync::PoisonError::into_inner) = sink;
+    *SINK.write().unwrap_or_else(PoisonError::into_inner) = sink;
 }
 
 /// A line of our own.
 pub(crate) fn write(level: LogLevel, line: &str) {
-    let sink = *SINK.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if level as u32 > LEAST.load(Ordering::Relaxed) {
+        return;
+    }
+    let sink = *SINK.read().unwrap_or_else(PoisonError::into_inner);
     sink(level, line);
 }
 
@@ -99,8 +108,9 @@ pub(crate) fn capture<T>(function: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, CAPTURED.replace(outer).unwrap_or_default())
 }
 
-/// Makes DPDK log through us, once per process.
-pub(crate) fn install() {
+/// Makes DPDK log through us, lines down to `least`.
+pub(crate) fn install(least: LogLevel) {
+    LEAST.store(least as u32, Ordering::Relaxed);
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: `receive` has the signature of shim_log_sink and lives as long as the program.

@@ -79,7 +79,7 @@ impl Eal {
         if INITIALISED.swap(true, Ordering::SeqCst) {
             return Err(EalError::AlreadyInitialised);
         }
-        log::install();
+        log::install(config.log_level);
         start(&config.arguments(hugepages))?;
         Ok(Self { inner: Arc::new(Inner { hugepages, fallback, devices: Mutex::default() }) })
     }

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::PortError;
+use dpdk_sys::shim_port_config;
+
 use super::vdev::Device;
+use super::{PortError, tap};
 use crate::eal::Eal;
 use crate::error::{DpdkError, call};
 use crate::log;
@@ -22,7 +24,7 @@ pub(super) struct OwnedDevice {
     hotplugged: bool,
     finished: bool,
     /// Where its receive queues take mbufs from. A stopped device still holds some; so the pools stay until it is closed.
-    pub(super) pools: Mutex<Vec<Mempool>>,
+    pools: Mutex<Vec<Mempool>>,
     eal: Eal,
 }
 
@@ -44,6 +46,7 @@ impl OwnedDevice {
         if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) } == 0 {
             return Err(PortError::Owned { port: device.name.clone() });
         }
+        let _no_signals = device.name.starts_with(tap::DRIVER).then(tap::NoSignals::new);
         call(&device.name, "create the device", || {
             // SAFETY: EAL is running; the texts are terminated and copied; the lock of `devices` is held.
             unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), arguments.as_ptr()) }
@@ -91,8 +94,21 @@ impl OwnedDevice {
         errors
     }
 
-    /// `pool` is now the one its queues use, or, if they could not be set up, one more that they may use.
-    pub(super) fn uses(&self, pool: &Mempool, only: bool) {
+    /// Configures it with its queues; writes what the device makes of the numbers of descriptors.
+    pub(super) fn setup(&self, config: &mut shim_port_config, pool: &Mempool) -> Result<(), DpdkError> {
+        // Also keeps two taps from hiding signals at once.
+        let _lock = self.eal.devices();
+        let _no_signals = self.name.starts_with(tap::DRIVER).then(tap::NoSignals::new);
+        // SAFETY: EAL is running; the port is ours and stopped; the pool lives, and `uses` keeps it alive.
+        let result = call(&self.name, "configure", || unsafe {
+            dpdk_sys::shim_port_setup(self.id, config, pool.as_ptr())
+        });
+        self.uses(pool, result.is_ok());
+        result
+    }
+
+    /// `pool` is the one its queues use now (`only`), or, if they were set up half-way, one more of those they may use.
+    fn uses(&self, pool: &Mempool, only: bool) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if only {
             pools.clear();

@@ -24,6 +24,9 @@ use crate::eal::Eal;
 use crate::error::call;
 use crate::mempool::Mempool;
 
+/// Bytes of a frame that the MTU does not count: Ethernet header and one VLAN tag.
+const L2_OVERHEAD: u16 = 14 + 4;
+
 /// How a port is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortConfig {
@@ -31,11 +34,13 @@ pub struct PortConfig {
     pub rx_queues: u16,
     /// Transmit queues: one for each worker that sends there.
     pub tx_queues: u16,
-    /// Packets a receive queue holds; the device may round it.
+    /// Packets a receive queue holds, and mbufs it keeps out of the pool; the device may round it. A tap has its own
+    /// queue in the kernel, and takes 4.
     pub rx_descriptors: u16,
     /// Packets a transmit queue holds; the device may round it.
     pub tx_descriptors: u16,
-    /// Bytes behind the Ethernet header that fit in a frame; `None` leaves the device's own.
+    /// Bytes behind the Ethernet header that fit in a frame; `None` leaves the device's own. Frames of this length, with a
+    /// VLAN tag, must fit in an mbuf of the pool.
     pub mtu: Option<u16>,
     /// Whether frames for other MAC addresses are received too.
     pub promiscuous: bool,
@@ -163,26 +168,24 @@ impl Port {
         if self.started.is_some() {
             return Err(PortError::Started { port: self.name().to_owned() });
         }
-        self.check(config)?;
+        let tap = self.check(config, pool)?;
         let mut setup = dpdk_sys::shim_port_config {
             rx_queues: config.rx_queues,
             tx_queues: config.tx_queues,
-            rx_descriptors: config.rx_descriptors,
+            rx_descriptors: if tap { tap::RX_DESCRIPTORS } else { config.rx_descriptors },
             tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
         };
-        // SAFETY: EAL is running; the port is ours and stopped; the pool lives, and `uses` keeps it alive.
-        let result = self.call("configure", || unsafe {
-            dpdk_sys::shim_port_setup(self.id(), &raw mut setup, pool.as_ptr())
-        });
-        // Failed half-way, it may use the pools of this and of the last start.
-        self.device.uses(pool, result.is_ok());
-        result?;
+        self.device.setup(&mut setup, pool)?;
         if let Some(mtu) = config.mtu {
-            self.set_mtu(mtu)?;
+            // Configuring tells most drivers; net_tap passes only this on to the kernel.
+            if_supported(self.set_mtu(mtu))?;
         }
         let started = Arc::new(Started::start(&self.device)?);
-        self.set_promiscuous(config.promiscuous)?;
+        let promiscuous = self.set_promiscuous(config.promiscuous);
+        // Some drivers without hardware receive everything anyway.
+        let promiscuous = if config.promiscuous { promiscuous } else { if_supported(promiscuous) };
+        promiscuous?;
         let queues = Queues {
             rx: (0..config.rx_queues).map(|queue| RxQueue::new(started.clone(), queue)).collect(),
             tx: (0..config.tx_queues).map(|queue| TxQueue::new(started.clone(), queue)).collect(),
@@ -331,25 +334,29 @@ impl Port {
         })
     }
 
-    fn check(&self, config: &PortConfig) -> Result<(), PortError> {
+    /// Holds the configuration against what the device can; returns whether it is a tap.
+    fn check(&self, config: &PortConfig, pool: &Mempool) -> Result<bool, PortError> {
         let info = self.info()?;
+        let tap = info.driver == tap::DRIVER;
+        let mtu = config.mtu.map_or_else(|| self.mtu(), Ok)?;
+        let max_mtu = info.mtu.1.min(pool.frame().saturating_sub(L2_OVERHEAD));
         for (field, value, min, max) in [
             ("rx_queues", config.rx_queues, 1, info.max_rx_queues),
             ("tx_queues", config.tx_queues, 1, info.max_tx_queues),
             ("rx_descriptors", config.rx_descriptors, 1, u16::MAX),
             ("tx_descriptors", config.tx_descriptors, 1, u16::MAX),
-            ("mtu", config.mtu.unwrap_or(info.mtu.0), info.mtu.0, info.mtu.1),
+            ("mtu", mtu, info.mtu.0, max_mtu),
         ] {
             if !(min..=max).contains(&value) {
                 let (port, value, min, max) = (self.name().to_owned(), value.into(), min.into(), max.into());
                 return Err(PortError::BadConfig { port, field, value, min, max });
             }
         }
-        if info.driver == "net_tap" && config.rx_queues != config.tx_queues {
+        if tap && config.rx_queues != config.tx_queues {
             let (rx, tx) = (config.rx_queues, config.tx_queues);
             return Err(PortError::UnevenQueues { port: self.name().to_owned(), rx, tx });
         }
-        Ok(())
+        Ok(tap)
     }
 
     fn call(&self, operation: impl Into<String>, function: impl FnOnce() -> i32) -> Result<(), PortError> {
@@ -362,6 +369,14 @@ impl Port {
         self.call(operation, || function(value.as_mut_ptr()))?;
         // SAFETY: on success all these functions fill the whole value.
         Ok(unsafe { value.assume_init() })
+    }
+}
+
+/// Takes it as done if the driver does not have it.
+fn if_supported(result: Result<(), PortError>) -> Result<(), PortError> {
+    match result {
+        Err(PortError::Dpdk(error)) if error.errno.0 == libc::ENOTSUP => Ok(()),
+        result => result,
     }
 }
 

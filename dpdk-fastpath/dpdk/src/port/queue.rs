@@ -96,15 +96,28 @@ impl TxQueue {
     }
 
     /// Sends what the device takes, frees the rest, and returns how many were freed.
+    ///
+    /// A driver stops at a packet it cannot send (net_tap: one that is longer than the MTU, or that the kernel refuses),
+    /// just as it stops when its queue is full. So the packet it stopped at is freed and those behind it are tried, until
+    /// it refuses twice in a row.
     #[inline]
     pub fn tx_or_drop<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
-        if burst.is_empty() {
-            return 0;
+        let mut dropped = 0;
+        let mut refused = false;
+        while !burst.is_empty() {
+            let sent = self.tx(burst);
+            if burst.is_empty() {
+                break;
+            }
+            if sent == 0 && refused {
+                dropped += burst.len();
+                burst.clear();
+                break;
+            }
+            burst.drop_front();
+            dropped += 1;
+            refused = true;
         }
-        let sent = self.tx(burst);
-        let dropped = burst.len();
-        debug_assert!(sent + dropped <= N);
-        burst.clear();
         dropped
     }
 }

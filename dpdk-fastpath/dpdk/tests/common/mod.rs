@@ -2,7 +2,9 @@
 //! other, and reports them as `cargo test` does.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::process::{Command, ExitCode};
+pub(crate) mod net;
+
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use culvert_dpdk::{Eal, EalConfig, Hugepages, Mempool, MempoolConfig};
@@ -23,10 +25,13 @@ impl Case {
 
     /// A case that changes the machine: interfaces, namespaces, hugepages.
     pub(crate) fn root(name: &'static str, body: fn()) -> Self {
-        // SAFETY: no preconditions.
-        let root = unsafe { libc::geteuid() } == 0;
-        Self { name, skip: (!root).then(|| "needs root".into()), body }
+        Self { name, skip: (!is_root()).then(|| "needs root".into()), body }
     }
+}
+
+pub(crate) fn is_root() -> bool {
+    // SAFETY: no preconditions.
+    unsafe { libc::geteuid() == 0 }
 }
 
 /// Runs the cases in order.
@@ -59,29 +64,6 @@ pub(crate) fn ordinary_pages() -> EalConfig {
 pub(crate) fn pool(eal: &Eal, name: &str, mbufs: u32) -> Mempool {
     let config = MempoolConfig { name: name.into(), mbufs, cache: 32, ..MempoolConfig::default() };
     Mempool::create(eal, &config).unwrap()
-}
-
-/// Runs `ip`, and panics with what it said if it fails.
-pub(crate) fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A network namespace, removed at the end whatever happens.
-pub(crate) struct Netns(pub(crate) String);
-
-impl Netns {
-    pub(crate) fn new(name: &str) -> Self {
-        let name = format!("{name}-{}", std::process::id());
-        ip(&format!("netns add {name}"));
-        Self(name)
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
 }
 
 /// Repeats `step` until it gives something, for at most `seconds`.
