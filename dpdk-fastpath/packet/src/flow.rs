@@ -160,7 +160,7 @@ impl FlowKey4 {
         Some(Self::new(tenant, parsed.protocol, src, dst))
     }
 
-    /// A hash of all fields that is the same on every machine and in every run. Nothing in it is secret.
+    /// A hash of all fields, the same in every run on every little-endian machine. Nothing in it is secret.
     #[inline]
     pub fn hash64(&self) -> u64 {
         let [a, b]: [u64; 2] = zerocopy::transmute!(*self);
@@ -180,7 +180,7 @@ impl FlowKey6 {
         Some(Self::new(tenant, parsed.protocol, src, dst))
     }
 
-    /// A hash of all fields that is the same on every machine and in every run. Nothing in it is secret.
+    /// A hash of all fields, the same in every run on every little-endian machine. Nothing in it is secret.
     #[inline]
     pub fn hash64(&self) -> u64 {
         let words: [u64; 5] = zerocopy::transmute!(*self);

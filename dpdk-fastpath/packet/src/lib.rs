@@ -13,6 +13,45 @@
 //! that is shorter than the one it was made from.
 //!
 //! Numbers are in host byte order wherever a function takes or returns them; wire order exists only inside buffers.
+//!
+//! A packet on its way from a pod through a Service address into a tunnel:
+//!
+//! ```
+//! use culvert_packet::encap::{Endpoints, Tunnel, VxlanTemplate, outer_traffic_class};
+//! use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
+//! use culvert_packet::ip::Protocol;
+//! use culvert_packet::rewrite::{Translation4, decrement_ttl};
+//! use culvert_packet::{TestBuf, PacketBuf, parse, testkit};
+//!
+//! let (client, vip) = ("10.244.0.5:40000".parse().unwrap(), "10.96.0.10:53".parse().unwrap());
+//! let mut buf = TestBuf::new(&testkit::udp4(client, vip, b"query"));
+//!
+//! let parsed = parse(buf.data())?;
+//! let key = FlowKey4::of(buf.data(), &parsed, Tenant::DEFAULT).expect("IPv4");
+//!
+//! // Once per flow:
+//! let backend = ([10, 244, 1, 7].into(), 5353);
+//! let to = FlowKey4::new(Tenant::DEFAULT, Protocol::UDP, (key.src(), key.src_port()), backend);
+//! let translation = Translation4::new(&key, &to);
+//! let template = VxlanTemplate::new(&Tunnel {
+//!     outer_dst: testkit::MAC_B,
+//!     outer_src: testkit::MAC_A,
+//!     endpoints: Endpoints::V4 { src: [192, 168, 0, 1].into(), dst: [192, 168, 0, 2].into() },
+//!     vni: 4096,
+//!     udp_port: culvert_packet::vxlan::PORT,
+//!     ttl: 64,
+//!     inner_dst: [0x02, 0x63, 192, 168, 0, 2].into(),
+//!     inner_src: [0x02, 0x63, 192, 168, 0, 1].into(),
+//! });
+//!
+//! // Per packet:
+//! translation.apply(buf.data_mut(), &parsed);
+//! assert!(decrement_ttl(buf.data_mut(), &parsed));
+//! buf.truncate(parsed.end());
+//! template.encap(&mut buf, entropy_port(key.hash64()), outer_traffic_class(parsed.traffic_class)).unwrap();
+//! assert_eq!(parse(buf.data())?.dst_port, 4789);
+//! # Ok::<(), culvert_packet::Malformed>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod answer;

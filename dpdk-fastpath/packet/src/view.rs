@@ -127,3 +127,6 @@ macro_rules! wire {
 }
 
 pub(crate) use {views, wire};
+
+#[cfg(test)]
+mod tests;
