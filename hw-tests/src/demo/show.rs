@@ -1,11 +1,8 @@
 //! What people see: headings, commands with what they print, and a table at the end.
 
-use std::process::Command;
-
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Outcome;
-use crate::net;
 
 /// One line of the table at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,16 +36,6 @@ impl Show {
     /// Says something.
     pub fn say(&self, text: &str) {
         println!("   {text}");
-    }
-
-    /// Runs a command and shows it, as `shown`, with what it prints; returns that.
-    pub fn command(&self, shown: &str, command: &mut Command) -> Outcome<String> {
-        println!("$ {shown}");
-        let done = net::run(command)?;
-        for line in done.stdout.lines().chain(done.stderr.lines()) {
-            println!("   {line}");
-        }
-        done.success()
     }
 
     /// Tries something that must hold and keeps it for the table; what it returns stands there as a detail.
