@@ -5,6 +5,7 @@
 //! drivers from its own folder at run time.
 
 use std::env;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::{Command, exit};
 
@@ -40,51 +41,49 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 fn main() {
-    println!("cargo:rerun-if-changed=shim");
-    println!("cargo:rerun-if-env-changed=PKG_CONFIG");
+    println!("cargo::rerun-if-changed=shim");
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG");
 
     let library =
         pkg_config::Config::new().atleast_version(OLDEST).probe("libdpdk").unwrap_or_else(|error| {
-            fail(&format!(
+            let what = format!(
                 "DPDK {OLDEST} or newer was not found by pkg-config.\n\
-                 Install its development files and pkg-config: on Debian and Ubuntu `apt-get install libdpdk-dev pkg-config`.\n\
-                 If DPDK is installed elsewhere, let PKG_CONFIG_PATH name the folder that holds libdpdk.pc.\n\
-                 pkg-config says: {error}"
-            ))
+                 Install its development files: on Debian and Ubuntu `apt-get install libdpdk-dev pkg-config`.\n\
+                 If DPDK is installed elsewhere, let PKG_CONFIG_PATH name the folder that holds libdpdk.pc."
+            );
+            fail(&what, error)
         });
     if let Err(error) = clang_sys::load() {
-        fail(&format!(
-            "libclang was not found; it is needed to read DPDK's headers.\n\
-             Install it: on Debian and Ubuntu `apt-get install libclang-dev`.\n\
-             If it is installed elsewhere, let LIBCLANG_PATH name its folder.\n\
-             clang-sys says: {error}"
-        ));
+        let what = "libclang was not found; it is needed to read DPDK's headers.\n\
+                    Install it: on Debian and Ubuntu `apt-get install libclang-dev`.\n\
+                    If it is installed elsewhere, let LIBCLANG_PATH name its folder.";
+        fail(what, error);
     }
     let flags = compiler_flags();
     bindings(&flags);
     shim(&flags);
-    println!("cargo:version={}", library.version);
+    println!("cargo::metadata=version={}", library.version);
 }
 
-/// Prints `message` where cargo shows it, and ends the build.
-fn fail(message: &str) -> ! {
-    for line in message.lines() {
-        println!("cargo:warning={line}");
+/// Ends the build: cargo shows `what`, and on request (`-vv`) the tool's own `details`.
+fn fail(what: &str, details: impl Display) -> ! {
+    for line in what.lines() {
+        println!("cargo::error={line}");
     }
-    eprintln!("{message}");
-    exit(1)
+    eprintln!("{details}");
+    // An error that was printed as such fails the build, without all other output of this script.
+    exit(0)
 }
 
 fn compiler_flags() -> Vec<String> {
     let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
     let output = match Command::new(&program).args(["--cflags", "libdpdk"]).output() {
         Ok(output) if output.status.success() => output,
-        Ok(output) => fail(&format!(
-            "{program} --cflags libdpdk: {}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        )),
-        Err(error) => fail(&format!("{program} --cflags libdpdk: {error}")),
+        Ok(output) => {
+            let what = format!("{program} --cflags libdpdk: {}", output.status);
+            fail(&what, String::from_utf8_lossy(&output.stderr))
+        }
+        Err(error) => fail(&format!("{program} --cflags libdpdk: {error}"), ""),
     };
     String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
 }
@@ -118,13 +117,15 @@ fn bindings(flags: &[String]) {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
     let bindings = builder.generate().unwrap_or_else(|error| {
-        fail(&format!(
-            "bindgen could not read DPDK's headers: {error}\n\
-             If a header such as stddef.h is missing, install clang's own headers: `apt-get install libclang-dev`."
-        ))
+        let what = format!(
+            "bindgen could not read DPDK's headers: {}\n\
+             If a header such as stddef.h is missing, install clang's own: `apt-get install libclang-dev`.",
+            error.to_string().lines().next().unwrap_or_default()
+        );
+        fail(&what, error)
     });
     if let Err(error) = bindings.write_to_file(&out) {
-        fail(&format!("{}: {error}", out.display()));
+        fail(&format!("{}: {error}", out.display()), "");
     }
 }
 

@@ -1,4 +1,23 @@
 //! Ports: devices that packets come from and go to.
+//!
+//! # Taps
+//!
+//! What to know about net_tap, tried with DPDK 22.11, 24.11 and 25.11:
+//!
+//! - Creating one takes a millisecond or two, removing it about ten; workers go on polling other ports meanwhile.
+//! - The interface may be moved to another network namespace and renamed: packets and counters go on, stop and removal
+//!   work, and removal takes the interface away from wherever it is. So does the end of the process. When the namespace
+//!   is deleted, nothing is received any more, and what is sent is dropped and counted as `tx_errors`.
+//! - Except in newer releases (25.11), the driver asks and changes the interface by its first name in its first
+//!   namespace. So set MAC and MTU before it is moved; afterwards [`Port::link`] says "down", and [`Port::set_mac`] and
+//!   [`Port::set_mtu`] fail. When it is removed, an interface that has taken over the name is set down: never give a
+//!   name to another interface while the port lives. For the same reason a port cannot be stopped and started again
+//!   once its interface was moved.
+//! - MAC and MTU are the interface's; the driver looks at neither when it receives. A frame longer than an mbuf is
+//!   counted in `rx_errors` and lost; one longer than the MTU is not sent, see [`TxQueue::tx_or_drop`].
+//! - Each receive poll is a system call (see [`PortConfig::rx_descriptors`] and `tap.rs` on why signals are kept off).
+//! - A DPDK program has at most `RTE_MAX_ETHPORTS` ports: 32 in Debian's builds. [`Port::create`] says so when they are
+//!   used up.
 
 mod device;
 mod error;
@@ -133,7 +152,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Makes a device, while others are polled; from the control thread, since it takes milliseconds.
+    /// Makes a device; others may be polled meanwhile. A tap is made in the network namespace of the calling thread.
     pub fn create(eal: &Eal, vdev: &Vdev) -> Result<Self, PortError> {
         vdev.check()?;
         if let Vdev::Tap { interface, .. } = vdev {
