@@ -19,6 +19,7 @@ mod kubelet;
 mod plugin;
 mod pool;
 mod preferred;
+pub mod resource_list;
 #[cfg(test)]
 mod testing;
 

@@ -1,0 +1,250 @@
+//! From JSON to resources.
+
+use std::collections::BTreeMap;
+
+use culvert_api::value::{PciAddress, ResourceName, ResourcePrefix};
+
+use super::json::{Json, Node, Spot};
+use super::{DeviceType, Finding, Resource, ResourceList, Selector, Severity};
+
+mod selector;
+
+const LIST_KEYS: &[&str] = &["resourceList"];
+
+const RESOURCE_KEYS: &[&str] =
+    &["resourceName", "resourcePrefix", "deviceType", "excludeTopology", "additionalInfo", "selectors"];
+
+/// Something was wrong, and has been said.
+struct Refused;
+
+/// Members of an object by the names they are known by; those that are `null` count as absent.
+struct Members<'n> {
+    found: BTreeMap<&'static str, &'n Node>,
+    /// Whether there were others.
+    unknown: bool,
+}
+
+impl<'n> Members<'n> {
+    fn get(&self, key: &str) -> Option<&'n Node> {
+        self.found.get(key).copied()
+    }
+}
+
+struct Decoder<'p> {
+    prefix: &'p ResourcePrefix,
+    findings: Vec<Finding>,
+}
+
+pub(super) fn decode(root: &Node, prefix: &ResourcePrefix) -> ResourceList {
+    let mut decoder = Decoder { prefix, findings: Vec::new() };
+    let mut resources: Vec<Resource> = Vec::new();
+    for node in decoder.resource_list(root) {
+        let Ok(resource) = decoder.resource(node) else { continue };
+        match resources.iter().find(|other| other.name == resource.name) {
+            Some(first) => {
+                let text = format!("resource {}: was there before, at {}; left out", resource.name, first.at);
+                decoder.say(Severity::Error, resource.at, text);
+            }
+            None => resources.push(resource),
+        }
+    }
+    let mut findings = decoder.findings;
+    findings.sort_by_key(|finding| finding.at);
+    ResourceList { resources, findings }
+}
+
+impl<'n> Decoder<'_> {
+    fn say(&mut self, severity: Severity, at: Spot, text: impl Into<String>) {
+        self.findings.push(Finding { at, severity, text: text.into() });
+    }
+
+    fn refuse<T>(&mut self, at: Spot, text: impl Into<String>) -> Result<T, Refused> {
+        self.say(Severity::Error, at, text);
+        Err(Refused)
+    }
+
+    fn wrong_kind<T>(&mut self, what: &str, node: &Node, wanted: &str) -> Result<T, Refused> {
+        self.refuse(node.at, format!("{what}: {} where {wanted} is expected", node.value.kind()))
+    }
+
+    fn resource_list(&mut self, root: &'n Node) -> &'n [Node] {
+        let Ok(members) = self.object("the file", root, LIST_KEYS) else { return &[] };
+        match members.get("resourceList") {
+            None => self.say(Severity::Error, root.at, "no resourceList; nothing is offered"),
+            Some(Node { value: Json::Array(items), .. }) => return items,
+            Some(node) => drop(self.wrong_kind::<()>("resourceList", node, "a list")),
+        }
+        &[]
+    }
+
+    fn object(&mut self, what: &str, node: &'n Node, known: &[&'static str]) -> Result<Members<'n>, Refused> {
+        let Json::Object(members) = &node.value else { return self.wrong_kind(what, node, "an object") };
+        let (mut found, mut unknown) = (BTreeMap::new(), false);
+        for (at, key, value) in members {
+            match known.iter().find(|name| name.eq_ignore_ascii_case(key)) {
+                None => {
+                    unknown = true;
+                    let text = format!("{what}: unknown key {key:?}, ignored{}", suggestion(key, known));
+                    self.say(Severity::Warning, *at, text);
+                }
+                Some(_) if value.value == Json::Null => {}
+                Some(name) => {
+                    if found.insert(*name, value).is_some() {
+                        self.say(
+                            Severity::Warning,
+                            *at,
+                            format!("{what}: {name} once more; only the last counts"),
+                        );
+                    }
+                }
+            }
+        }
+        Ok(Members { found, unknown })
+    }
+
+    fn string(&mut self, what: &str, node: &'n Node) -> Result<&'n str, Refused> {
+        match &node.value {
+            Json::String(text) => Ok(text),
+            _ => self.wrong_kind(what, node, "a string"),
+        }
+    }
+
+    fn flag(&mut self, what: &str, node: Option<&Node>) -> Result<bool, Refused> {
+        match node {
+            None => Ok(false),
+            Some(Node { value: Json::Bool(value), .. }) => Ok(*value),
+            Some(node) => self.wrong_kind(what, node, "true or false"),
+        }
+    }
+
+    fn strings(&mut self, what: &str, node: Option<&'n Node>) -> Result<Vec<(Spot, &'n str)>, Refused> {
+        match node {
+            None => Ok(Vec::new()),
+            Some(Node { value: Json::Array(items), .. }) => {
+                items.iter().map(|item| Ok((item.at, self.string(what, item)?))).collect()
+            }
+            Some(node) => self.wrong_kind(what, node, "a list of strings"),
+        }
+    }
+
+    fn resource(&mut self, node: &'n Node) -> Result<Resource, Refused> {
+        let members = self.object("a resource", node, RESOURCE_KEYS)?;
+        let name = self.name(node, &members)?;
+        let device_type = self.device_type(&name, members.get("deviceType"))?;
+        let exclude_topology =
+            self.flag(&format!("resource {name}: excludeTopology"), members.get("excludeTopology"))?;
+        let additional_info = self.additional_info(&name, members.get("additionalInfo"))?;
+        let selectors = self.selectors(&name, device_type, node, members.get("selectors"))?;
+        Ok(Resource { at: node.at, name, device_type, exclude_topology, additional_info, selectors })
+    }
+
+    fn name(&mut self, node: &Node, members: &Members<'n>) -> Result<ResourceName, Refused> {
+        let Some(name) = members.get("resourceName") else {
+            return self.refuse(node.at, "a resource without resourceName; left out");
+        };
+        let text = self.string("resourceName", name)?;
+        let pool = match text.parse() {
+            Ok(pool) => pool,
+            Err(error) => return self.refuse(name.at, format!("resourceName: {error}")),
+        };
+        let prefix = match members.get("resourcePrefix") {
+            None => self.prefix.clone(),
+            // Go does not tell an empty string from an absent one.
+            Some(Node { value: Json::String(text), .. }) if text.is_empty() => self.prefix.clone(),
+            Some(node) => match self.string("resourcePrefix", node)?.parse() {
+                Ok(prefix) => prefix,
+                Err(error) => {
+                    return self.refuse(node.at, format!("resource {text}: resourcePrefix: {error}"));
+                }
+            },
+        };
+        Ok(ResourceName { prefix, pool })
+    }
+
+    fn device_type(&mut self, name: &ResourceName, node: Option<&'n Node>) -> Result<DeviceType, Refused> {
+        let Some(node) = node else { return Ok(DeviceType::NetDevice) };
+        let what = format!("resource {name}: deviceType");
+        let device_type = match self.string(&what, node)? {
+            "" | "netDevice" => return Ok(DeviceType::NetDevice),
+            "accelerator" => DeviceType::Accelerator,
+            "auxNetDevice" => DeviceType::AuxNetDevice,
+            other => {
+                let text = format!("{what} {other:?}: must be netDevice, accelerator or auxNetDevice");
+                return self.refuse(node.at, text);
+            }
+        };
+        self.say(
+            Severity::Warning,
+            node.at,
+            format!("{what}: Culvert has no such devices; the resource stays empty"),
+        );
+        Ok(device_type)
+    }
+
+    fn additional_info(
+        &mut self,
+        name: &ResourceName,
+        node: Option<&'n Node>,
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, Refused> {
+        let what = format!("resource {name}: additionalInfo");
+        let Some(node) = node else { return Ok(BTreeMap::new()) };
+        let Json::Object(members) = &node.value else { return self.wrong_kind(&what, node, "an object") };
+        let mut all = BTreeMap::new();
+        for (at, device, values) in members {
+            if device != "*" && device.parse::<PciAddress>().is_err() {
+                let text =
+                    format!("{what}: {device:?} is neither \"*\" nor a PCI address; it concerns no device");
+                self.say(Severity::Warning, *at, text);
+            }
+            let Json::Object(values) = &values.value else {
+                return self.wrong_kind(&what, values, "an object");
+            };
+            let mut info = BTreeMap::new();
+            for (_, key, value) in values {
+                info.insert(key.clone(), self.string(&what, value)?.to_owned());
+            }
+            all.insert(device.to_ascii_lowercase(), info);
+        }
+        Ok(all)
+    }
+
+    fn selectors(
+        &mut self,
+        name: &ResourceName,
+        device_type: DeviceType,
+        resource: &Node,
+        node: Option<&'n Node>,
+    ) -> Result<Vec<Selector>, Refused> {
+        let what = format!("resource {name}");
+        let items = match node {
+            None => {
+                let text = format!("{what}: no selectors; left out, for it would take every device");
+                return self.refuse(resource.at, text);
+            }
+            Some(Node { value: Json::Array(items), at }) if items.is_empty() => {
+                let text =
+                    format!("{what}: selectors is an empty list; left out, for it would take every device");
+                return self.refuse(*at, text);
+            }
+            Some(Node { value: Json::Array(items), .. }) => items.as_slice(),
+            Some(object @ Node { value: Json::Object(_), .. }) => std::slice::from_ref(object),
+            Some(node) => {
+                return self.wrong_kind(&format!("{what}: selectors"), node, "an object or a list of them");
+            }
+        };
+        if device_type != DeviceType::NetDevice {
+            return Ok(Vec::new());
+        }
+        items.iter().map(|item| self.selector(&what, item)).collect()
+    }
+}
+
+/// A known key of which the unknown one is the beginning, or the reverse.
+fn suggestion(key: &str, known: &[&str]) -> String {
+    let key = key.to_ascii_lowercase();
+    let near = |name: &&&str| {
+        let name = name.to_ascii_lowercase();
+        !key.is_empty() && (name.starts_with(&key) || key.starts_with(&name))
+    };
+    known.iter().find(near).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
