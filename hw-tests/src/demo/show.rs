@@ -85,7 +85,7 @@ impl Show {
         let mut text = format!("{:<width$}  RESULT  DETAIL\n", "WHAT WAS SHOWN");
         for Line { what, held, detail } in &self.lines {
             let result = if *held { "ok" } else { "FAILED" };
-            let detail = detail.lines().next().unwrap_or_default();
+            let detail = if *held { detail } else { "see above" };
             text += format!("{what:<width$}  {result:<6}  {detail}").trim_end();
             text += "\n";
         }
@@ -108,7 +108,7 @@ mod tests {
         assert!(!show.end());
         let want = "WHAT WAS SHOWN  RESULT  DETAIL\n\
                     ping            ok      3 of 3\n\
-                    a longer line   FAILED  no reply\n";
+                    a longer line   FAILED  see above\n";
         assert_eq!(show.table(), want);
     }
 
