@@ -11,7 +11,7 @@ fn every_reason_has_its_own_kebab_case_name_and_counter() {
     assert!(
         names
             .iter()
-            .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+            .all(|name| { name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') })
     );
     assert_eq!(DropReason::from(Malformed::UdpLength).name(), "udp-length");
     assert_eq!(DropReason::SPOOFED_MAC.name(), "spoofed-mac");

@@ -1,1 +1,93 @@
-//! Flow tracking.
+//! Tracked flows: one table for IPv4 and one for IPv6, shared by all workers.
+//!
+//! # Layout
+//! A tracked connection is one [`Record`]: a single cache line for IPv4 (64 bytes), two for IPv6, good for *both*
+//! directions. It holds the flow as it arrives, the flow that it becomes, where each direction goes, which service and
+//! backend it was made for, and its age and state. An index finds it by either direction: buckets of one cache line with
+//! seven slots, a slot being 32 bits of the key's hash and the number of the record. That makes two cache misses for a
+//! packet of a flow that is in no cache, both of which can be prefetched, and at most 128 bytes for an IPv4 connection.
+//!
+//! # Many workers
+//! Reading takes no lock and writes nothing. A record is read whole and used only if its sequence number shows that it
+//! stayed the same flow meanwhile. The line is written once per [`Tick`] at most, and when the state of a connection
+//! changes; never per packet.
+//!
+//! Opening a flow locks one bucket per direction for the time of a few instructions, so that two workers that open the
+//! same flow agree: the second finds the first's. Each worker takes records from its own [`Arena`], which claims them in
+//! chunks as they are needed, up to the configured limit, and it alone ages and reuses them. Any worker may end any flow.
+//!
+//! # Staleness
+//! A record names the [epoch](crate::table::Snapshot::epoch) under which its decision was last found right. Under another
+//! it is checked again at its next packet; see [`pipeline`](crate::pipeline).
+
+mod arena;
+mod bucket;
+mod key;
+mod line;
+mod out;
+mod prefetch;
+mod record;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tick;
+
+use std::sync::Arc;
+
+use culvert_packet::flow::{FlowKey4, FlowKey6};
+
+pub use self::arena::{Arena, Sweep};
+pub use self::key::Key;
+pub use self::out::Out;
+pub use self::prefetch::prefetch;
+pub use self::record::{Record, Route};
+pub use self::state::State;
+pub use self::table::{Hit, InsertError, Table};
+pub use self::tick::Tick;
+
+/// There is not enough memory for the flow tables.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("flows {flows}: no memory for so many; choose fewer")]
+pub struct FlowMemoryError {
+    flows: u32,
+}
+
+/// The flows of both IP versions, which share one limit.
+#[derive(Debug)]
+pub struct FlowTables {
+    /// IPv4.
+    pub v4: Table<FlowKey4>,
+    /// IPv6.
+    pub v6: Table<FlowKey6>,
+}
+
+/// One worker's means to open and end flows.
+#[derive(Debug)]
+pub struct FlowWorker {
+    /// The shared tables.
+    pub tables: Arc<FlowTables>,
+    /// Records for IPv4.
+    pub arena4: Arena<FlowKey4>,
+    /// Records for IPv6.
+    pub arena6: Arena<FlowKey6>,
+}
+
+impl FlowTables {
+    /// Room for `flows` connections, rounded up to whole chunks. The memory is taken from the system as it fills.
+    pub fn new(flows: u32) -> Result<Arc<Self>, FlowMemoryError> {
+        let budget = Arc::new(arena::Budget::new(flows));
+        let tables = || Some(Self { v4: Table::new(&budget)?, v6: Table::new(&budget)? });
+        Ok(Arc::new(tables().ok_or(FlowMemoryError { flows })?))
+    }
+
+    /// Most connections of both tables together.
+    pub fn capacity(&self) -> u64 {
+        self.v4.capacity()
+    }
+
+    /// A worker's share, empty at first.
+    pub fn worker(self: &Arc<Self>) -> FlowWorker {
+        FlowWorker { tables: Arc::clone(self), arena4: Arena::new(&self.v4), arena6: Arena::new(&self.v6) }
+    }
+}

@@ -13,13 +13,13 @@ use super::error::{Problem, TableError};
 use super::local::LocalNode;
 use super::map::Map;
 use super::port::{MAX_PORTS, Port, PortIndex, PortKind};
-use super::remote::{Remote, RemoteNode};
+use super::remote::{MAX_REMOTES, Remote, RemoteNode};
 use super::route::{Routes, Target};
 use super::service::{BackendSpec, MAX_SERVICES, Service, ServiceKey, ServiceSpec};
 use super::snapshot::{BackendId, Ports, Remotes, Snapshot};
 
-/// Most remote nodes: their slots fit into a flow entry.
-const MAX_REMOTES: usize = 16_384;
+/// Epochs fit into 24 bits of a flow entry.
+const MAX_EPOCH: u32 = 0xff_ffff;
 
 /// What [`Builder::apply`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -148,7 +148,9 @@ impl Builder {
     /// The underlay's next hops to all remote nodes, in order, each once: what
     /// [`set_neighbours`](Self::set_neighbours) should know.
     pub fn next_hops(&self) -> Vec<IpAddr> {
-        let Some(local) = self.snapshot.local() else { return Vec::new() };
+        let Some(local) = self.snapshot.local() else {
+            return Vec::new();
+        };
         let hop = |(_, node): &(u32, RemoteNode)| local.way_to(node.vtep)?.1;
         let mut hops: Vec<_> = self.remotes.values().filter_map(hop).collect();
         hops.sort_unstable();
@@ -246,8 +248,12 @@ impl Builder {
             }
         }
         specs.retain(|key, spec| {
-            let Some(&slot) = known.slots.get(key) else { return true };
-            let Some(service) = &known.by_slot[slot as usize] else { return true };
+            let Some(&slot) = known.slots.get(key) else {
+                return true;
+            };
+            let Some(service) = &known.by_slot[slot as usize] else {
+                return true;
+            };
             if !synced {
                 spec.keep_backends_of(&service.spec);
             }
@@ -329,7 +335,7 @@ impl Builder {
             self.snapshot.routes = Arc::new(self.routes());
         }
         if stale.decisions {
-            self.snapshot.epoch = self.snapshot.epoch.wrapping_add(1).max(1);
+            self.snapshot.epoch = self.snapshot.epoch % MAX_EPOCH + 1;
         }
         self.snapshot.clone()
     }

@@ -34,7 +34,7 @@ pub use self::error::{Problem, TableError};
 pub use self::local::{LocalNode, UnderlayAddress};
 pub use self::maglev::Maglev;
 pub use self::port::{MAX_PORTS, Port, PortIndex, PortKind};
-pub use self::remote::{Remote, Unreachable};
+pub use self::remote::{MAX_REMOTES, Remote, Unreachable};
 pub use self::route::Target;
 pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey};
 pub use self::snapshot::{BackendId, Snapshot};

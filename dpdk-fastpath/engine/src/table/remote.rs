@@ -12,6 +12,9 @@ use super::local::LocalNode;
 use super::map::Map;
 use super::wire;
 
+/// Most remote nodes: their slots fit into a flow entry.
+pub const MAX_REMOTES: usize = 16_384;
+
 /// Time to live of outer packets.
 const OUTER_TTL: u8 = 64;
 

@@ -62,7 +62,9 @@ impl Ports {
     pub(super) fn new(by_index: &[Option<Port>]) -> Self {
         let mut ports = Self { by_index: by_index.to_vec(), ..Self::default() };
         for (index, port) in by_index.iter().enumerate() {
-            let (Some(port), index) = (port, PortIndex(index as u16)) else { continue };
+            let (Some(port), index) = (port, PortIndex(index as u16)) else {
+                continue;
+            };
             if port.kind == PortKind::Uplink {
                 ports.uplink = Some(index);
             }
@@ -84,7 +86,8 @@ impl Snapshot {
         self.synced
     }
 
-    /// Differs from that of another snapshot if a decision made under the one may not hold under the other. Never 0.
+    /// Differs from that of another snapshot if a decision made under the one may not hold under the other. From 1
+    /// to 2^24 - 1.
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch

@@ -1,0 +1,132 @@
+//! The records of one worker.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::bucket::Slot;
+use super::key::Key;
+use super::record::Record;
+use super::state::State;
+use super::table::Table;
+use super::tick::Tick;
+
+/// Records that are claimed at once.
+pub(super) const CHUNK: u32 = 256;
+
+/// How many chunks both tables may use together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    chunks: u32,
+    used: AtomicU32,
+}
+
+impl Budget {
+    pub(super) fn new(flows: u32) -> Self {
+        Self { chunks: flows.min(Slot::MAX_INDEX - CHUNK).div_ceil(CHUNK).max(1), used: AtomicU32::new(0) }
+    }
+
+    pub(super) const fn records(&self) -> u32 {
+        self.chunks * CHUNK
+    }
+
+    pub(super) fn take(&self) -> bool {
+        let more = |used| (used < self.chunks).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+/// No record.
+const NONE: u32 = u32::MAX;
+
+/// The records that one worker opens flows in, and the only one that may reuse them. Chunks once claimed are kept.
+#[derive(Debug)]
+pub struct Arena<K> {
+    /// Numbers of the claimed chunks.
+    chunks: Vec<u32>,
+    /// Records of the last chunk that were never used.
+    fresh: std::ops::Range<u32>,
+    /// First of the records that are free again; each names the next.
+    free: u32,
+    /// Where the sweep goes on: chunk, as a place in `chunks`, and record in it.
+    cursor: (usize, u32),
+    key: PhantomData<K>,
+}
+
+/// What a sweep is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Sweep {
+    /// The time.
+    pub now: Tick,
+    /// Whether there is no room for new flows, so that embryonic and ended ones must go sooner.
+    pub pressure: bool,
+    /// Most records to look at.
+    pub records: u32,
+}
+
+impl<K: Key> Arena<K> {
+    pub(super) fn new(table: &Table<K>) -> Self {
+        Self {
+            // Never grows: no allocation on the data path.
+            chunks: Vec::with_capacity((table.capacity() / u64::from(CHUNK)) as usize),
+            fresh: 0..0,
+            free: NONE,
+            cursor: (0, 0),
+            key: PhantomData,
+        }
+    }
+
+    pub(super) fn allocate(&mut self, table: &Table<K>) -> Option<u32> {
+        if self.free != NONE {
+            let index = self.free;
+            self.free = table.words(index).next_free();
+            return Some(index);
+        }
+        if let Some(index) = self.fresh.next() {
+            return Some(index);
+        }
+        let chunk = table.claim()?;
+        self.chunks.push(chunk);
+        self.fresh = chunk * CHUNK..(chunk + 1) * CHUNK;
+        self.fresh.next()
+    }
+
+    /// Takes back a record that nothing leads to any more.
+    pub(super) fn give_back(&mut self, table: &Table<K>, index: u32) {
+        table.words(index).set_free(self.free);
+        self.free = index;
+    }
+
+    /// Looks at the next few records, ends flows that have been silent for too long or that `is_over` says are over, and
+    /// makes their records usable again. Returns how many flows it ended.
+    pub fn sweep(&mut self, table: &Table<K>, sweep: Sweep, is_over: impl Fn(&Record<K>) -> bool) -> u64 {
+        let mut ended = 0;
+        for _ in 0..sweep.records {
+            let Some(index) = self.advance() else { break };
+            let words = table.words(index);
+            if let Some((record, meta)) = words.read() {
+                let Some(state) = meta.state() else { continue };
+                let silent = sweep.now.seconds_since(meta.seen());
+                let expired = silent > state.timeout(sweep.pressure) || is_over(&record);
+                if expired && table.end(index, meta.sequence()) {
+                    ended += 1;
+                }
+            }
+            if words.meta().state() == Some(State::Ended) {
+                self.give_back(table, index);
+            }
+        }
+        ended
+    }
+
+    /// The record at the cursor, which moves on; `None` if there is no record.
+    fn advance(&mut self) -> Option<u32> {
+        let (at, offset) = self.cursor;
+        let index = *self.chunks.get(at)? * CHUNK + offset;
+        self.cursor = match (at, offset + 1) {
+            (_, next) if next < CHUNK => (at, next),
+            (at, _) if at + 1 < self.chunks.len() => (at + 1, 0),
+            _ => (0, 0),
+        };
+        Some(index)
+    }
+}

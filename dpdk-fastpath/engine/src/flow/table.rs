@@ -1,0 +1,287 @@
+//! One table of flows.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use culvert_packet::tcp::TcpFlags;
+use zerocopy::FromZeros;
+
+use super::arena::{Arena, Budget, CHUNK};
+use super::bucket::{Bucket, Slot};
+use super::key::Key;
+use super::prefetch::prefetch;
+use super::record::{Meta, Record, Route, Words};
+use super::state::State;
+use super::tick::Tick;
+
+/// Used slots of a bucket from which on a key goes to the emptier of its two.
+const CROWDED: usize = 4;
+
+/// The flows of one IP version.
+pub struct Table<K: Key> {
+    buckets: Box<[Bucket]>,
+    lines: Box<[K::Line]>,
+    /// Chunks of records that arenas have claimed: the first so many.
+    claimed: AtomicU32,
+    budget: Arc<Budget>,
+}
+
+/// A flow that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit<K> {
+    /// The flow.
+    pub record: Record<K>,
+    /// Whether the key was that of the flow's replies.
+    pub reply: bool,
+    pub(super) index: u32,
+    pub(super) meta: Meta,
+}
+
+impl<K> Hit<K> {
+    /// The state of the flow.
+    #[inline]
+    pub fn state(&self) -> State {
+        self.meta.state().unwrap_or(State::Ended)
+    }
+
+    /// When the last packet came.
+    pub fn seen(&self) -> Tick {
+        self.meta.seen()
+    }
+}
+
+impl<K: Key> Hit<K> {
+    /// Rewrites a packet of the flow, in the direction in which it was found.
+    #[inline]
+    pub fn translate(&self, frame: &mut [u8], parsed: &culvert_packet::Parsed) {
+        let Record { original, translated, .. } = &self.record;
+        if self.reply {
+            translated.reversed().translate(&original.reversed(), frame, parsed);
+        } else {
+            original.translate(translated, frame, parsed);
+        }
+    }
+}
+
+/// Why a flow was not entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertError<K> {
+    /// The flow is there already.
+    Exists(Hit<K>),
+    /// Another flow has the same replies.
+    ReplyTaken,
+    /// There is no room.
+    Full,
+}
+
+/// Where a key may be.
+struct Place<'a> {
+    primary: &'a Bucket,
+    secondary: &'a Bucket,
+    signature: u32,
+}
+
+impl<K: Key> Table<K> {
+    pub(super) fn new(budget: &Arc<Budget>) -> Option<Self> {
+        let records = budget.records();
+        // At most four keys per bucket of seven slots. With the rule in `link`, a million keys then all find a slot.
+        let buckets = (records as usize * 2).div_ceil(4).next_power_of_two();
+        Some(Self {
+            buckets: <[Bucket]>::new_box_zeroed_with_elems(buckets).ok()?,
+            lines: <[K::Line]>::new_box_zeroed_with_elems(records as usize).ok()?,
+            claimed: AtomicU32::new(0),
+            budget: Arc::clone(budget),
+        })
+    }
+
+    /// Most flows.
+    pub fn capacity(&self) -> u64 {
+        self.budget.records().into()
+    }
+
+    #[inline]
+    fn place(&self, hash: u64) -> Place<'_> {
+        let mask = self.buckets.len() - 1;
+        let signature = (hash >> 32) as u32;
+        let primary = hash as usize & mask;
+        // Odd, so that it is another bucket wherever there is more than one.
+        let secondary = (primary ^ (signature.wrapping_mul(0x9e37_79b1) as usize | 1)) & mask;
+        Place { primary: &self.buckets[primary], secondary: &self.buckets[secondary], signature }
+    }
+
+    #[inline]
+    pub(super) fn words(&self, index: u32) -> Words<'_, K> {
+        Words::of(&self.lines[index as usize])
+    }
+
+    /// Fetches what [`prefetch_record`](Self::prefetch_record) will look at.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        prefetch(self.place(hash).primary);
+    }
+
+    /// Fetches the record that a key with this hash most likely has.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        let place = self.place(hash);
+        if let Some(slot) = place.primary.matches(place.signature).next() {
+            prefetch(&self.lines[slot.index() as usize]);
+        } else if place.primary.has_overflowed() {
+            prefetch(place.secondary);
+        }
+    }
+
+    /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].
+    #[inline]
+    pub fn lookup(&self, key: &K, hash: u64) -> Option<Hit<K>> {
+        let place = self.place(hash);
+        let hit = self.find(place.primary, place.signature, key);
+        if hit.is_none() && place.primary.has_overflowed() {
+            return self.find(place.secondary, place.signature, key);
+        }
+        hit
+    }
+
+    #[inline]
+    fn find(&self, bucket: &Bucket, signature: u32, key: &K) -> Option<Hit<K>> {
+        bucket.matches(signature).find_map(|slot| {
+            let (record, meta) = self.words(slot.index()).read()?;
+            let reply = slot.is_reply();
+            let own = if reply { record.translated.reversed() } else { record.original };
+            (own == *key).then_some(Hit { record, reply, index: slot.index(), meta })
+        })
+    }
+
+    /// Notes that a packet of the flow came; writes only if that changes the time or the state.
+    #[inline]
+    pub fn touch(&self, hit: &Hit<K>, now: Tick, flags: TcpFlags) {
+        let mut meta = hit.meta;
+        loop {
+            let Some(state) = meta.state().filter(|_| meta.is_live()) else {
+                return;
+            };
+            let after = Meta::new(meta.sequence(), now, state.after(hit.reply, flags));
+            if after == meta {
+                return;
+            }
+            match self.words(hit.index).change_meta(meta, after) {
+                Ok(()) => return,
+                Err(changed) if changed.sequence() == meta.sequence() => meta = changed,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Replaces the route of a flow, unless somebody else did.
+    pub fn reroute(&self, hit: &Hit<K>, route: Route) {
+        self.words(hit.index).change_route(hit.meta.sequence(), hit.record.route, route);
+    }
+
+    /// Enters a flow in both directions, or not at all.
+    pub fn insert(
+        &self,
+        arena: &mut Arena<K>,
+        record: &Record<K>,
+        now: Tick,
+        state: State,
+    ) -> Result<(), InsertError<K>> {
+        let Some(index) = arena.allocate(self) else {
+            return Err(InsertError::Full);
+        };
+        let sequence = self.words(index).write(record, now, state);
+        // Replies come only after the first packet has gone, so that the order matters to nobody.
+        let linked = match self.link(&record.translated.reversed(), true, index) {
+            Ok(()) => self.link(&record.original, false, index),
+            Err(InsertError::Exists(_)) => Err(InsertError::ReplyTaken),
+            Err(error) => Err(error),
+        };
+        // A stray reply may have led another worker here: if it ends the flow first, the sweep finds the record.
+        if linked.is_err() && self.end(index, sequence) {
+            arena.give_back(self, index);
+        }
+        linked
+    }
+
+    /// Ends a flow; `false` if somebody else did. Its record goes back to the arena that it came from, later.
+    pub fn remove(&self, hit: &Hit<K>) -> bool {
+        self.end(hit.index, hit.meta.sequence())
+    }
+
+    pub(super) fn end(&self, index: u32, sequence: u32) -> bool {
+        let words = self.words(index);
+        let mut meta = words.meta();
+        loop {
+            if meta.sequence() != sequence || !meta.is_live() {
+                return false;
+            }
+            match words.change_meta(meta, Meta::new(sequence, meta.seen(), State::Ending)) {
+                Ok(()) => break,
+                Err(changed) => meta = changed,
+            }
+        }
+        // From here on nobody else changes the record: it is neither live nor free.
+        let record = words.read_unchecked();
+        self.unlink(&record.original, false, index);
+        self.unlink(&record.translated.reversed(), true, index);
+        let ending = Meta::new(sequence, meta.seen(), State::Ending);
+        let ended = words.change_meta(ending, Meta::new(sequence, meta.seen(), State::Ended));
+        debug_assert!(ended.is_ok(), "the record was changed while its flow ended");
+        true
+    }
+
+    fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {
+        let place = self.place(key.hash64());
+        let mut lock = place.primary.lock();
+        for bucket in [place.primary, place.secondary] {
+            if let Some(hit) = self.find(bucket, place.signature, key) {
+                return Err(InsertError::Exists(hit));
+            }
+        }
+        let slot = Slot::new(place.signature, reply, index);
+        // The primary bucket as long as it is not crowded, which spares most look-ups the other; then the emptier one.
+        let used = place.primary.used();
+        if (used < CROWDED || used <= place.secondary.used()) && place.primary.put(slot) {
+            return Ok(());
+        }
+        lock.overflow();
+        if place.secondary.put(slot) {
+            return Ok(());
+        }
+        lock.shrink();
+        Err(InsertError::Full)
+    }
+
+    fn unlink(&self, key: &K, reply: bool, index: u32) {
+        let place = self.place(key.hash64());
+        let mut lock = place.primary.lock();
+        let slot = Slot::new(place.signature, reply, index);
+        if !place.primary.take(slot) && place.secondary.take(slot) {
+            lock.shrink();
+        }
+    }
+
+    /// Claims the next chunk of records; `None` if there is none left, or the limit is reached.
+    pub(super) fn claim(&self) -> Option<u32> {
+        if !self.budget.take() {
+            return None;
+        }
+        // The budget is as large as the table, so that there is a chunk for whoever got one.
+        Some(self.claimed.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// All flows, while they come and go.
+    pub fn iter(&self) -> impl Iterator<Item = Hit<K>> {
+        let records = self.claimed.load(Ordering::Relaxed) * CHUNK;
+        (0..records).filter_map(|index| {
+            let (record, meta) = self.words(index).read()?;
+            Some(Hit { record, reply: false, index, meta })
+        })
+    }
+}
+
+impl<K: Key> fmt::Debug for Table<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}
