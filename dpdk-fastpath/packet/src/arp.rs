@@ -6,7 +6,7 @@ use zerocopy::byteorder::network_endian::U16;
 
 use crate::Malformed;
 use crate::eth::{EthAddr, EtherType};
-use crate::view::{Extent, views, wire};
+use crate::view::{Extent, view, wire};
 
 const ETHERNET: u16 = 1;
 
@@ -96,7 +96,7 @@ pub(crate) fn check(header: &ArpHeader, _: usize) -> Result<Extent, Malformed> {
     Ok(Extent { header: ArpHeader::LEN, total: ArpHeader::LEN })
 }
 
-views! {
+view! {
     /// An ARP packet.
-    Arp, ArpMut: ArpHeader, Malformed::ArpTruncated, check
+    Arp: ArpHeader, Malformed::ArpTruncated, check
 }

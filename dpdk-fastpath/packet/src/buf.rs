@@ -8,15 +8,15 @@ pub trait PacketBuf {
     /// The packet, to be changed in place.
     fn data_mut(&mut self) -> &mut [u8];
 
-    /// Grows the packet by `n` bytes at its front and returns the whole packet, the new bytes first and undefined;
-    /// `None`, and nothing changed, if there is less headroom.
+    /// Grows the packet by `n` bytes at its front and returns the whole packet, the new bytes first and
+    /// undefined; `None`, and nothing changed, if there is less headroom.
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
 
     /// Drops `n` bytes from the front; `false`, and nothing changed, if the packet is shorter.
     fn trim_front(&mut self, n: usize) -> bool;
 
-    /// Grows the packet by `n` bytes at its end and returns these, undefined; `None`, and nothing changed, if there is
-    /// less tailroom.
+    /// Grows the packet by `n` bytes at its end and returns these, undefined; `None`, and nothing changed, if
+    /// there is less tailroom.
     fn append(&mut self, n: usize) -> Option<&mut [u8]>;
 
     /// Drops what follows the first `len` bytes; no effect on a packet that is no longer than that.

@@ -1,7 +1,8 @@
 //! The Internet checksum (RFC 1071), whole and as a difference (RFC 1624).
 //!
-//! A [`Sum`] is a ones-complement sum in progress; a [`Delta`] is what a change of some fields adds to one. Both are
-//! 16-bit numbers in host order once folded; both have two zeros, 0 and 0xffff, and this module never cares which.
+//! A [`Sum`] is a ones-complement sum in progress; a [`Delta`] is what a change of some fields adds to one.
+//! Both are 16-bit numbers in host order once folded; both have two zeros, 0 and 0xffff, and this module
+//! never cares which.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -145,7 +146,8 @@ impl Delta {
         Sum::ZERO.word(!checksum).word(self.0).checksum()
     }
 
-    /// The same for the checksum of UDP: none over IPv4, 0, stays none, and one that comes out as 0 is sent as 0xffff.
+    /// The same for the checksum of UDP: none over IPv4, 0, stays none, and one that comes out as 0 is sent
+    /// as 0xffff.
     #[inline]
     pub const fn apply_udp(self, checksum: u16) -> u16 {
         if checksum == 0 {

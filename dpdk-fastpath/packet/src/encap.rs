@@ -87,12 +87,13 @@ pub enum EncapError {
     Length,
 }
 
-/// The outer headers of a tunnel, complete but for lengths, UDP source port and traffic class, and the Ethernet
-/// addresses of the inner frame behind them: what is copied in front of a packet, 62 bytes over IPv4.
+/// The outer headers of a tunnel, complete but for lengths, UDP source port and traffic class, and the
+/// Ethernet addresses of the inner frame behind them: what is copied in front of a packet, 62 bytes over
+/// IPv4.
 ///
-/// The outer IPv4 packet has don't-fragment set (RFC 7348, section 4.3 forbids fragments) and identification 0, which
-/// RFC 6864 allows for it. The outer UDP checksum is 0, over IPv6 too: RFC 6935 allows that for tunnels, and an
-/// inner packet has its own checksum as RFC 6936 demands.
+/// The outer IPv4 packet has don't-fragment set (RFC 7348, section 4.3 forbids fragments) and identification
+/// 0, which RFC 6864 allows for it. The outer UDP checksum is 0, over IPv6 too: RFC 6935 allows that for
+/// tunnels, and an inner packet has its own checksum as RFC 6936 demands.
 ///
 /// Over IPv4 all of it lies in one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,11 +143,12 @@ impl VxlanTemplate {
         self.bytes[12] == high && self.bytes[13] == low
     }
 
-    /// Puts the Ethernet frame in `buf` into the tunnel, and the tunnel's own addresses into its Ethernet header.
+    /// Puts the Ethernet frame in `buf` into the tunnel, and the tunnel's own addresses into its Ethernet
+    /// header.
     ///
-    /// The frame is taken whole: cut its padding off before, at [`Parsed::end`]. `source_port` spreads flows over paths
-    /// ([`flow::entropy_port`](crate::flow::entropy_port)); `traffic_class` is that of the outer packet, usually
-    /// [`outer_traffic_class`] of the inner. On an error nothing has changed.
+    /// The frame is taken whole: cut its padding off before, at [`Parsed::end`]. `source_port` spreads flows
+    /// over paths ([`flow::entropy_port`](crate::flow::entropy_port)); `traffic_class` is that of the outer
+    /// packet, usually [`outer_traffic_class`] of the inner. On an error nothing has changed.
     #[inline]
     pub fn encap(
         &self,
@@ -219,9 +221,10 @@ impl Decap {
     }
 }
 
-/// Reads the VXLAN header of a UDP packet that was sent to a VXLAN port of ours; nothing in the frame changes.
+/// Reads the VXLAN header of a UDP packet that was sent to a VXLAN port of ours; nothing in the frame
+/// changes.
 ///
-/// The outer UDP checksum is ignored, which RFC 7348, section 4.1 and RFC 6935 allow: the inner packet has its own.
+/// The outer UDP checksum is ignored, which RFC 7348, section 5 allows: the inner packet has its own.
 #[inline]
 pub fn decap(frame: &[u8], parsed: &Parsed) -> Result<Decap, Malformed> {
     if parsed.is_fragment() {
@@ -246,15 +249,15 @@ pub fn decap(frame: &[u8], parsed: &Parsed) -> Result<Decap, Malformed> {
     })
 }
 
-/// The outer traffic class for an inner one: DSCP 0, since the underlay's classes are not for pods to choose, and the ECN
-/// bits of the inner packet (RFC 6040, section 4.1, normal mode).
+/// The outer traffic class for an inner one: DSCP 0, since the underlay's classes are not for pods to choose,
+/// and the ECN bits of the inner packet (RFC 6040, section 4.1, normal mode).
 #[inline]
 pub const fn outer_traffic_class(inner: u8) -> u8 {
     inner & 3
 }
 
-/// The inner traffic class after decapsulation (RFC 6040, section 4.2); `None` if the packet must be dropped, because the
-/// underlay marks congestion that the inner sender does not understand.
+/// The inner traffic class after decapsulation (RFC 6040, section 4.2); `None` if the packet must be dropped,
+/// because the underlay marks congestion that the inner sender does not understand.
 #[inline]
 pub const fn inner_traffic_class(inner: u8, outer: u8) -> Option<u8> {
     const NOT_ECT: u8 = 0;

@@ -32,8 +32,8 @@ impl Tenant {
 
 /// An IPv4 flow in one direction: 16 bytes, compared and hashed as two words.
 ///
-/// The ports of an ICMP echo are both its identifier, so that the reply is the reverse of the request. A fragment other
-/// than the first and what has no ports has 0.
+/// The ports of an ICMP echo are both its identifier, so that the reply is the reverse of the request. A
+/// fragment other than the first and what has no ports has 0.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(8))]
 pub struct FlowKey4 {
@@ -190,8 +190,8 @@ impl FlowKey6 {
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Takes in one word. For a given state this is a bijection of the word and the other way round, so that keys which
-/// differ in one word never collide.
+/// Takes in one word. For a given state this is a bijection of the word and the other way round, so that keys
+/// which differ in one word never collide.
 #[inline]
 const fn absorb(state: u64, word: u64) -> u64 {
     let product = (state ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);

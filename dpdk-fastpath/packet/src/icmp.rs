@@ -25,7 +25,8 @@ impl IcmpType {
     /// A field of the quoted packet makes no sense.
     pub const PARAMETER_PROBLEM: Self = Self(12);
 
-    /// Whether the message reports an error, so that nothing may be reported about it (RFC 1122, section 3.2.2).
+    /// Whether the message reports an error, so that nothing may be reported about it (RFC 1122, section
+    /// 3.2.2).
     #[inline]
     pub const fn is_error(self) -> bool {
         matches!(

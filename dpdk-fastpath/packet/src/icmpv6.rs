@@ -199,8 +199,8 @@ pub const SOURCE_LINK_LAYER: u8 = 1;
 pub const TARGET_LINK_LAYER: u8 = 2;
 
 impl Neighbour<'_> {
-    /// The Ethernet address in the first option of type `kind`; an error if an option has length 0 or ends past the
-    /// message.
+    /// The Ethernet address in the first option of type `kind`; an error if an option has length 0 or ends
+    /// past the message.
     pub fn link_layer(&self, kind: u8) -> Result<Option<EthAddr>, Malformed> {
         let mut rest = self.options;
         let mut found = None;

@@ -184,8 +184,8 @@ impl Ipv4Header {
     }
 }
 
-/// Checks version and lengths; not the checksum, which a quoted header in an ICMP error or one behind an offload may
-/// have wrong.
+/// Checks version and lengths; not the checksum, which a quoted header in an ICMP error or one behind an
+/// offload may have wrong.
 #[inline]
 pub(crate) fn check(header: &Ipv4Header, len: usize) -> Result<Extent, Malformed> {
     if header.version() != 4 {

@@ -200,8 +200,8 @@ impl FragmentHeader {
 /// What the walk over the extension headers found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
-    /// The first protocol that is no extension header. In a fragment other than the first: what the fragment header
-    /// names, which may be an extension header in another fragment.
+    /// The first protocol that is no extension header. In a fragment other than the first: what the fragment
+    /// header names, which may be an extension header in another fragment.
     pub protocol: Protocol,
     /// Where it begins, counted from the end of the fixed header.
     pub offset: usize,
@@ -209,8 +209,8 @@ pub struct Upper {
     pub fragment: Option<FragmentHeader>,
 }
 
-/// How many extension headers a packet may have. RFC 8504, section 5.3 lets a node limit them; every legal use of each
-/// kind once fits.
+/// How many extension headers a packet may have. RFC 8504, section 5.3 lets a node limit them; every legal
+/// use of each kind once fits.
 pub const MAX_EXTENSIONS: usize = 8;
 
 /// Walks the extension headers in `payload`, the first of which is `next`.

@@ -2,17 +2,18 @@
 //!
 //! Two ways to read a packet:
 //!
-//! - [`parse`](parse::parse) looks at a whole frame once and returns a small [`Parsed`]: offsets,
-//!   ports and the few fields that forwarding needs. Everything on the data path ([`flow`], [`rewrite`], [`encap`], [`answer`]) takes the
-//!   frame together with its `Parsed`.
-//! - the views, one module per protocol ([`ipv4::Ipv4`] and its mutable twin [`ipv4::Ipv4Mut`], ...), give access to
-//!   every field of one header.
+//! - [`parse`](parse::parse) looks at a whole frame once and returns a small [`Parsed`]: offsets, ports and
+//!   the few fields that forwarding needs. Everything on the data path ([`flow`], [`rewrite`], [`encap`],
+//!   [`answer`]) takes the frame together with its `Parsed`.
+//! - the views, one module per protocol ([`ipv4::Ipv4`] and its mutable twin [`ipv4::Ipv4Mut`], ...), give
+//!   access to every field of one header.
 //!
-//! Both check once, and their accessors cannot fail afterwards. The bytes of a packet never make a function of this
-//! crate panic. The one way to a panic is a mistake of the caller: handing over a [`Parsed`] together with a frame
-//! that is shorter than the one it was made from.
+//! Both check once, and their accessors cannot fail afterwards. The bytes of a packet never make a function
+//! of this crate panic. The one way to a panic is a mistake of the caller: handing over a [`Parsed`] together
+//! with a frame that is shorter than the one it was made from.
 //!
-//! Numbers are in host byte order wherever a function takes or returns them; wire order exists only inside buffers.
+//! Numbers are in host byte order wherever a function takes or returns them; wire order exists only inside
+//! buffers.
 //!
 //! A packet on its way from a pod through a Service address into a tunnel:
 //!

@@ -54,8 +54,8 @@ reasons! {
     Ipv6PayloadLength = "ipv6-payload-length",
     /// An extension header past the end of the packet.
     Ipv6ExtensionTruncated = "ipv6-extension-truncated",
-    /// More extension headers than [`MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS), or hop-by-hop options anywhere
-    /// but first (RFC 8200, section 4.1).
+    /// More extension headers than [`MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS), or hop-by-hop options
+    /// anywhere but first (RFC 8200, section 4.1).
     Ipv6ExtensionChain = "ipv6-extension-chain",
     /// As [`Ipv4Fragment`](Self::Ipv4Fragment) (RFC 8200, section 4.5).
     Ipv6Fragment = "ipv6-fragment",
@@ -63,8 +63,8 @@ reasons! {
     IcmpTruncated = "icmp-truncated",
     /// Wrong ICMP or ICMPv6 checksum.
     IcmpChecksum = "icmp-checksum",
-    /// Shorter than its message type needs, or a neighbour discovery message that fails the checks of RFC 4861,
-    /// section 7.1.
+    /// Shorter than its message type needs, or a neighbour discovery message that fails the checks of RFC
+    /// 4861, section 7.1.
     NdInvalid = "nd-invalid",
     /// Shorter than a TCP header.
     TcpTruncated = "tcp-truncated",

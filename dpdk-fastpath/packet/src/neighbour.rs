@@ -1,6 +1,8 @@
-//! ARP and neighbour discovery messages that nobody asked for: questions and announcements, made from nothing.
+//! ARP and neighbour discovery messages that nobody asked for: questions and announcements, made from
+//! nothing.
 //!
-//! Each function replaces what is in the buffer by a whole frame; `false`, and an empty buffer, if that has no room for it.
+//! Each function replaces what is in the buffer by a whole frame; `false`, and an empty buffer, if that has
+//! no room for it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +23,8 @@ const LINK_LAYER_LEN: usize = 8;
 const MESSAGE_LEN: usize = NeighbourHeader::LEN + LINK_LAYER_LEN;
 /// Length of a solicitation or advertisement with its IPv6 header.
 pub(crate) const ADVERTISEMENT_LEN: usize = Ipv6Header::LEN + MESSAGE_LEN;
-/// Neighbour discovery is for one link: whoever receives less knows that a router was between (RFC 4861, section 7.1).
+/// Neighbour discovery is for one link: whoever receives less knows that a router was between (RFC 4861,
+/// section 7.1).
 const HOP_LIMIT: u8 = 255;
 
 /// Asks everybody who has `target` (RFC 826); `mac` and `ip` are ours.
@@ -57,8 +60,8 @@ pub fn neighbour_solicitation(
     true
 }
 
-/// Tells all nodes that `ip` is at `mac` (RFC 4861, section 7.2.6); `flags` are [`ROUTER`](crate::icmpv6::ROUTER) and
-/// [`OVERRIDE`](crate::icmpv6::OVERRIDE).
+/// Tells all nodes that `ip` is at `mac` (RFC 4861, section 7.2.6); `flags` are
+/// [`ROUTER`](crate::icmpv6::ROUTER) and [`OVERRIDE`](crate::icmpv6::OVERRIDE).
 pub fn unsolicited_advertisement(buf: &mut impl PacketBuf, mac: EthAddr, ip: Ipv6Addr, flags: u32) -> bool {
     let Some(packet) = start(buf, EthAddr::of_ipv6_multicast(ALL_NODES), mac) else { return false };
     write_advertisement(packet, mac, ip, ALL_NODES, flags);

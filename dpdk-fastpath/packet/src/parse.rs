@@ -54,8 +54,8 @@ pub enum Fragment {
     Later,
 }
 
-/// What forwarding needs to know of a frame. The offsets count from the frame's first byte, and all that they and the
-/// lengths promise is in the frame.
+/// What forwarding needs to know of a frame. The offsets count from the frame's first byte, and all that they
+/// and the lengths promise is in the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parsed {
     /// The protocol above Ethernet.
@@ -64,10 +64,11 @@ pub struct Parsed {
     pub vlan: Option<Tci>,
     /// Where that protocol's header begins: 14, or 18 behind a tag.
     pub l3_offset: u8,
-    /// Where the transport header, or what else is behind the IP headers, begins. For other than IP: as `l3_offset`.
+    /// Where the transport header, or what else is behind the IP headers, begins. For other than IP: as
+    /// `l3_offset`.
     pub l4_offset: u16,
-    /// Length of the IP packet or ARP packet in bytes; for other than these all that the frame holds. What follows is
-    /// padding.
+    /// Length of the IP packet or ARP packet in bytes; for other than these all that the frame holds. What
+    /// follows is padding.
     pub l3_len: u32,
     /// Transport protocol; 0 for other than IP.
     pub protocol: Protocol,
@@ -115,8 +116,8 @@ impl Parsed {
 
 /// Reads the headers of an Ethernet frame without frame check sequence.
 ///
-/// Verified are all lengths, versions, the checksum of the IPv4 header and what fragments may look like; not the
-/// checksums of the transport protocols, and not whether addresses make sense.
+/// Verified are all lengths, versions, the checksum of the IPv4 header and what fragments may look like; not
+/// the checksums of the transport protocols, and not whether addresses make sense.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     let Ok((eth, packet)) = EthHeader::ref_from_prefix(frame) else { return Err(Malformed::EthTruncated) };
@@ -237,7 +238,7 @@ const fn fragment_of(offset: u32, more: bool) -> Fragment {
 #[inline]
 fn parse_l4(payload: &[u8], offset: u32, icmp: Protocol, parsed: Parsed) -> Result<Parsed, Malformed> {
     if parsed.fragment == Fragment::Later {
-        // RFC 3128: only offset 8 gets at the control bits of a TCP header of which the first fragment had 16 bytes.
+        // First fragments hold a whole header, which nothing may overwrite later.
         let tiny = parsed.protocol == Protocol::TCP && (offset as usize) < TcpHeader::LEN;
         return if tiny { Err(Malformed::TcpTinyFragment) } else { Ok(parsed) };
     }
@@ -282,8 +283,8 @@ fn parse_l4(payload: &[u8], offset: u32, icmp: Protocol, parsed: Parsed) -> Resu
     }
 }
 
-/// Checks the checksum of TCP, UDP, ICMP or ICMPv6. Fine is also what cannot be checked: fragments, other protocols, and
-/// UDP over IPv4 without one. Not for packets whose checksum was left to the NIC.
+/// Checks the checksum of TCP, UDP, ICMP or ICMPv6. Fine is also what cannot be checked: fragments, other
+/// protocols, and UDP over IPv4 without one. Not for packets whose checksum was left to the NIC.
 pub fn verify_transport(frame: &[u8], parsed: &Parsed) -> Result<(), Malformed> {
     let wrong = match parsed.l4 {
         _ if parsed.is_fragment() => return Ok(()),

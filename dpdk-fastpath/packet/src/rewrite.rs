@@ -9,7 +9,8 @@ use crate::flow::{FlowKey4, FlowKey6};
 use crate::ip::Protocol;
 use crate::parse::{L3, L4, Parsed};
 
-/// How packets of one IPv4 flow become packets of another: made once per flow, applied to each of its packets.
+/// How packets of one IPv4 flow become packets of another: made once per flow, applied to each of its
+/// packets.
 ///
 /// 16 bytes, for a flow table's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,8 @@ pub struct Translation6 {
 const _: () = assert!(size_of::<Translation4>() == 16 && size_of::<Translation6>() == 40);
 
 impl Translation4 {
-    /// What turns packets of flow `from` into packets of flow `to`. The identifier of an ICMP echo is the source port.
+    /// What turns packets of flow `from` into packets of flow `to`. The identifier of an ICMP echo is the
+    /// source port.
     pub fn new(from: &FlowKey4, to: &FlowKey4) -> Self {
         let header = Delta::of_v4(from.src(), to.src()).and(Delta::of_v4(from.dst(), to.dst()));
         let src_port = Delta::of_word(from.src_port(), to.src_port());
@@ -63,8 +65,8 @@ impl Translation4 {
         (Ipv4Addr::from_octets(self.dst), u16::from_be_bytes(self.ports.dst))
     }
 
-    /// Rewrites a packet of the flow this was made for; no effect on what is not IPv4. A fragment other than the first
-    /// gets the addresses only.
+    /// Rewrites a packet of the flow this was made for; no effect on what is not IPv4. A fragment other than
+    /// the first gets the addresses only.
     #[inline]
     pub fn apply(&self, frame: &mut [u8], parsed: &Parsed) {
         if parsed.l3 != L3::Ipv4 {
@@ -157,8 +159,8 @@ impl Ports {
     }
 }
 
-/// Takes one hop off the time to live or hop limit; `false`, and nothing changed, if that leaves none: the packet must
-/// be dropped and "time exceeded" answered. Also `false` for what is not IP.
+/// Takes one hop off the time to live or hop limit; `false`, and nothing changed, if that leaves none: the
+/// packet must be dropped and "time exceeded" answered. Also `false` for what is not IP.
 #[inline]
 pub fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) -> bool {
     match parsed.l3 {

@@ -25,6 +25,10 @@ use crate::vxlan::Vxlan;
 const OURS_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const OURS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
+/// IPv4, IPv6, ARP and 802.1Q, and the byte that follows: a version where there is one.
+const ETHER_TYPES: [[u8; 3]; 4] =
+    [[0x08, 0x00, 0x45], [0x86, 0xdd, 0x60], [0x08, 0x06, 0x00], [0x81, 0x00, 0x00]];
+
 /// Reads `bytes` with every view there is.
 fn look(bytes: &[u8]) {
     let _ = (Eth::new(bytes), Arp::new(bytes), Icmp::new(bytes), Icmpv6::new(bytes), Vxlan::new(bytes));
@@ -106,8 +110,8 @@ fn template() -> VxlanTemplate {
     })
 }
 
-/// Makes the IPv4 header checksum of an untagged frame right if there is such a header, so that a change elsewhere in it is
-/// not caught by the checksum alone.
+/// Makes the IPv4 header checksum of an untagged frame right if there is such a header, so that a change
+/// elsewhere in it is not caught by the checksum alone.
 fn repair(frame: &mut [u8]) {
     let Some(header_len) = frame.get(14).map(|first| usize::from(first & 0xf) * 4) else { return };
     if frame[12..14] == [0x08, 0x00] && header_len >= 20 && frame.len() >= 14 + header_len {
@@ -171,7 +175,7 @@ proptest! {
     #[test]
     fn any_bytes_behind_a_known_ether_type_are_survived(
         mut bytes in vec(any::<u8>(), 14..200),
-        start in prop::sample::select(vec![[0x08, 0x00, 0x45], [0x86, 0xdd, 0x60], [0x08, 0x06, 0x00], [0x81, 0x00, 0x00]]),
+        start in prop::sample::select(ETHER_TYPES.to_vec()),
     ) {
         bytes.push(0);
         bytes[12..15].copy_from_slice(&start);

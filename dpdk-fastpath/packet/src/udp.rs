@@ -85,7 +85,8 @@ pub(crate) fn check(header: &UdpHeader, len: usize) -> Result<Extent, Malformed>
 }
 
 views! {
-    /// A whole UDP datagram; not the first of several fragments, whose length is that of all. Its checksum is not
-    /// checked on the way in: that takes the IP header, see [`Sum::pseudo_v4`](crate::checksum::Sum::pseudo_v4).
+    /// A whole UDP datagram; not the first of several fragments, whose length is that of all. Its checksum is
+    /// not checked on the way in: that takes the IP header, see
+    /// [`Sum::pseudo_v4`](crate::checksum::Sum::pseudo_v4).
     Udp, UdpMut: UdpHeader, Malformed::UdpTruncated, check
 }

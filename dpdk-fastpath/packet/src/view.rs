@@ -8,11 +8,11 @@ pub(crate) struct Extent {
     pub(crate) total: usize,
 }
 
-/// Defines a view and its mutable twin over a fixed header, its options and its payload. `$check` gets the fixed
-/// header and the number of bytes there are, and must return an extent with
-/// `size_of::<$header>() <= header <= total <= bytes`.
-macro_rules! views {
-    ($(#[$doc:meta])* $view:ident, $view_mut:ident: $header:ty, $truncated:expr, $check:expr) => {
+/// Defines a view over a fixed header, its options and its payload. `$check` gets the fixed header and the
+/// number of bytes there are, and must return an extent with `size_of::<$header>() <= header <= total <=
+/// bytes`.
+macro_rules! view {
+    ($(#[$doc:meta])* $view:ident: $header:ty, $truncated:expr, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub struct $view<'a> {
@@ -54,6 +54,13 @@ macro_rules! views {
                 self.header
             }
         }
+    };
+}
+
+/// Defines a view as [`view!`] does, and its mutable twin.
+macro_rules! views {
+    ($(#[$doc:meta])* $view:ident, $view_mut:ident: $header:ty, $truncated:expr, $check:expr) => {
+        $crate::view::view! { $(#[$doc])* $view: $header, $truncated, $check }
 
         #[doc = concat!("The mutable twin of [`", stringify!($view), "`].")]
         #[derive(Debug)]
@@ -114,7 +121,8 @@ macro_rules! wire {
         $(#[$attr])*
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq,
-            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable, zerocopy::Unaligned,
+            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable,
+            zerocopy::Unaligned,
         )]
         #[repr(C)]
         pub struct $name { $($(#[$fattr])* pub(crate) $field: $ty,)* }
@@ -126,7 +134,7 @@ macro_rules! wire {
     };
 }
 
-pub(crate) use {views, wire};
+pub(crate) use {view, views, wire};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use zerocopy::byteorder::network_endian::U32;
 
 use crate::Malformed;
 use crate::eth::EthHeader;
-use crate::view::{Extent, views, wire};
+use crate::view::{Extent, view, wire};
 
 /// The UDP port that IANA gave to VXLAN.
 pub const PORT: u16 = 4789;
@@ -50,7 +50,7 @@ pub(crate) fn check(header: &VxlanHeader, len: usize) -> Result<Extent, Malforme
     Ok(Extent { header: VxlanHeader::LEN, total: len })
 }
 
-views! {
+view! {
     /// A VXLAN packet; its payload is at least an Ethernet header.
-    Vxlan, VxlanMut: VxlanHeader, Malformed::VxlanTruncated, check
+    Vxlan: VxlanHeader, Malformed::VxlanTruncated, check
 }

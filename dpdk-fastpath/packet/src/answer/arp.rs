@@ -6,8 +6,8 @@ use crate::parse::{L3, Parsed};
 
 use super::{NoAnswer, eth_mut};
 
-/// Turns an ARP request into the reply that its target address is at `mac`. Whether that address is ours is for the caller
-/// to know. Probes (RFC 5227) are answered too.
+/// Turns an ARP request into the reply that its target address is at `mac`. Whether that address is ours is
+/// for the caller to know. Probes (RFC 5227) are answered too.
 pub fn arp_reply(frame: &mut [u8], parsed: &Parsed, mac: EthAddr) -> Result<(), NoAnswer> {
     if parsed.l3 != L3::Arp {
         return Err(NoAnswer::NotAsked);

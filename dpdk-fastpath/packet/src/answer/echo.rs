@@ -5,8 +5,8 @@ use crate::parse::{L3, L4, Parsed, verify_transport};
 
 use super::{NoAnswer, TTL, eth, ipv4_mut, ipv6_mut, is_unicast, require_hosts, turn_around};
 
-/// Turns an ICMP or ICMPv6 echo request to one of our addresses into the reply. Options, extension headers, DSCP and data
-/// stay as they are.
+/// Turns an ICMP or ICMPv6 echo request to one of our addresses into the reply. Options, extension headers,
+/// DSCP and data stay as they are.
 pub fn echo_reply(frame: &mut [u8], parsed: &Parsed) -> Result<(), NoAnswer> {
     let (request, reply) = match (parsed.l4, parsed.l3) {
         (L4::Echo, L3::Ipv4) => (IcmpType::ECHO_REQUEST.0, IcmpType::ECHO_REPLY.0),

@@ -69,10 +69,11 @@ const LONGEST_V6: usize = 1280;
 /// Internetwork control (RFC 1812, section 4.3.2.5).
 const TRAFFIC_CLASS: u8 = 0xc0;
 
-/// Turns a packet into the ICMP or ICMPv6 error about it, which `from`, an address of ours of the same IP version, reports
-/// to its sender. The packet is quoted as it is in the buffer: answer before rewriting.
+/// Turns a packet into the ICMP or ICMPv6 error about it, which `from`, an address of ours of the same IP
+/// version, reports to its sender. The packet is quoted as it is in the buffer: answer before rewriting.
 ///
-/// How many errors leave per second is for the caller to limit (RFC 1812, section 4.3.2.8; RFC 4443, section 2.4 f).
+/// How many errors leave per second is for the caller to limit (RFC 1812, section 4.3.2.8; RFC 4443, section
+/// 2.4 f).
 pub fn icmp_error(
     buf: &mut impl PacketBuf,
     parsed: &Parsed,
@@ -142,8 +143,8 @@ fn report_v6(
     Ok(())
 }
 
-/// Turns the frame around, cuts the packet to `quote_len` and opens a gap of `HEAD` bytes in front of it. Returns the gap
-/// and the quote.
+/// Turns the frame around, cuts the packet to `quote_len` and opens a gap of `HEAD` bytes in front of it.
+/// Returns the gap and the quote.
 fn make_room<'a, const HEAD: usize>(
     buf: &'a mut impl PacketBuf,
     parsed: &Parsed,

@@ -1,8 +1,8 @@
 //! Answers made of the packet that asks for them, in its own buffer.
 //!
-//! Each function gets the frame as it came from the wire and its [`Parsed`], and leaves the answer in the buffer, ready to
-//! go out where the frame came in: to the Ethernet address it came from, with the same VLAN tag. When there must not be an
-//! answer, nothing has changed and the reason is returned.
+//! Each function gets the frame as it came from the wire and its [`Parsed`], and leaves the answer in the
+//! buffer, ready to go out where the frame came in: to the Ethernet address it came from, with the same VLAN
+//! tag. When there must not be an answer, nothing has changed and the reason is returned.
 
 mod arp;
 mod echo;
@@ -116,8 +116,8 @@ fn is_unicast(header: &EthHeader) -> bool {
     header.src().is_unicast() && header.dst().is_unicast()
 }
 
-/// Refuses packets to or from what is not a single host (RFC 1122, section 3.2.2; RFC 4443, section 2.4 e). A subnet's
-/// broadcast address is for the caller to know; such packets come in broadcast frames.
+/// Refuses packets to or from what is not a single host (RFC 1122, section 3.2.2; RFC 4443, section 2.4 e). A
+/// subnet's broadcast address is for the caller to know; such packets come in broadcast frames.
 fn require_hosts(frame: &[u8], parsed: &Parsed) -> Result<(), NoAnswer> {
     let hosts = match parsed.l3 {
         L3::Ipv4 => {

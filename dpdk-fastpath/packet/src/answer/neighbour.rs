@@ -9,10 +9,10 @@ use crate::parse::{L3, L4, Parsed, verify_transport};
 
 use super::{NoAnswer, eth, eth_mut, ipv6, is_host_v6};
 
-/// Turns a neighbour solicitation into the advertisement that its target is at `mac`. Whether that address is ours is for
-/// the caller to know. `flags` are [`ROUTER`](crate::icmpv6::ROUTER) and [`OVERRIDE`](crate::icmpv6::OVERRIDE);
-/// [`SOLICITED`] is added unless a host that has no address yet asks (duplicate address detection, RFC 4862): that answer
-/// goes to all nodes.
+/// Turns a neighbour solicitation into the advertisement that its target is at `mac`. Whether that address is
+/// ours is for the caller to know. `flags` are [`ROUTER`](crate::icmpv6::ROUTER) and
+/// [`OVERRIDE`](crate::icmpv6::OVERRIDE); [`SOLICITED`] is added unless a host that has no address yet asks
+/// (duplicate address detection, RFC 4862): that answer goes to all nodes.
 pub fn neighbour_advertisement(
     buf: &mut impl PacketBuf,
     parsed: &Parsed,

@@ -10,7 +10,8 @@ use crate::tcp::{TcpFlags, TcpHeader};
 
 use super::{NoAnswer, OTHER_FRAME, TTL, eth, ipv4, ipv6, is_unicast, require_hosts, turn_around};
 
-/// Turns a TCP segment into the reset that its sender gets when there is no such connection (RFC 9293, section 3.10.7.1).
+/// Turns a TCP segment into the reset that its sender gets when there is no such connection (RFC 9293,
+/// section 3.10.7.1).
 ///
 /// The segment's checksum is not looked at, since it may have been left to a NIC: where it was not, see
 /// [`verify_transport`](crate::parse::verify_transport).

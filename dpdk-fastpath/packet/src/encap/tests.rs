@@ -184,12 +184,17 @@ proptest! {
     }
 
     #[test]
-    fn the_template_makes_the_same_packet_as_the_plain_builder(payload in vec(any::<u8>(), 0..100), vni in 0..1u32 << 24) {
+    fn the_template_makes_the_same_packet_as_the_plain_builder(
+        payload in vec(any::<u8>(), 0..100),
+        vni in 0..1u32 << 24,
+    ) {
         let inner = testkit::eth(EtherType(0x88b5), &payload);
         let mut buf = TestBuf::new(&inner);
-        let tunnel = Tunnel { vni, outer_dst: MAC_B, outer_src: MAC_A, inner_dst: MAC_B, inner_src: MAC_A, ..v4_tunnel() };
+        let (outer_dst, outer_src, inner_dst, inner_src) = (MAC_B, MAC_A, MAC_B, MAC_A);
+        let tunnel = Tunnel { vni, outer_dst, outer_src, inner_dst, inner_src, ..v4_tunnel() };
         VxlanTemplate::new(&tunnel).encap(&mut buf, 50_000, 0).unwrap();
-        let plain = testkit::vxlan("192.168.0.1:50000".parse().unwrap(), [192, 168, 0, 2].into(), vni, &inner);
+        let (src, dst) = ("192.168.0.1:50000".parse().unwrap(), [192, 168, 0, 2].into());
+        let plain = testkit::vxlan(src, dst, vni, &inner);
         prop_assert_eq!(buf.data(), plain);
     }
 }

@@ -8,7 +8,8 @@ use crate::testkit::generate::{self, Net};
 use crate::testkit::oracle::assert_checksums;
 use crate::testkit::{self, fill_checksums};
 
-/// The frame after `change` to its `Parsed` fields, made the slow way: write, then compute all checksums anew.
+/// The frame after `change` to its `Parsed` fields, made the slow way: write, then compute all checksums
+/// anew.
 fn rewritten(frame: &[u8], to: (&[u8], u16), from: (&[u8], u16)) -> Vec<u8> {
     let parsed = parse(frame).unwrap();
     let mut frame = frame.to_vec();

@@ -1,7 +1,7 @@
 //! Whole frames with right checksums, for tests: allocates, and panics on what does not fit into a packet.
 //!
-//! Frames go from [`MAC_A`] to [`MAC_B`] with a TTL of 64; [`with_macs`], [`tagged`], [`padded`] and [`fragments4`] make
-//! others of them, and after any other change [`fill_checksums`] makes them right again.
+//! Frames go from [`MAC_A`] to [`MAC_B`] with a TTL of 64; [`with_macs`], [`tagged`], [`padded`] and
+//! [`fragments4`] make others of them, and after any other change [`fill_checksums`] makes them right again.
 
 #[cfg(any(test, feature = "proptest"))]
 pub mod generate;
@@ -173,7 +173,8 @@ pub fn fragments4(frame: &[u8], mtu: usize) -> Vec<Vec<u8>> {
     whole.payload().chunks(step).enumerate().map(fragment).collect()
 }
 
-/// Computes the checksums of the IPv4 header and of TCP, UDP, ICMP or ICMPv6 behind IP. Fragments get that of IPv4 only.
+/// Computes the checksums of the IPv4 header and of TCP, UDP, ICMP or ICMPv6 behind IP. Fragments get that of
+/// IPv4 only.
 pub fn fill_checksums(frame: &mut [u8]) {
     let l3_offset = EthHeader::LEN + if vlan::read(frame).is_some() { 4 } else { 0 };
     let ether_type = u16::from_be_bytes([frame[l3_offset - 2], frame[l3_offset - 1]]);

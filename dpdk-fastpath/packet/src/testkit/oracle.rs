@@ -2,7 +2,8 @@
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-/// Panics unless etherparse accepts the frame and finds all its checksums right. UDP over IPv4 may do without.
+/// Panics unless etherparse accepts the frame and finds all its checksums right. UDP over IPv4 may do
+/// without.
 pub(crate) fn assert_checksums(frame: &[u8]) {
     let packet = SlicedPacket::from_ethernet(frame).unwrap_or_else(|e| panic!("{e}: {frame:02x?}"));
     let pair = match packet.net.as_ref().expect("a network header") {

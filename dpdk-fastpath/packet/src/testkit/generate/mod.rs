@@ -1,7 +1,7 @@
 //! Generators of legal packets, for property tests.
 //!
-//! A [`LegalPacket`] knows its fields and lays out its bytes by itself, without the header types of this crate, so that
-//! these can be tested against it.
+//! A [`LegalPacket`] knows its fields and lays out its bytes by itself, without the header types of this
+//! crate, so that these can be tested against it.
 
 mod layout;
 mod strategy;

@@ -112,7 +112,8 @@ fn carrying(
                 }
                 (message, piece)
             });
-    // From offset 24 on, so that no TCP header is overwritten, and short of where the packet would end past 65535 bytes.
+    // From offset 24 on, so that no TCP header is overwritten, and short of where the packet would end past
+    // 65535 bytes.
     let later = (3u16..7800, any::<bool>(), prop_oneof![Just(6), Just(17), any::<u8>()], data()).prop_map(
         |(offset, more, protocol, data)| {
             let mut message = Message::Opaque { protocol: upper_layer(protocol), data };
@@ -154,7 +155,8 @@ fn message(icmp_type: impl Strategy<Value = u8> + 'static) -> impl Strategy<Valu
 }
 
 impl Message {
-    /// Fills up the data so that the message's length is a multiple of eight, as that of a fragment with successors must be.
+    /// Fills up the data so that the message's length is a multiple of eight, as that of a fragment with
+    /// successors must be.
     fn round_up(&mut self) {
         let (head, data) = match self {
             Self::Tcp { options, data, .. } => (20 + options.len(), data),
