@@ -3,12 +3,15 @@
 use std::ffi::CStr;
 use std::fmt;
 
-/// An errno value of DPDK or the kernel, shown as text.
+/// An errno value of DPDK or the kernel, shown as text; 0 where DPDK gave none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("failed");
+        }
         // SAFETY: rte_strerror returns a terminated text in a buffer of this thread, read before the next call.
         let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(self.0)) };
         write!(f, "{} (errno {})", text.to_string_lossy(), self.0)
@@ -35,7 +38,8 @@ pub struct DpdkError {
     pub log: Vec<String>,
 }
 
-fn because(log: &[String]) -> String {
+/// DPDK's own reason, for the end of a message.
+pub(crate) fn because(log: &[String]) -> String {
     if log.is_empty() { String::new() } else { format!("; DPDK says: {}", log.join("; ")) }
 }
 

@@ -16,22 +16,25 @@ fn main() -> ExitCode {
     run(vec![Case::root("a_pool_lies_in_hugepages_and_all_are_given_back_at_the_end", hugepages)])
 }
 
-/// Reserves hugepages; puts the number back at the end, so that a test leaves the machine as it was.
-struct Reserved(String);
+/// More hugepages, while this lives.
+struct Reserved(u64);
 
 impl Reserved {
-    fn at_least(pages: u64) -> Self {
-        let before = fs::read_to_string(PAGES).unwrap();
-        let wanted = before.trim().parse::<u64>().unwrap() + pages;
-        fs::write(PAGES, wanted.to_string()).unwrap();
-        Self(before)
+    fn more(pages: u64) -> Self {
+        fs::write(PAGES, (reserved() + pages).to_string()).unwrap();
+        Self(pages)
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let _ = fs::write(PAGES, self.0.trim());
+        // Somebody else may have changed the number meanwhile: take back only what this added.
+        let _ = fs::write(PAGES, reserved().saturating_sub(self.0).to_string());
     }
+}
+
+fn reserved() -> u64 {
+    fs::read_to_string(PAGES).unwrap().trim().parse().unwrap()
 }
 
 fn free_pages() -> u64 {
@@ -41,7 +44,7 @@ fn free_pages() -> u64 {
 }
 
 fn hugepages() {
-    let _reserved = Reserved::at_least(64);
+    let _reserved = Reserved::more(64);
     let free = free_pages();
     let config = EalConfig { hugepages: Hugepages::Required, megabytes: 64, ..EalConfig::default() };
     let eal = Eal::init(&config).unwrap();

@@ -26,6 +26,7 @@ fn refused(config: &EalConfig, field: &str) {
 fn bad_configurations() {
     let good = ordinary_pages();
     refused(&EalConfig { megabytes: 0, ..good.clone() }, "megabytes");
+    refused(&EalConfig { megabytes: u32::MAX, ..good.clone() }, "megabytes");
     refused(&EalConfig { control_cpu: 1023, ..good.clone() }, "control_cpu");
     refused(&EalConfig { control_cpu: u32::MAX, ..good.clone() }, "control_cpu");
     for prefix in ["", "..", "a/b", "a b", "x\0", &"x".repeat(41)] {
@@ -46,6 +47,7 @@ fn hugepages_missing() {
 }
 
 fn double_start() {
+    // The refusals above count for nothing.
     let eal = Eal::init(&EalConfig {
         vdevs: vec![Vdev::Null { name: "early".into(), packet: 64 }],
         ..ordinary_pages()

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use config::{EalConfig, Hugepages, Iova, Pci};
 pub use preflight::HugepageError;
 
-use crate::error::DpdkError;
+use crate::error::{DpdkError, because};
 use crate::lcore;
 use crate::log;
-use crate::port::Claims;
+use crate::port::{self, Claims};
 
 /// Why EAL did not start.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,14 @@ pub enum EalError {
     /// Hugepages are required and cannot be had.
     #[error("hugepages: {0}")]
     Hugepages(#[source] HugepageError),
+    /// EAL started, but one of the devices did not; EAL was ended again.
+    #[error("device {device}: it was not created{}", because(.log))]
+    Device {
+        /// The device.
+        device: String,
+        /// What DPDK logged as an error meanwhile.
+        log: Vec<String>,
+    },
     /// `rte_eal_init` failed.
     #[error(transparent)]
     Init(#[from] DpdkError),
@@ -76,12 +84,21 @@ impl Eal {
             (Hugepages::Preferred, Some(Err(error))) => (false, Some(error)),
             (_, Some(Err(error))) => return Err(EalError::Hugepages(error)),
         };
+        if let (false, Some(total)) = (hugepages, preflight::less_memory(Path::new("/"), config.megabytes)) {
+            let reason = format!("{}: this machine has {total}", config.megabytes);
+            return Err(EalError::BadConfig { field: "megabytes", reason });
+        }
         if INITIALISED.swap(true, Ordering::SeqCst) {
             return Err(EalError::AlreadyInitialised);
         }
         log::install(config.log_level);
-        start(&config.arguments(hugepages))?;
-        Ok(Self { inner: Arc::new(Inner { hugepages, fallback, devices: Mutex::default() }) })
+        let log = start(&config.arguments(hugepages))?;
+        let eal = Self { inner: Arc::new(Inner { hugepages, fallback, devices: Mutex::default() }) };
+        // EAL goes on without the devices it could not make.
+        match config.vdevs.iter().map(|vdev| vdev.device().name).find(|device| !port::exists(&eal, device)) {
+            Some(device) => Err(EalError::Device { device, log }),
+            None => Ok(eal),
+        }
     }
 
     /// Whether memory is in hugepages.
@@ -127,7 +144,8 @@ impl Drop for Inner {
     }
 }
 
-fn start(arguments: &[String]) -> Result<(), DpdkError> {
+/// Starts EAL; what it logged as errors comes back.
+fn start(arguments: &[String]) -> Result<Vec<String>, DpdkError> {
     // EAL keeps pointers into its arguments for as long as it runs, and reorders the array: both are given away.
     let mut argv: Vec<*mut c_char> = Vec::with_capacity(arguments.len() + 1);
     for argument in arguments {
@@ -141,7 +159,7 @@ fn start(arguments: &[String]) -> Result<(), DpdkError> {
     // SAFETY: argv holds argc terminated texts and a null; all of it lives for ever. Called once per process.
     let (result, log) = log::capture(|| unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) });
     if result >= 0 {
-        return Ok(());
+        return Ok(log);
     }
     // SAFETY: reads a variable of this thread.
     let errno = unsafe { dpdk_sys::shim_errno() };

@@ -68,6 +68,14 @@ pub(super) fn hugepages(root: &Path, megabytes: u32, in_memory: bool) -> Result<
     Ok(())
 }
 
+/// Memory of the machine whose root folder is `root`, if it is less than `megabytes`.
+pub(super) fn less_memory(root: &Path, megabytes: u32) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"))?;
+    let total_mb = total.trim().parse::<u64>().ok()? / 1024;
+    (total_mb < u64::from(megabytes)).then_some(total_mb)
+}
+
 fn number(path: &Path) -> u64 {
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
@@ -107,6 +115,14 @@ mod tests {
         assert_eq!(hugepages(root.path(), 64, false), Err(HugepageError::NotMounted));
         let root = machine(40, 40, "none /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0\n");
         assert_eq!(hugepages(root.path(), 64, false), Ok(()));
+    }
+
+    #[test]
+    fn more_memory_than_the_machine_has_is_noticed() {
+        let root = machine(0, 0, "");
+        fs::write(root.path().join("proc/meminfo"), "MemTotal:       1048576 kB\nMemFree:  5 kB\n").unwrap();
+        assert_eq!(less_memory(root.path(), 1025), Some(1024));
+        assert_eq!(less_memory(root.path(), 1024), None);
     }
 
     #[test]

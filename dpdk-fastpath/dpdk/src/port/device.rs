@@ -1,7 +1,7 @@
 //! A device's life: claimed, made, running, stopped, closed, removed.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dpdk_sys::shim_port_config;
@@ -41,9 +41,7 @@ impl OwnedDevice {
         let name = c_name(&device.name)?;
         let arguments = c_name(&device.arguments)?;
         let mut claims = eal.devices();
-        let mut id = 0;
-        // SAFETY: EAL is running; the text is terminated.
-        if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) } == 0 {
+        if number(eal, &name).is_some() {
             return Err(PortError::Owned { port: device.name.clone() });
         }
         let _no_signals = device.name.starts_with(tap::DRIVER).then(tap::NoSignals::new);
@@ -61,11 +59,9 @@ impl OwnedDevice {
         text: &CString,
         hotplugged: bool,
     ) -> Result<Self, PortError> {
-        let mut id = 0;
-        // SAFETY: EAL is running; the text is terminated.
-        if unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(text.as_ptr(), &raw mut id) } != 0 {
+        let Some(id) = number(eal, text) else {
             return Err(PortError::NoSuchPort { port: name.to_owned() });
-        }
+        };
         if !claims.0.insert(id) {
             return Err(PortError::Owned { port: name.to_owned() });
         }
@@ -158,6 +154,19 @@ impl Drop for Started {
             report(self.finish().err().as_slice());
         }
     }
+}
+
+/// Whether a device has a port.
+pub(crate) fn exists(eal: &Eal, device: &str) -> bool {
+    c_name(device).is_ok_and(|name| number(eal, &name).is_some())
+}
+
+/// Number of a device's port.
+fn number(_eal: &Eal, device: &CStr) -> Option<u16> {
+    let mut id = 0;
+    // SAFETY: EAL is running; the text is terminated.
+    let found = unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) };
+    (found == 0).then_some(id)
 }
 
 /// For a drop, which cannot return errors.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use device::{OwnedDevice, Started};
 
-pub(crate) use device::Claims;
+pub(crate) use device::{Claims, exists};
 pub use error::PortError;
 pub use queue::{RxQueue, TxQueue};
 pub use vdev::Vdev;

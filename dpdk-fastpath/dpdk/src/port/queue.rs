@@ -12,6 +12,11 @@ use crate::burst::Burst;
 type OneThread = PhantomData<Cell<()>>;
 
 /// A receive queue of a started port; one worker's own.
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<culvert_dpdk::RxQueue>();
+/// ```
 pub struct RxQueue {
     started: Arc<Started>,
     queue: u16,
@@ -20,6 +25,11 @@ pub struct RxQueue {
 }
 
 /// A transmit queue of a started port; one worker's own.
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<culvert_dpdk::TxQueue>();
+/// ```
 pub struct TxQueue {
     started: Arc<Started>,
     queue: u16,
