@@ -3,45 +3,32 @@
 use culvert_api::config::device_plugin::DevicePlugin;
 use culvert_device_plugin::{Device, Plugin, Statuses};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::health::{Reporter, State};
 
-/// The running device plugin, with its line in the agent's state.
-#[derive(Debug)]
-pub struct PluginTask {
-    plugin: Plugin,
-    reporting: JoinHandle<()>,
-}
-
-impl PluginTask {
-    /// Offers the pools that the devices name, from now on; needs a tokio runtime.
-    pub fn start(config: &DevicePlugin, devices: watch::Receiver<Vec<Device>>, reporter: Reporter) -> Self {
-        let plugin = Plugin::start(config, devices);
-        let mut statuses = plugin.statuses();
-        let reporting = tokio::spawn(async move {
-            loop {
-                let (state, detail) = summary(&statuses.borrow_and_update());
-                reporter.set(state, detail);
-                if statuses.changed().await.is_err() {
-                    reporter.set(State::Off, "");
-                    return;
-                }
+/// Offers the pools that the devices name, until `stop`; lists have ended and sockets are gone at its end.
+pub async fn run(
+    config: DevicePlugin,
+    devices: watch::Receiver<Vec<Device>>,
+    health: Reporter,
+    stop: CancellationToken,
+) {
+    let plugin = Plugin::start(&config, devices);
+    let mut statuses = plugin.statuses();
+    stop.run_until_cancelled(async {
+        loop {
+            let (state, detail) = summary(&statuses.borrow_and_update());
+            health.set(state, detail);
+            if statuses.changed().await.is_err() {
+                // It ends by `stop` alone.
+                return std::future::pending().await;
             }
-        });
-        Self { plugin, reporting }
-    }
-
-    /// The state of every resource, for metrics.
-    pub fn statuses(&self) -> watch::Receiver<Statuses> {
-        self.plugin.statuses()
-    }
-
-    /// Ends the lists, removes the sockets and waits until that is done.
-    pub async fn shutdown(self) {
-        self.plugin.shutdown().await;
-        let _ = self.reporting.await;
-    }
+        }
+    })
+    .await;
+    plugin.shutdown().await;
+    health.set(State::Off, "");
 }
 
 /// One line about all resources: those that kubelet does not know first.
@@ -102,7 +89,8 @@ mod tests {
             Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };
         let (_sender, devices) = watch::channel(vec![device]);
         let health = Health::default();
-        let task = PluginTask::start(&config, devices, health.part("device plugin"));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(config, devices, health.part("device plugin"), stop.clone()));
         let line = || health.subsystems().remove(0);
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !line().detail.contains("no such folder") {
@@ -110,7 +98,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(line().state, "degraded");
-        task.shutdown().await;
+        stop.cancel();
+        task.await.unwrap();
         assert_eq!(line().state, "off");
     }
 }
