@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod netns;
 mod pci;
 mod root;
+pub mod uevent;
 pub mod vfio;
 
 pub use boot::boot_id;

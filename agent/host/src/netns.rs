@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use serde::{Deserialize, Serialize};
 
 /// A network namespace, kept alive by an open file.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Netns {
 }
 
 /// Identity of a namespace: it stays the same whatever path leads there, until the next boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetnsId {
     device: u64,
     inode: u64,
