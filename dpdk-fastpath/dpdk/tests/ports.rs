@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Case::new("a_port_cannot_be_stopped_or_removed_while_a_queue_is_held", held_queues),
         Case::new("a_port_dropped_before_its_queues_goes_with_the_last_of_them", dropped_early),
         Case::new("a_port_can_be_started_again_with_other_queues", restart),
+        Case::new("a_port_keeps_the_pool_it_receives_into", keeps_pool),
         Case::new("a_device_of_a_name_that_is_taken_is_refused", taken),
         Case::new("a_driver_that_does_not_exist_is_refused_with_dpdks_reason", no_driver),
         Case::new("a_configuration_the_device_cannot_do_is_refused_and_names_the_field", bad_configurations),
@@ -112,6 +113,21 @@ fn restart() {
     drop(first);
     drop(pool(eal(), "first", 63));
     port.remove().unwrap();
+}
+
+fn keeps_pool() {
+    let config = MempoolConfig { name: "kept".into(), mbufs: 63, cache: 0, ..MempoolConfig::default() };
+    let pool = Mempool::create(eal(), &config).unwrap();
+    let mut port = Port::create(eal(), &Vdev::Null { name: "keeps".into(), packet: 64 }).unwrap();
+    let mut queues = port.start(&PortConfig::default(), &pool).unwrap();
+    drop(pool);
+    let mut burst: Burst<8> = Burst::new();
+    assert_eq!(queues.rx[0].rx(&mut burst), 8);
+    burst.clear();
+    assert!(Mempool::create(eal(), &config).is_err(), "the pool must still be there");
+    drop(queues);
+    port.remove().unwrap();
+    Mempool::create(eal(), &config).unwrap();
 }
 
 fn taken() {

@@ -1,0 +1,95 @@
+//! What a port is told and what it tells.
+
+use super::{RxQueue, TxQueue};
+
+/// How a port is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Receive queues: one for each worker that polls the port.
+    pub rx_queues: u16,
+    /// Transmit queues: one for each worker that sends there.
+    pub tx_queues: u16,
+    /// Packets a receive queue holds, and mbufs it keeps out of the pool; the device may round it. A tap has its own
+    /// queue in the kernel, and takes 4.
+    pub rx_descriptors: u16,
+    /// Packets a transmit queue holds; the device may round it.
+    pub tx_descriptors: u16,
+    /// Bytes behind the Ethernet header that fit in a frame; `None` leaves the device's own. Frames of this length, with a
+    /// VLAN tag, must fit in an mbuf of the pool.
+    pub mtu: Option<u16>,
+    /// Whether frames for other MAC addresses are received too.
+    pub promiscuous: bool,
+}
+
+impl Default for PortConfig {
+    fn default() -> Self {
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: 512,
+            tx_descriptors: 512,
+            mtu: None,
+            promiscuous: false,
+        }
+    }
+}
+
+/// The queues of a started port, to be given to the workers.
+#[derive(Debug)]
+pub struct Queues {
+    /// In the order of their numbers.
+    pub rx: Vec<RxQueue>,
+    /// In the order of their numbers.
+    pub tx: Vec<TxQueue>,
+}
+
+/// What a driver can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// The driver's name, as `net_tap`.
+    pub driver: String,
+    /// Most receive queues.
+    pub max_rx_queues: u16,
+    /// Most transmit queues.
+    pub max_tx_queues: u16,
+    /// Least and most bytes behind the Ethernet header.
+    pub mtu: (u16, u16),
+    /// Index of the kernel interface behind the port, in the namespace it was made in.
+    pub if_index: Option<u32>,
+    /// `RTE_ETH_RX_OFFLOAD_*` bits.
+    pub rx_offloads: u64,
+    /// `RTE_ETH_TX_OFFLOAD_*` bits.
+    pub tx_offloads: u64,
+}
+
+/// What a port has counted since it was made or reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets transmitted.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes transmitted.
+    pub tx_bytes: u64,
+    /// Dropped by the device, for want of a descriptor.
+    pub rx_missed: u64,
+    /// Received with errors.
+    pub rx_errors: u64,
+    /// Not transmitted because of an error.
+    pub tx_errors: u64,
+    /// Not received because the mempool was empty.
+    pub rx_no_mbuf: u64,
+}
+
+/// The link, as the driver last saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Whether there is one.
+    pub up: bool,
+    /// Mbit/s; `None`: unknown.
+    pub speed_mbps: Option<u32>,
+    /// Both directions at once.
+    pub full_duplex: bool,
+}
