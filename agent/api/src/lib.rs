@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod frame;
+pub mod hash;
 pub mod value;
 
 /// Generated code; the nesting is that of the protobuf packages.

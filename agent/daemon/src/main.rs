@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use culvert_agent::app::{App, ConfigFileError, StartError, read_config};
+use culvert_agent::errors::chain;
+use culvert_agent::privileges::{self, PrivilegeError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -43,6 +45,8 @@ Exit codes:
 enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigFileError),
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
@@ -71,6 +75,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         println!("{}: good", args.config.display());
         return Ok(());
     }
+    privileges::check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -97,19 +102,4 @@ fn stop_on_signal() -> std::io::Result<CancellationToken> {
         stopped.cancel();
     });
     Ok(stop)
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Transparent errors print what their cause prints.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

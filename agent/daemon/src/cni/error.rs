@@ -5,7 +5,8 @@ use std::fmt;
 use serde_json::json;
 
 use super::netconf::Version;
-use crate::pods::{AttachError, CheckError, chain};
+use crate::errors::chain;
+use crate::pods::{AttachError, CheckError};
 
 /// An error with one of the specification's codes, or one of our own from 100.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,7 +51,12 @@ impl Cni {
 
     async fn run(&self, invocation: &Invocation) -> Result<Option<CniResult>, CniError> {
         match &invocation.command {
-            Command::Add(attachment) => overlay::add(self.overlay()?, attachment).await.map(Some),
+            Command::Add(attachment) => {
+                if let Some(device) = attachment.conf.device() {
+                    return Err(CniError::config(format!("deviceID {device}: this agent looks after no NICs")));
+                }
+                overlay::add(self.overlay()?, attachment).await.map(Some)
+            }
             Command::Del(key) => {
                 if let Some(overlay) = &self.overlay {
                     overlay::delete(overlay, key).await?;

@@ -44,7 +44,7 @@ pub(super) async fn collect_garbage(
     };
     let mut first = Ok(());
     for record in overlay.store().all() {
-        if record.network == network && record.port().is_some() && !known(&record.key) {
+        if record.network == network && !known(&record.key) {
             let detached = overlay.detach(&record.key).await;
             if first.is_ok() {
                 first = detached;

@@ -10,7 +10,7 @@ use culvert_host::netlink::{Link, LinkChange, Netlink, NetlinkError, Route};
 use culvert_host::netns::{Netns, NetnsError};
 use ipnet::IpNet;
 
-use super::record::PortLease;
+use super::record::Lease;
 
 /// What can go wrong inside a pod's namespace.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum InterfaceError {
 pub(super) struct PodInterface<'a> {
     netns: &'a Netns,
     ifname: &'a IfName,
-    lease: &'a PortLease,
+    lease: &'a Lease,
     pod: Netlink,
 }
 
@@ -64,7 +64,7 @@ impl<'a> PodInterface<'a> {
     pub(super) fn open(
         netns: &'a Netns,
         ifname: &'a IfName,
-        lease: &'a PortLease,
+        lease: &'a Lease,
     ) -> Result<Self, InterfaceError> {
         let pod = Netlink::open_in(netns).map_err(|e| failed(netns, e))?;
         Ok(Self { netns, ifname, lease, pod })

@@ -19,8 +19,9 @@ use tracing::{info, warn};
 
 use super::interface::{InterfaceError, PodInterface};
 use super::ipam::{self, Fixed, IpamError, Wish};
-use super::record::{Key, Kind, Phase, PodName, PortLease, Record};
+use super::record::{Key, Lease, Phase, PodName, Record};
 use super::store::{Store, StoreError};
+use crate::errors::chain;
 use crate::fastpath::{FastPath, FastPathError};
 use crate::kube::{Name, Snapshot};
 use crate::tables::{NodeAddresses, octets};
@@ -64,7 +65,7 @@ pub struct OverlayRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
     /// What it was given.
-    pub lease: PortLease,
+    pub lease: Lease,
     /// Path of its network namespace.
     pub netns: PathBuf,
 }
@@ -147,7 +148,7 @@ impl Overlay {
             if let Some(attached) = self.reusable(&record, request, &netns).await? {
                 return Ok(attached);
             }
-            before = record.port().map(|lease| lease.addresses.clone()).unwrap_or_default();
+            before.clone_from(&record.lease.addresses);
             self.undo(record).await?;
         }
         let record = self.reserve(request, before).await?;
@@ -179,12 +180,11 @@ impl Overlay {
         let _lock = self.lock(key).await;
         let Some(record) = self.store.get(key) else { return Err(CheckError::Unknown(key.clone())) };
         let netns = Netns::open(netns).map_err(AttachError::Netns)?;
-        let Some(lease) = record.port() else { return Err(CheckError::Unknown(key.clone())) };
-        let faults = self.faults(lease, key, &netns).await?;
+        let faults = self.faults(&record.lease, key, &netns).await?;
         if !faults.is_empty() {
             return Err(CheckError::Faults(faults));
         }
-        Ok(Attached { lease: lease.clone(), netns: record.netns.clone() })
+        Ok(Attached { lease: record.lease, netns: record.netns })
     }
 
     /// Whether a pod could be attached now.
@@ -210,7 +210,7 @@ impl Overlay {
         let _lock = self.lock(key).await;
         // It may have changed while the lock was waited for.
         let Some(record) = self.store.get(key) else { return Ok(()) };
-        let Some(lease) = record.port() else { return Ok(()) };
+        let lease = &record.lease;
         match record.phase {
             Phase::Attaching | Phase::Detaching => {
                 info!("{key}: was not finished, undone");
@@ -242,15 +242,14 @@ impl Overlay {
         request: &OverlayRequest,
         netns: &Netns,
     ) -> Result<Option<Attached>, AttachError> {
-        let Some(lease) = record.port() else { return Ok(None) };
         let same = record.phase == Phase::Attached && record.netns == request.netns;
-        if !same || !self.faults(lease, &record.key, netns).await?.is_empty() {
+        if !same || !self.faults(&record.lease, &record.key, netns).await?.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Attached { lease: lease.clone(), netns: record.netns.clone() }))
+        Ok(Some(Attached { lease: record.lease.clone(), netns: record.netns.clone() }))
     }
 
-    async fn faults(&self, lease: &PortLease, key: &Key, netns: &Netns) -> Result<Vec<String>, AttachError> {
+    async fn faults(&self, lease: &Lease, key: &Key, netns: &Netns) -> Result<Vec<String>, AttachError> {
         let mut faults = PodInterface::open(netns, &key.ifname, lease)?.faults().await?;
         if !self.fastpath.ports().await?.ports.iter().any(|p| p.name == lease.port.as_str()) {
             faults.push(format!("port {} is missing in the fast path", lease.port));
@@ -276,7 +275,7 @@ impl Overlay {
                 boot,
                 created: milliseconds_since_1970(),
                 phase: Phase::Attaching,
-                kind: Kind::Port(PortLease { port, addresses, gateways, mac, mtu }),
+                lease: Lease { port, addresses, gateways, mac, mtu },
                 key: request.key,
             })
         };
@@ -285,9 +284,7 @@ impl Overlay {
 
     /// Makes the port and moves it into the pod, then marks the record as complete.
     async fn carry_out(&self, record: &Record, netns: &Netns) -> Result<Attached, AttachError> {
-        let Some(lease) = record.port() else {
-            return Err(AttachError::NotReady(format!("{}: is no port of the fast path", record.key)));
-        };
+        let lease = &record.lease;
         let interface = PodInterface::open(netns, &record.key.ifname, lease)?;
         interface.ensure_absent().await?;
         let port = AttachPortRequest {
@@ -307,17 +304,15 @@ impl Overlay {
     }
 
     async fn undo(&self, record: Record) -> Result<(), AttachError> {
-        let key = record.key.clone();
-        if let Some(lease) = record.port().cloned() {
-            self.put(Record { phase: Phase::Detaching, ..record }).await?;
-            match self.fastpath.detach_port(lease.port.as_str()).await {
-                Ok(_) => {}
-                Err(e) if e.is_away() => {
-                    warn!("{key}: port {} is detached once the fast path is back: {e}", lease.port);
-                    return Ok(());
-                }
-                Err(e) => return Err(e.into()),
+        let (key, port) = (record.key.clone(), record.lease.port.clone());
+        self.put(Record { phase: Phase::Detaching, ..record }).await?;
+        match self.fastpath.detach_port(port.as_str()).await {
+            Ok(_) => {}
+            Err(e) if e.is_away() => {
+                warn!("{key}: port {port} is detached once the fast path is back: {e}");
+                return Ok(());
             }
+            Err(e) => return Err(e.into()),
         }
         let store = self.store.clone();
         spawn_blocking(move || store.remove(&key)).await??;
@@ -378,15 +373,14 @@ fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
 fn leases(records: &BTreeMap<Key, Record>) -> BTreeMap<IpAddr, String> {
     let of = |r: &Record| {
         let owner = r.owner();
-        r.port().map(|l| l.addresses.clone()).unwrap_or_default().into_iter().map(move |a| (a, owner.clone()))
+        r.lease.addresses.clone().into_iter().map(move |address| (address, owner.clone()))
     };
     records.values().flat_map(of).collect()
 }
 
 /// The addresses that were given out last.
 fn newest(records: &BTreeMap<Key, Record>) -> Vec<IpAddr> {
-    let ports = records.values().filter_map(|r| Some((r.created, r.port()?)));
-    ports.max_by_key(|(created, _)| *created).map(|(_, lease)| lease.addresses.clone()).unwrap_or_default()
+    records.values().max_by_key(|r| r.created).map(|r| r.lease.addresses.clone()).unwrap_or_default()
 }
 
 /// The same MAC address whenever a pod gets the same address: 02:70 and the last four bytes of the first one.
@@ -398,16 +392,4 @@ fn derived_mac(addresses: &[IpAddr]) -> Mac {
 
 fn milliseconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
-}
-
-/// An error and all its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

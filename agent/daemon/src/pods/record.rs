@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use culvert_api::value::{IfName, Mac, PciAddress};
-use ipnet::IpNet;
+use culvert_api::hash::fnv1a;
+use culvert_api::value::{IfName, Mac};
 use serde::{Deserialize, Serialize};
 
 /// What tells attachments apart (CNI specification 1.1.0, section 2: a container and an interface name in it).
@@ -39,7 +39,7 @@ pub struct Record {
     pub phase: Phase,
     /// What was given.
     #[serde(flatten)]
-    pub kind: Kind,
+    pub lease: Lease,
 }
 
 /// Namespace and name of a pod.
@@ -63,26 +63,10 @@ pub enum Phase {
     Detaching,
 }
 
-/// What a pod was given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase")]
-pub enum Kind {
-    /// A port of the fast path.
-    Port(PortLease),
-    /// A virtual function.
-    #[serde(rename_all = "camelCase")]
-    Vf {
-        /// Its PCI address.
-        device: PciAddress,
-        /// Addresses that its interface was given.
-        addresses: Vec<IpNet>,
-    },
-}
-
 /// A port of the fast path and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PortLease {
+pub struct Lease {
     /// Name of the port.
     pub port: IfName,
     /// Addresses, at most one of each family.
@@ -98,12 +82,9 @@ pub struct PortLease {
 impl Key {
     /// A name that fits for an interface and a file, the same for the same key: "cv" and 52 bits of its hash.
     pub fn port_name(&self) -> IfName {
-        let mut hash = Fnv::new();
-        hash.write(self.container_id.as_bytes());
         // No container id holds a zero byte: the two parts cannot be confused.
-        hash.write(&[0]);
-        hash.write(self.ifname.as_str().as_bytes());
-        format!("cv{:013x}", hash.0 >> 12).parse().expect("15 letters and digits are an interface name")
+        let hash = fnv1a(&[self.container_id.as_bytes(), &[0], self.ifname.as_str().as_bytes()]);
+        format!("cv{:013x}", hash >> 12).parse().expect("15 letters and digits are an interface name")
     }
 }
 
@@ -111,14 +92,6 @@ impl Record {
     /// For people: the pod's name, else the container's id.
     pub fn owner(&self) -> String {
         self.pod.as_ref().map_or_else(|| self.key.container_id.clone(), PodName::to_string)
-    }
-
-    /// The fast path's port, if that is what was given.
-    pub fn port(&self) -> Option<&PortLease> {
-        match &self.kind {
-            Kind::Port(lease) => Some(lease),
-            Kind::Vf { .. } => None,
-        }
     }
 }
 
@@ -131,22 +104,6 @@ impl fmt::Display for PodName {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "interface {} of container {}", self.ifname, self.container_id)
-    }
-}
-
-/// FNV-1a, 64 bits: names must stay the same from one version of the agent to the next, which the standard library's
-/// hasher does not promise. <http://www.isthe.com/chongo/tech/comp/fnv/>
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
     }
 }
 
@@ -170,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_as_written() {
-        let mut record = Record {
+        let record = Record {
             key: key("abc", "eth0"),
             network: "culvert".to_owned(),
             pod: Some(PodName { namespace: "default".to_owned(), name: "web".to_owned() }),
@@ -178,24 +135,15 @@ mod tests {
             boot: "b".to_owned(),
             created: 17,
             phase: Phase::Attaching,
-            kind: Kind::Port(PortLease {
+            lease: Lease {
                 port: "cv1".parse().unwrap(),
                 addresses: vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
                 gateways: vec!["10.1.0.1".parse().unwrap()],
                 mac: "02:00:00:00:00:01".parse().unwrap(),
                 mtu: 1450,
-            }),
-        };
-        for kind in [
-            record.kind.clone(),
-            Kind::Vf {
-                device: "0000:03:10.0".parse().unwrap(),
-                addresses: vec!["10.9.0.1/24".parse().unwrap()],
             },
-        ] {
-            record.kind = kind;
-            let text = serde_json::to_string(&record).unwrap();
-            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
-        }
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");
     }
 }
