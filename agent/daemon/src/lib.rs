@@ -4,11 +4,13 @@
 
 pub mod app;
 pub mod cni;
+pub mod errors;
 pub mod fastpath;
 pub mod health;
 pub mod kube;
 pub mod metrics;
 pub mod plugin;
 pub mod pods;
+pub mod privileges;
 pub mod socket;
 pub mod tables;

@@ -38,7 +38,8 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_effective_set_is_missing() {
-        let status = |caps: &str| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{caps}\nSeccomp:\t0\n");
+        let status =
+            |caps: &str| format!("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t{caps}\nSeccomp:\t0\n");
         assert!(missing(&status("000001ffffffffff")).is_empty());
         assert_eq!(missing(&status("0000000000001000")), ["CAP_SYS_ADMIN"]);
         assert_eq!(missing(&status("0000000000000000")), ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);

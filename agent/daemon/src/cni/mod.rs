@@ -53,7 +53,9 @@ impl Cni {
         match &invocation.command {
             Command::Add(attachment) => {
                 if let Some(device) = attachment.conf.device() {
-                    return Err(CniError::config(format!("deviceID {device}: this agent looks after no NICs")));
+                    return Err(CniError::config(format!(
+                        "deviceID {device}: this agent looks after no NICs"
+                    )));
                 }
                 overlay::add(self.overlay()?, attachment).await.map(Some)
             }

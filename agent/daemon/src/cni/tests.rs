@@ -1,1 +1,90 @@
+use serde_json::{Value, json};
 
+use super::*;
+
+/// The answer of an agent without any part to one invocation.
+async fn answer(command: &str, change: impl FnOnce(&mut CniRequest), config: &str) -> (u32, Value) {
+    let mut request = CniRequest {
+        command: command.to_owned(),
+        container_id: "c1".to_owned(),
+        netns: "/run/netns/none".to_owned(),
+        ifname: "eth0".to_owned(),
+        config: config.as_bytes().to_vec(),
+        ..CniRequest::default()
+    };
+    change(&mut request);
+    let reply = Cni { overlay: None }.handle(&request).await;
+    (reply.exit_code, serde_json::from_slice(&reply.output).unwrap_or(Value::Null))
+}
+
+const CONFIG: &str = r#"{ "cniVersion": "1.1.0", "name": "n", "type": "culvert-cni", "unknown": 1 }"#;
+
+#[tokio::test]
+async fn a_bad_environment_is_refused_with_code_4_by_the_variables_name() {
+    type Change = fn(&mut CniRequest);
+    let cases: [(&str, Change, &str); 7] = [
+        ("ADD", |r| r.netns.clear(), "CNI_NETNS"),
+        ("ADD", |r| r.container_id.clear(), "CNI_CONTAINERID"),
+        ("DEL", |r| r.container_id = "../x".to_owned(), "CNI_CONTAINERID \"../x\""),
+        ("ADD", |r| r.ifname = "a/b".to_owned(), "CNI_IFNAME: interface name \"a/b\""),
+        ("DEL", |r| r.ifname = "sixteen-letters-".to_owned(), "CNI_IFNAME"),
+        ("ADD", |r| r.args = "X".to_owned(), "CNI_ARGS"),
+        ("add", |_| {}, "CNI_COMMAND \"add\""),
+    ];
+    for (command, change, part) in cases {
+        let (code, error) = answer(command, change, CONFIG).await;
+        assert_eq!((code, &error["code"]), (1, &json!(4)), "{part}");
+        assert!(error["details"].as_str().unwrap().contains(part), "{error}");
+        assert_eq!(error["cniVersion"], "1.1.0");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_with_the_code_for_its_fault() {
+    for (config, code, part) in [
+        ("", 6, "EOF"),
+        ("{", 6, "line 1 column 1"),
+        (r#"{ "name": "n" }"#, 1, "cniVersion \"\""),
+        (r#"{ "cniVersion": "9.9.9", "name": "n" }"#, 1, "cniVersion \"9.9.9\": must be one of 0.3.0"),
+        (r#"{ "cniVersion": "1.1.0" }"#, 7, "name \"\""),
+        (r#"{ "cniVersion": "1.1.0", "name": "a b" }"#, 7, "name \"a b\""),
+        (r#"{ "cniVersion": "1.1.0", "name": "n", "vlan": 5000 }"#, 7, "vlan 5000: must be 0-4094"),
+        (r#"{ "cniVersion": "1.1.0", "name": "n", "mac": "x" }"#, 7, "mac \"x\""),
+        (r#"{ "cniVersion": "1.1.0", "name": "n", "deviceID": "x" }"#, 7, "pci address \"x\""),
+    ] {
+        let (exit, error) = answer("ADD", |_| {}, config).await;
+        assert_eq!((exit, &error["code"]), (1, &json!(code)), "{config}: {error}");
+        assert!(error["details"].as_str().unwrap().contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn commands_need_the_version_that_brought_them() {
+    let config = |version: &str| format!(r#"{{ "cniVersion": "{version}", "name": "n" }}"#);
+    for (command, version, first) in
+        [("CHECK", "0.3.1", "0.4.0"), ("STATUS", "1.0.0", "1.1.0"), ("GC", "1.0.0", "1.1.0")]
+    {
+        let (_, error) = answer(command, |_| {}, &config(version)).await;
+        assert_eq!(error["code"], 1);
+        assert_eq!(error["cniVersion"], version, "the error is in the version of the request");
+        assert!(error["details"].as_str().unwrap().contains(&format!("needs cniVersion {first}")), "{error}");
+    }
+    assert_eq!(answer("STATUS", |_| {}, &config("1.1.0")).await, (0, Value::Null));
+}
+
+#[tokio::test]
+async fn garbage_collection_without_a_list_of_what_is_valid_is_refused() {
+    let (_, error) = answer("GC", |_| {}, CONFIG).await;
+    assert_eq!(error["code"], 7);
+    assert!(error["details"].as_str().unwrap().contains("cni.dev/valid-attachments"), "{error}");
+}
+
+#[tokio::test]
+async fn without_an_overlay_del_succeeds_and_add_names_what_is_missing() {
+    assert_eq!(answer("DEL", |r| r.netns.clear(), CONFIG).await, (0, Value::Null));
+    let (_, error) = answer("ADD", |_| {}, CONFIG).await;
+    assert!(error["details"].as_str().unwrap().contains("section fastpath"), "{error}");
+    let vf = r#"{ "cniVersion": "1.1.0", "name": "n", "deviceID": "0000:ff:00.0" }"#;
+    let (_, error) = answer("ADD", |_| {}, vf).await;
+    assert!(error["details"].as_str().unwrap().contains("0000:ff:00.0"), "{error}");
+}

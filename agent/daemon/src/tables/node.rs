@@ -104,7 +104,10 @@ pub(super) fn build(
         }
     };
     // This node's own ranges first: whatever another object says, they are here.
-    let own = own.map(|addresses| claims.grant(local, addresses, problems));
+    let own = own.map(|addresses| {
+        claims.vteps.extend(addresses.underlay.iter().map(|vtep| (*vtep, local.to_owned())));
+        claims.grant(local, addresses, problems)
+    });
     let mut remotes = Vec::new();
     for (name, node) in nodes.iter().filter(|(name, _)| *name != local) {
         let addresses = match NodeAddresses::of(node, problems) {

@@ -1,1 +1,368 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use k8s_openapi::serde_json::{Value, from_value, json};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+/// Objects from JSON, and what is built of them for node "a".
+fn built(services: &[Value], slices: &[Value]) -> (Vec<fastpath::Service>, Vec<String>) {
+    let mut objects = Objects::default();
+    for service in services {
+        let service: Service = from_value(service.clone()).unwrap();
+        objects.services.insert(Name::of(&service.metadata), Arc::new(service));
+    }
+    for slice in slices {
+        let slice: EndpointSlice = from_value(slice.clone()).unwrap();
+        objects.slices.insert(Name::of(&slice.metadata), Arc::new(slice));
+    }
+    let mut problems = Vec::new();
+    let entries = build(&objects, "a", &mut problems);
+    (entries, problems)
+}
+
+fn service(spec: Value) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "d" }, "spec": spec })
+}
+
+fn web() -> Value {
+    service(json!({ "clusterIPs": ["10.96.0.1"], "ports": [{ "port": 80 }] }))
+}
+
+fn slice(endpoints: Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": "web-1", "namespace": "d", "labels": { SERVICE_NAME: "web" } },
+        "ports": [{ "port": 8080 }],
+        "endpoints": endpoints,
+    })
+}
+
+/// Backends as text, such as `10.1.0.2:8080`, with a `-` behind those that shut down.
+fn backends(entry: &fastpath::Service) -> Vec<String> {
+    let ip = |b: &[u8]| match <[u8; 4]>::try_from(b) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(b).unwrap()),
+    };
+    let text = |b: &Backend| format!("{}:{}{}", ip(&b.address), b.port, if b.terminating { "-" } else { "" });
+    entry.backends.iter().map(text).collect()
+}
+
+#[test]
+fn both_families_and_all_ports_are_entries_with_the_endpoints_of_their_name_and_protocol() {
+    let service = service(json!({
+        "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00:96::1"],
+        "ports": [
+            { "name": "http", "port": 80, "targetPort": "web" },
+            { "name": "dns", "port": 53, "protocol": "UDP" },
+            { "name": "sig", "port": 53, "protocol": "SCTP" },
+        ],
+    }));
+    let slice = |name: &str, family: &str, ip: &str| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+            "metadata": { "name": name, "namespace": "d", "labels": { SERVICE_NAME: "web" } },
+            "ports": [
+                { "name": "http", "port": 8080, "protocol": "TCP" },
+                { "name": "dns", "port": 5353, "protocol": "UDP" },
+                { "name": "sig", "port": 1, "protocol": "TCP" },
+            ],
+            "endpoints": [{ "addresses": [ip] }],
+        })
+    };
+    let (entries, problems) =
+        built(&[service], &[slice("v4", "IPv4", "10.1.0.2"), slice("v6", "IPv6", "fd00::2")]);
+    let found: Vec<_> = entries.iter().map(|e| (e.vip.len(), e.port, e.protocol, backends(e))).collect();
+    let one = |text: &str| vec![text.to_owned()];
+    assert_eq!(
+        found,
+        [
+            (4, 80, 1, one("10.1.0.2:8080")),
+            (4, 53, 2, one("10.1.0.2:5353")),
+            (4, 53, 3, vec![]),
+            (16, 80, 1, one("fd00::2:8080")),
+            (16, 53, 2, one("fd00::2:5353")),
+            (16, 53, 3, vec![]),
+        ]
+    );
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
+fn endpoints_take_part_by_their_conditions() {
+    // KEP-1669: (ready, serving, terminating) -> how the endpoint takes part.
+    let (yes, ends, no) = (Some(false), Some(true), None);
+    for (conditions, expected) in [
+        (json!(null), yes),
+        (json!({}), yes),
+        (json!({ "ready": true }), yes),
+        (json!({ "ready": false }), no),
+        (json!({ "ready": false, "serving": true }), no),
+        (json!({ "ready": false, "serving": true, "terminating": true }), ends),
+        (json!({ "ready": false, "serving": false, "terminating": true }), no),
+        (json!({ "ready": false, "terminating": true }), no),
+        // publishNotReadyAddresses: the controller says ready whatever happens.
+        (json!({ "ready": true, "serving": false, "terminating": true }), yes),
+    ] {
+        let (entries, _) =
+            built(&[web()], &[slice(json!([{ "addresses": ["10.1.0.2"], "conditions": conditions }]))]);
+        assert_eq!(entries[0].backends.first().map(|b| b.terminating), expected, "{conditions}");
+    }
+}
+
+#[test]
+fn headless_external_and_foreign_services_are_none_of_ours_and_no_problem() {
+    for spec in [
+        json!({ "clusterIP": "None", "ports": [{ "port": 80 }] }),
+        json!({ "clusterIPs": ["None"] }),
+        json!({ "type": "ExternalName", "externalName": "example.com" }),
+    ] {
+        assert_eq!(built(&[service(spec.clone())], &[slice(json!([]))]), (vec![], vec![]), "{spec}");
+    }
+    let mut foreign = web();
+    foreign["metadata"]["labels"] = json!({ PROXY_NAME: "other" });
+    assert_eq!(built(&[foreign], &[]), (vec![], vec![]));
+}
+
+#[test]
+fn affinity_is_client_ip_with_its_timeout() {
+    for (spec, seconds, problem) in [
+        (json!({ "sessionAffinity": "None" }), 0, ""),
+        (json!({ "sessionAffinity": "ClientIP" }), 10_800, ""),
+        (
+            json!({ "sessionAffinity": "ClientIP", "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 7 } } }),
+            7,
+            "",
+        ),
+        (
+            json!({ "sessionAffinity": "ClientIP", "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 0 } } }),
+            10_800,
+            "service d/web: affinity timeoutSeconds 0: must be 1-86400; 10800 is used",
+        ),
+        (
+            json!({ "sessionAffinity": "X" }),
+            0,
+            "service d/web: sessionAffinity \"X\": must be None or ClientIP; None is used",
+        ),
+    ] {
+        let mut service = web();
+        service["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let (entries, problems) = built(&[service], &[]);
+        assert_eq!(entries[0].affinity_seconds, seconds, "{spec}");
+        assert_eq!(problems.join(""), problem, "{spec}");
+    }
+}
+
+#[test]
+fn internal_traffic_policy_local_takes_only_endpoints_of_this_node() {
+    let mut local = web();
+    local["spec"]["internalTrafficPolicy"] = json!("Local");
+    let endpoints = json!([
+        { "addresses": ["10.1.0.2"], "nodeName": "a" },
+        { "addresses": ["10.2.0.2"], "nodeName": "b" },
+        { "addresses": ["10.3.0.2"] },
+    ]);
+    let (entries, _) = built(&[local], &[slice(endpoints)]);
+    assert_eq!(backends(&entries[0]), ["10.1.0.2:8080"]);
+}
+
+#[test]
+fn an_endpoint_in_two_slices_is_one_backend_and_ready_if_it_is_in_either() {
+    let ready = slice(json!([{ "addresses": ["10.1.0.2"] }]));
+    let mut ending = slice(json!([
+        { "addresses": ["10.1.0.2"], "conditions": { "ready": false, "serving": true, "terminating": true } }
+    ]));
+    ending["metadata"]["name"] = json!("web-0");
+    let (entries, problems) = built(&[web()], &[ending, ready]);
+    assert_eq!(backends(&entries[0]), ["10.1.0.2:8080"]);
+    assert!(problems.is_empty());
+}
+
+#[test]
+fn what_makes_no_sense_is_reported_by_name_and_the_rest_is_used() {
+    let two_ports = |bad: Value| {
+        service(json!({ "clusterIPs": ["10.96.0.1"], "ports": [bad, { "name": "ok", "port": 81 }] }))
+    };
+    for (service, problem, entries) in [
+        (service(json!({ "clusterIP": "10.96.0.1" })), "service d/web: no ports", 0),
+        (service(json!({ "ports": [{ "port": 80 }] })), "service d/web: no clusterIP", 0),
+        (
+            service(json!({ "clusterIP": "10.96.0.999", "ports": [{ "port": 80 }] })),
+            "clusterIP \"10.96.0.999\"",
+            0,
+        ),
+        (
+            service(json!({ "clusterIPs": ["10.96.0.1", "ff02::1"], "ports": [{ "port": 80 }] })),
+            "\"ff02::1\"",
+            1,
+        ),
+        (two_ports(json!({ "port": 0 })), "service d/web: port 0: must be 1-65535", 1),
+        (two_ports(json!({ "port": 70000 })), "port 70000", 1),
+        (two_ports(json!({ "port": 80, "protocol": "ICMP" })), "port 80: protocol \"ICMP\"", 1),
+        (two_ports(json!({ "port": 81 })), "10.96.0.1 port 81/TCP is that of service d/web", 1),
+    ] {
+        let (built, problems) = built(std::slice::from_ref(&service), &[]);
+        assert_eq!(built.len(), entries, "{service}");
+        let [only] = &problems[..] else { panic!("{problems:?}") };
+        assert!(only.contains(problem), "{only}");
+    }
+}
+
+#[test]
+fn slices_and_endpoints_that_make_no_sense_are_reported_by_name_and_the_rest_is_used() {
+    let good = json!({ "addresses": ["10.1.0.2"] });
+    let with = |key: &str, value: Value| {
+        let mut slice = slice(json!([good]));
+        slice[key] = value;
+        slice
+    };
+    for (slice, problem, count) in [
+        (with("metadata", json!({ "name": "x", "namespace": "d" })), "endpointslice d/x: no label", 0),
+        (
+            with("metadata", json!({ "name": "x", "namespace": "e", "labels": { SERVICE_NAME: "web" } })),
+            "endpointslice e/x: there is no service e/web",
+            0,
+        ),
+        (with("addressType", json!("FQDN")), "addressType \"FQDN\"", 0),
+        (with("ports", json!([{ "name": "" }])), "has no number", 0),
+        (with("ports", json!([{ "port": 0 }, { "port": 1 }])), "port 0: must be 1-65535", 1),
+        (with("ports", json!([{ "port": 1, "protocol": "X" }, { "port": 1 }])), "protocol \"X\"", 1),
+        (slice(json!([{ "addresses": [] }, good])), "an endpoint without an address", 1),
+        (slice(json!([{ "addresses": ["127.0.0.1"] }, good])), "endpoint \"127.0.0.1\"", 1),
+        (slice(json!([{ "addresses": ["fd00::1"] }, good])), "endpoint \"fd00::1\"", 1),
+    ] {
+        let (entries, problems) = built(&[web()], std::slice::from_ref(&slice));
+        assert_eq!(entries[0].backends.len(), count, "{slice}");
+        let [only] = &problems[..] else { panic!("{problems:?}") };
+        assert!(only.contains(problem), "{only}");
+    }
+}
+
+#[test]
+fn a_virtual_address_belongs_to_the_first_service_by_name() {
+    let mut other = web();
+    other["metadata"]["name"] = json!("a");
+    let (entries, problems) = built(&[web(), other], &[]);
+    assert_eq!(entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(problems, ["service d/web: 10.96.0.1 port 80/TCP is that of service d/a; the first counts"]);
+}
+
+/// The obviously correct twin: for one virtual address, look at every endpoint of every slice there is.
+fn reference(services: &[Value], slices: &[Value]) -> BTreeSet<(String, u64, String, BTreeSet<String>)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let mut entries = BTreeSet::new();
+    for service in services {
+        let (meta, spec) = (&service["metadata"], &service["spec"]);
+        for vip in spec["clusterIPs"].as_array().unwrap() {
+            for port in spec["ports"].as_array().unwrap() {
+                let (mut ready, mut ending) = (BTreeSet::new(), BTreeSet::new());
+                for slice in slices {
+                    let family = if vip.as_str().unwrap().contains(':') { "IPv6" } else { "IPv4" };
+                    let ours = slice["metadata"]["namespace"] == meta["namespace"]
+                        && slice["metadata"]["labels"][SERVICE_NAME] == meta["name"]
+                        && slice["addressType"] == family;
+                    for (endpoint, target) in slice["endpoints"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .flat_map(|e| slice["ports"].as_array().unwrap().iter().map(move |p| (e, p)))
+                    {
+                        let is = |key: &str| endpoint["conditions"][key] == json!(true);
+                        if !ours || target["name"] != port["name"] || target["protocol"] != port["protocol"] {
+                            continue;
+                        }
+                        let address = format!("{}:{}", text(&endpoint["addresses"][0]), target["port"]);
+                        if is("ready") {
+                            ready.insert(address);
+                        } else if is("serving") && is("terminating") {
+                            ending.insert(address);
+                        }
+                    }
+                }
+                let ending = ending.difference(&ready).map(|a| format!("{a}-")).collect::<BTreeSet<_>>();
+                let all = ready.union(&ending).cloned().collect();
+                entries.insert((text(vip), port["port"].as_u64().unwrap(), text(&port["protocol"]), all));
+            }
+        }
+    }
+    entries
+}
+
+fn any_port() -> impl Strategy<Value = Value> {
+    (select(vec!["", "x", "y"]), select(vec!["TCP", "UDP", "SCTP"]), 1..4u16)
+        .prop_map(|(name, protocol, port)| json!({ "name": name, "protocol": protocol, "port": port }))
+}
+
+fn any_service(index: usize) -> impl Strategy<Value = Value> {
+    // Each has addresses of its own: conflicts have a test of their own.
+    let vips = prop::sample::subsequence(
+        vec![format!("10.96.0.{}", index + 1), format!("fd00:96::{}", index + 1)],
+        1..=2,
+    );
+    (vips, prop::collection::vec(any_port(), 1..4), select(vec!["d", "e"])).prop_map(
+        move |(vips, mut ports, namespace)| {
+            ports.sort_by_key(|p| (p["port"].as_u64(), p["protocol"].to_string()));
+            ports.dedup_by_key(|p| (p["port"].as_u64(), p["protocol"].to_string()));
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": { "name": format!("s{index}"), "namespace": namespace },
+                "spec": { "clusterIPs": vips, "ports": ports },
+            })
+        },
+    )
+}
+
+fn any_slice(index: usize) -> impl Strategy<Value = Value> {
+    let endpoint = |v6: bool| {
+        let conditions = any::<[bool; 3]>();
+        (0..6u8, conditions).prop_map(move |(host, [ready, serving, terminating])| {
+            let address = if v6 { format!("fd00::{}", host + 1) } else { format!("10.1.0.{}", host + 1) };
+            json!({
+                "addresses": [address],
+                "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
+            })
+        })
+    };
+    (any::<bool>(), 0..4usize, select(vec!["d", "e"]), prop::collection::vec(any_port(), 0..4)).prop_flat_map(
+        move |(v6, service, namespace, ports)| {
+            prop::collection::vec(endpoint(v6), 0..6).prop_map(move |endpoints| {
+                json!({
+                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                    "addressType": if v6 { "IPv6" } else { "IPv4" },
+                    "metadata": {
+                        "name": format!("x{index}"), "namespace": namespace,
+                        "labels": { SERVICE_NAME: format!("s{service}") },
+                    },
+                    "ports": ports, "endpoints": endpoints,
+                })
+            })
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn the_tables_are_those_of_the_reference(
+        services in (any_service(0), any_service(1), any_service(2)),
+        slices in (any_slice(0), any_slice(1), any_slice(2), any_slice(3), any_slice(4)),
+    ) {
+        let services = [services.0, services.1, services.2];
+        let slices = [slices.0, slices.1, slices.2, slices.3, slices.4];
+        let (entries, _) = built(&services, &slices);
+        let vip = |e: &fastpath::Service| match <[u8; 4]>::try_from(e.vip.as_slice()) {
+            Ok(v4) => IpAddr::from(v4).to_string(),
+            Err(_) => IpAddr::from(<[u8; 16]>::try_from(e.vip.as_slice()).unwrap()).to_string(),
+        };
+        let found: BTreeSet<_> = entries
+            .iter()
+            .map(|e| {
+                let protocol = protocol_name(e.protocol()).to_owned();
+                (vip(e), u64::from(e.port), protocol, backends(e).into_iter().collect::<BTreeSet<_>>())
+            })
+            .collect();
+        prop_assert_eq!(entries.len(), found.len());
+        prop_assert_eq!(found, reference(&services, &slices));
+    }
+}
