@@ -81,8 +81,10 @@ impl Show {
     }
 
     fn table(&self) -> String {
-        let width = self.lines.iter().map(|line| line.what.chars().count()).max().unwrap_or(0);
-        let mut text = format!("{:<width$}  RESULT  DETAIL\n", "WHAT WAS SHOWN");
+        let heading = "WHAT WAS SHOWN";
+        let width =
+            self.lines.iter().map(|line| line.what.chars().count()).max().unwrap_or(0).max(heading.len());
+        let mut text = format!("{heading:<width$}  RESULT  DETAIL\n");
         for Line { what, held, detail } in &self.lines {
             let result = if *held { "ok" } else { "FAILED" };
             let detail = if *held { detail } else { "see above" };
