@@ -80,6 +80,13 @@ pub struct LoopCounts {
     pub total_cycles: u64,
 }
 
+impl FlowCounts {
+    /// Flows that there are at the moment.
+    pub fn live(&self) -> u64 {
+        self.created.saturating_sub(self.expired)
+    }
+}
+
 macro_rules! counted {
     ($(#[$attr:meta])* $cells:ident => $counts:ident { $($field:ident),* }) => {
         $(#[$attr])*
@@ -288,7 +295,7 @@ impl CounterWriter {
         }
     }
 
-    /// A packet to a service was forwarded without state.
+    /// A packet of a flow to a service was forwarded without state.
     #[inline]
     pub fn flow_stateless(&mut self) {
         self.0.flows.stateless.add(1);

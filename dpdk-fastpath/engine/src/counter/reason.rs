@@ -72,11 +72,13 @@ drop_reasons! {
     TUNNEL_NOT_OUR_MAC = "tunnel-not-our-mac",
     /// A decapsulated packet for no pod of this node. Sending it on would loop.
     TUNNEL_NOT_LOCAL = "tunnel-not-local",
+    /// A decapsulated packet whose outer header says congestion, which its sender would not understand (RFC 6040).
+    TUNNEL_CONGESTION = "tunnel-congestion",
     /// A service address, but a protocol or port that the service does not have.
     SERVICE_PORT = "service-port",
     /// A service that has no endpoint.
     SERVICE_NO_ENDPOINT = "service-no-endpoint",
-    /// A service's protocol that cannot be translated.
+    /// SCTP to a service address: it cannot be translated.
     SERVICE_PROTOCOL = "service-protocol",
     /// A fragment to a service address.
     SERVICE_FRAGMENT = "service-fragment",

@@ -1,14 +1,19 @@
 //! What the tables for IPv4 and IPv6 have of their own.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 
-use culvert_packet::flow::{FlowKey4, FlowKey6};
+use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
+use culvert_packet::ip::Protocol;
 use culvert_packet::parse::Parsed;
 use culvert_packet::rewrite::{Translation4, Translation6};
 use zerocopy::FromZeros;
 
+use super::arena::Arena;
 use super::line::{Line4, Line6};
+use super::table::Table;
+use super::{FlowTables, FlowWorker};
 
 /// The key of a flow in one direction, IPv4 or IPv6.
 pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
@@ -20,8 +25,29 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     type Line: FromZeros + AsRef<[AtomicU64]> + fmt::Debug + Send + Sync;
 
+    /// The key of these ends; `None` if they are not of this IP version.
+    fn between(tenant: Tenant, protocol: Protocol, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Option<Self>;
+
+    /// Source address and port.
+    fn source(&self) -> (IpAddr, u16);
+
+    /// Destination address and port.
+    fn destination(&self) -> (IpAddr, u16);
+
+    /// Whose addresses these are.
+    fn tenant(&self) -> Tenant;
+
+    /// Transport protocol.
+    fn protocol(&self) -> Protocol;
+
     /// A hash of all fields.
     fn hash64(&self) -> u64;
+
+    /// The table for flows of this IP version.
+    fn table(tables: &FlowTables) -> &Table<Self>;
+
+    /// The same table, with a worker's records in it.
+    fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>);
 
     /// The key of the packets that come back.
     #[must_use]
@@ -38,10 +64,55 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
 }
 
 macro_rules! key {
-    ($key:ty, $words:ty, $line:ty, $translation:ty) => {
+    ($key:ty, $version:ident, $table:ident, $arena:ident, $words:ty, $line:ty, $translation:ty) => {
         impl Key for $key {
             type Words = $words;
             type Line = $line;
+
+            #[inline]
+            fn between(
+                tenant: Tenant,
+                protocol: Protocol,
+                src: (IpAddr, u16),
+                dst: (IpAddr, u16),
+            ) -> Option<Self> {
+                match (src, dst) {
+                    ((IpAddr::$version(src), src_port), (IpAddr::$version(dst), dst_port)) => {
+                        Some(Self::new(tenant, protocol, (src, src_port), (dst, dst_port)))
+                    }
+                    _ => None,
+                }
+            }
+
+            #[inline]
+            fn source(&self) -> (IpAddr, u16) {
+                (IpAddr::$version(self.src()), self.src_port())
+            }
+
+            #[inline]
+            fn destination(&self) -> (IpAddr, u16) {
+                (IpAddr::$version(self.dst()), self.dst_port())
+            }
+
+            #[inline]
+            fn tenant(&self) -> Tenant {
+                Self::tenant(self)
+            }
+
+            #[inline]
+            fn protocol(&self) -> Protocol {
+                Self::protocol(self)
+            }
+
+            #[inline]
+            fn table(tables: &FlowTables) -> &Table<Self> {
+                &tables.$table
+            }
+
+            #[inline]
+            fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>) {
+                (&worker.tables.$table, &mut worker.$arena)
+            }
 
             #[inline]
             fn hash64(&self) -> u64 {
@@ -71,5 +142,5 @@ macro_rules! key {
     };
 }
 
-key!(FlowKey4, [u64; 2], Line4, Translation4);
-key!(FlowKey6, [u64; 5], Line6, Translation6);
+key!(FlowKey4, V4, v4, arena4, [u64; 2], Line4, Translation4);
+key!(FlowKey6, V6, v6, arena6, [u64; 5], Line6, Translation6);

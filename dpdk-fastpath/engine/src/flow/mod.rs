@@ -24,6 +24,7 @@ mod arena;
 mod bucket;
 mod key;
 mod line;
+mod listing;
 mod out;
 mod prefetch;
 mod record;

@@ -25,4 +25,6 @@ pub struct Neighbour {
     pub ip: IpAddr,
     /// Its Ethernet address.
     pub mac: EthAddr,
+    /// Whether it said so in answer to a question of ours.
+    pub solicited: bool,
 }

@@ -255,7 +255,8 @@ impl From<&Service> for proto::Service {
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as it is in protobuf messages.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

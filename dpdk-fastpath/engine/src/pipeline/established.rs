@@ -1,0 +1,110 @@
+//! A packet of a tracked flow.
+//!
+//! In: a packet and the flow that it belongs to. Out: it is translated and goes where the flow goes. A flow whose decision
+//! was made under another epoch is checked first, once: if its endpoint is gone, UDP is decided anew and TCP is reset; else
+//! its ways are looked up again.
+
+use culvert_packet::PacketBuf;
+use culvert_packet::parse::L4;
+
+use super::stage::{Origin, Packet, Stage, Step};
+use super::verdict::Verdict;
+use crate::counter::DropReason;
+use crate::flow::{Hit, Key, Out, Route};
+
+impl Stage<'_> {
+    /// Forwards a packet whose flow was looked up.
+    #[inline]
+    pub(super) fn forward<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        hit: Option<Hit<K>>,
+    ) -> Verdict {
+        match hit {
+            // Requests come from the client's own port only: that is where its address was checked.
+            Some(hit) if hit.reply || packet.origin == Origin::Pod => self.established(packet, key, &hit),
+            _ => self.route(packet, key),
+        }
+    }
+
+    /// Translates and sends a packet of a flow.
+    #[inline]
+    pub(super) fn established<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        hit: &Hit<K>,
+    ) -> Verdict {
+        let flags = packet.parsed.tcp_flags;
+        if packet.parsed.is_fragment() {
+            return self.drop(DropReason::SERVICE_FRAGMENT);
+        }
+        if !hit.reply && hit.state().may_be_reopened() && flags.opens() {
+            return self.anew(packet, key, hit);
+        }
+        let mut route = hit.record.route;
+        if route.epoch != self.view.epoch() {
+            let exists = self.view.has_backend(hit.record.backend);
+            if !exists && !hit.reply {
+                return self.endpoint_gone(packet, key, hit);
+            }
+            route = self.ways(hit);
+            if exists {
+                K::table(&self.flows.tables).reroute(hit, route);
+            }
+        }
+        let (out, dst) = if hit.reply {
+            (route.reply, hit.record.original.source().0)
+        } else {
+            (route.forward, hit.record.translated.destination().0)
+        };
+        if out == Out::Nowhere {
+            return self.nowhere(packet, key.tenant(), dst);
+        }
+        match self.clear(packet, out) {
+            Step::Continue(packet) => {
+                K::table(&self.flows.tables).touch(hit, self.now, flags);
+                self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
+                self.transmit(packet, out, |frame, parsed| hit.translate(frame, parsed))
+            }
+            Step::Break(verdict) => verdict,
+        }
+    }
+
+    /// Where both directions of a flow go by the present tables.
+    fn ways<K: Key>(&self, hit: &Hit<K>) -> Route {
+        let tenant = hit.record.original.tenant();
+        Route {
+            epoch: self.view.epoch(),
+            forward: self.out(tenant, hit.record.translated.destination().0),
+            reply: self.out(tenant, hit.record.original.source().0),
+        }
+    }
+
+    fn endpoint_gone<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        hit: &Hit<K>,
+    ) -> Verdict {
+        // Whoever still opens a connection can as well open it to another endpoint.
+        if packet.parsed.l4 != L4::Tcp || packet.parsed.tcp_flags.opens() {
+            return self.anew(packet, key, hit);
+        }
+        self.end(hit);
+        self.refuse(packet, DropReason::FLOW_ENDPOINT_GONE)
+    }
+
+    /// Forgets the flow and decides as for its first packet.
+    fn anew<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> Verdict {
+        self.end(hit);
+        self.route(packet, key)
+    }
+
+    fn end<K: Key>(&mut self, hit: &Hit<K>) {
+        if K::table(&self.flows.tables).remove(hit) {
+            self.counters.flows_expired(1);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! To a pod, or through a tunnel.
+//!
+//! In: a packet and where it goes. Out: a frame for that port, one hop less to live, or an ICMP error when there are no
+//! hops left or the packet is too long. Nothing of the packet changes before it is sure to go, so that the error quotes
+//! what its sender sent.
+
+use culvert_packet::answer::IcmpError;
+use culvert_packet::encap::{EncapError, outer_traffic_class};
+use culvert_packet::flow::entropy_port;
+use culvert_packet::rewrite::decrement_ttl;
+use culvert_packet::{PacketBuf, Parsed};
+
+use super::frame::set_stations;
+use super::stage::{Origin, Packet, Stage, Step};
+use super::verdict::Verdict;
+use crate::counter::DropReason;
+use crate::flow::Out;
+use crate::table::{PortIndex, Unreachable};
+
+impl Stage<'_> {
+    /// Sends a packet, rewritten by `rewrite`, if it may go there.
+    #[inline]
+    pub(super) fn send<B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        out: Out,
+        rewrite: impl FnOnce(&mut [u8], &Parsed),
+    ) -> Verdict {
+        match self.clear(packet, out) {
+            Step::Continue(packet) => self.transmit(packet, out, rewrite),
+            Step::Break(verdict) => verdict,
+        }
+    }
+
+    /// Whether a packet may go there: it can be reached, the packet has a hop left and fits.
+    #[inline]
+    pub(super) fn clear<'b, B: PacketBuf>(&mut self, packet: Packet<'b, B>, out: Out) -> Step<Packet<'b, B>> {
+        let mtu = match out {
+            Out::Pod(index) => match self.view.port(index) {
+                Some(port) => port.mtu,
+                None => return self.stop(DropReason::NO_SUCH_PORT),
+            },
+            Out::Remote(slot) => {
+                if packet.origin != Origin::Pod {
+                    return self.stop(DropReason::TUNNEL_NOT_LOCAL);
+                }
+                match self.view.remote(slot) {
+                    Some(remote) => remote.mtu,
+                    None => return self.stop(DropReason::NO_ROUTE),
+                }
+            }
+            Out::Nowhere => {
+                return Step::Break(self.report(packet, DropReason::NO_ROUTE, IcmpError::NetUnreachable));
+            }
+        };
+        if packet.parsed.ttl <= 1 {
+            return Step::Break(self.report(packet, DropReason::TTL_EXCEEDED, IcmpError::TimeExceeded));
+        }
+        // Said of IPv4 packets that may be fragmented, too: we fragment nothing.
+        if packet.parsed.l3_len > u32::from(mtu) {
+            return Step::Break(self.report(packet, DropReason::TOO_BIG, IcmpError::PacketTooBig { mtu }));
+        }
+        Step::Continue(packet)
+    }
+
+    /// Rewrites and sends a packet that is [`clear`](Self::clear) to go.
+    #[inline]
+    pub(super) fn transmit<B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        out: Out,
+        rewrite: impl FnOnce(&mut [u8], &Parsed),
+    ) -> Verdict {
+        let Packet { buf, parsed, hash, .. } = packet;
+        match out {
+            Out::Pod(index) => {
+                let Some(port) = self.view.port(index) else { return self.drop(DropReason::NO_SUCH_PORT) };
+                let frame = buf.data_mut();
+                rewrite(frame, &parsed);
+                decrement_ttl(frame, &parsed);
+                set_stations(frame, port.mac, self.local.gateway_mac);
+                Verdict::Send(index)
+            }
+            Out::Remote(slot) => {
+                let frame = buf.data_mut();
+                rewrite(frame, &parsed);
+                decrement_ttl(frame, &parsed);
+                match self.encap(buf, slot, hash, outer_traffic_class(parsed.traffic_class)) {
+                    Step::Continue(uplink) => Verdict::Send(uplink),
+                    Step::Break(verdict) => verdict,
+                }
+            }
+            Out::Nowhere => self.drop(DropReason::NO_ROUTE),
+        }
+    }
+
+    /// Puts a frame into the tunnel to a remote node; returns the uplink.
+    #[inline]
+    pub(super) fn encap<B: PacketBuf>(
+        &mut self,
+        buf: &mut B,
+        slot: u32,
+        hash: u64,
+        traffic_class: u8,
+    ) -> Step<PortIndex> {
+        let Some(remote) = self.view.remote(slot) else { return self.stop(DropReason::NO_ROUTE) };
+        let template = match &remote.template {
+            Ok(template) => template,
+            Err(Unreachable::Unresolved) => return self.stop(DropReason::NEXT_HOP_UNRESOLVED),
+            Err(Unreachable::NoWay) => return self.stop(DropReason::NO_UPLINK),
+        };
+        let Some(uplink) = self.view.uplink() else { return self.stop(DropReason::NO_UPLINK) };
+        match template.encap(buf, entropy_port(hash), traffic_class) {
+            Ok(()) => Step::Continue(uplink),
+            Err(EncapError::Headroom) => self.stop(DropReason::NO_HEADROOM),
+            Err(EncapError::Length) => self.stop(DropReason::TOO_BIG),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The first packet of a flow to a service.
+//!
+//! In: a packet to a virtual address that belongs to no flow. Out: an endpoint is chosen, the flow is entered into the
+//! table in both directions, and the packet goes the way that all later ones will. What cannot be served is refused: TCP
+//! with a reset, else with "port unreachable".
+
+use std::net::IpAddr;
+
+use culvert_packet::PacketBuf;
+use culvert_packet::ip::Protocol;
+use culvert_packet::parse::L4;
+
+use super::stage::{Packet, Stage, Step};
+use super::verdict::Verdict;
+use crate::counter::DropReason;
+use crate::flow::{InsertError, Key, Out, Record, Route, State, Sweep};
+use crate::table::{Backend, Service, ServiceKey};
+
+/// Source ports that are tried before a flow is refused.
+const PORTS_TRIED: u16 = 32;
+
+/// Records looked at when there is none left.
+const SWEPT: u32 = 64;
+
+impl Stage<'_> {
+    /// Opens a flow.
+    pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
+        let (vip, port) = key.destination();
+        if packet.parsed.is_fragment() {
+            return self.drop(DropReason::SERVICE_FRAGMENT);
+        }
+        let view = self.view;
+        let service = view.service(&ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port });
+        let transport = matches!(packet.parsed.l4, L4::Tcp | L4::Udp);
+        let Some(service) = service.filter(|_| transport) else { return self.not_served(packet, key) };
+        if packet.parsed.l4 == L4::Tcp && !packet.parsed.tcp_flags.opens() {
+            return self.refuse(packet, DropReason::FLOW_UNKNOWN);
+        }
+        let Some(backend) = service.pick(choice(service, key, packet.hash)) else {
+            self.counters.service_rejected(service.slot());
+            return self.refuse(packet, DropReason::SERVICE_NO_ENDPOINT);
+        };
+        let tenant = key.tenant();
+        let out = self.out(tenant, backend.address);
+        if out == Out::Nowhere {
+            return self.nowhere(packet, tenant, backend.address);
+        }
+        match self.clear(packet, out) {
+            Step::Continue(packet) => self.enter(packet, key, service, backend, out),
+            Step::Break(verdict) => verdict,
+        }
+    }
+
+    /// A packet to a virtual address, but not to what is served there.
+    fn not_served<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
+        match (packet.parsed.l4, key.protocol()) {
+            (L4::Tcp | L4::Udp, _) => self.refuse(packet, DropReason::SERVICE_PORT),
+            (_, Protocol::SCTP) => self.drop(DropReason::SERVICE_PROTOCOL),
+            _ => self.drop(DropReason::SERVICE_PORT),
+        }
+    }
+
+    /// Enters the flow into the table and sends its first packet.
+    fn enter<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        service: &Service,
+        backend: &Backend,
+        out: Out,
+    ) -> Verdict {
+        let Some(source) = self.source(key, backend) else { return self.drop(DropReason::FLOW_NO_PORT) };
+        let target = (backend.address, backend.port);
+        let route = Route { epoch: self.view.epoch(), forward: out, reply: Out::Pod(self.in_port) };
+        let state = State::first(key.protocol());
+        let mut swept = false;
+        let mut tried = 0;
+        while tried < PORTS_TRIED {
+            let source = (source, source_port(key.source().1, packet.hash, tried));
+            let Some(translated) = K::between(key.tenant(), key.protocol(), source, target) else { break };
+            let record =
+                Record { original: *key, translated, route, service: service.slot(), backend: backend.id };
+            let (table, arena) = K::parts(self.flows);
+            match table.insert(arena, &record, self.now, state) {
+                Ok(()) => {
+                    self.counters.service_flow(service.slot());
+                    self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
+                    return self
+                        .transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed));
+                }
+                // Another worker was faster.
+                Err(InsertError::Exists(hit)) => return self.established(packet, key, &hit),
+                Err(InsertError::ReplyTaken) => tried += 1,
+                Err(InsertError::Full) if !swept => {
+                    swept = true;
+                    self.make_room::<K>();
+                }
+                Err(InsertError::Full) => return self.stateless(packet, key, service, &translated, out),
+            }
+        }
+        self.drop(DropReason::FLOW_NO_PORT)
+    }
+
+    /// The source address of the translated flow: the client's own, so that the endpoint sees it. A pod that reaches itself
+    /// would answer to itself, so that the router's address stands in.
+    fn source<K: Key>(&self, key: &K, backend: &Backend) -> Option<IpAddr> {
+        let (client, _) = key.source();
+        match client {
+            _ if client != backend.address => Some(client),
+            IpAddr::V4(_) => self.local.gateway4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.local.gateway6.map(IpAddr::V6),
+        }
+    }
+
+    /// Ends a few flows that do not matter much, since there is no room for a new one.
+    fn make_room<K: Key>(&mut self) {
+        let view = self.view;
+        let sweep = Sweep { now: self.now, pressure: true, records: SWEPT };
+        let (table, arena) = K::parts(self.flows);
+        let ended = arena.sweep(table, sweep, |record| !view.has_backend(record.backend));
+        self.counters.flows_expired(ended);
+    }
+
+    /// A flow that there is no room for. UDP goes to the endpoint that its hash chooses, the same for each packet; replies
+    /// would not be translated, but what needs none works on. TCP cannot.
+    fn stateless<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        service: &Service,
+        translated: &K,
+        out: Out,
+    ) -> Verdict {
+        if packet.parsed.l4 != L4::Udp || translated.source() != key.source() {
+            return self.drop(DropReason::FLOW_TABLE_FULL);
+        }
+        self.counters.flow_stateless();
+        self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
+        self.transmit(packet, out, |frame, parsed| key.translate(translated, frame, parsed))
+    }
+}
+
+/// What the choice of an endpoint depends on: the flow, or only its client.
+fn choice<K: Key>(service: &Service, key: &K, hash: u64) -> u64 {
+    if !service.has_affinity() {
+        return hash;
+    }
+    let (client, _) = key.source();
+    K::between(key.tenant(), key.protocol(), (client, 0), key.destination()).map_or(hash, |key| key.hash64())
+}
+
+/// The source port for the next try: first the client's own, then any from 1024 on.
+fn source_port(own: u16, hash: u64, tried: u16) -> u16 {
+    const FIRST: u64 = 1024;
+    if tried == 0 {
+        return own;
+    }
+    let spread = hash.wrapping_add(u64::from(tried).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
+    (FIRST + spread % (65_536 - FIRST)) as u16
+}

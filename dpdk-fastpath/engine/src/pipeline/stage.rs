@@ -1,0 +1,139 @@
+//! What all stages share.
+
+use std::ops::ControlFlow;
+
+use culvert_packet::answer::{IcmpError, NoAnswer, icmp_error, tcp_reset};
+use culvert_packet::flow::{FlowKey4, FlowKey6};
+use culvert_packet::parse::{L3, L4};
+use culvert_packet::{PacketBuf, Parsed};
+
+use super::verdict::Verdict;
+use crate::counter::{Answered, CounterWriter, DropReason};
+use crate::flow::{FlowWorker, Tick};
+use crate::table::{LocalNode, PortIndex, Snapshot};
+
+/// What a stage decides: the packet's end, or what the next stage needs.
+pub(super) type Step<T> = ControlFlow<Verdict, T>;
+
+/// What stages work with while one burst of one port is processed.
+pub(super) struct Stage<'a> {
+    pub(super) view: &'a Snapshot,
+    pub(super) local: &'a LocalNode,
+    pub(super) now: Tick,
+    pub(super) in_port: PortIndex,
+    pub(super) flows: &'a mut FlowWorker,
+    pub(super) counters: &'a mut CounterWriter,
+}
+
+/// Where a packet comes from, which is where an answer to it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A local pod.
+    Pod,
+    /// The remote node in this slot, through its tunnel.
+    Tunnel(u32),
+}
+
+/// A packet's key and its hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keyed {
+    V4(FlowKey4, u64),
+    V6(FlowKey6, u64),
+}
+
+/// An IP packet that has been admitted: without padding, without outer headers, and from whom it says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Admitted {
+    pub(super) parsed: Parsed,
+    pub(super) origin: Origin,
+    pub(super) key: Keyed,
+}
+
+/// An admitted packet in its buffer.
+pub(super) struct Packet<'b, B> {
+    pub(super) buf: &'b mut B,
+    pub(super) parsed: Parsed,
+    pub(super) origin: Origin,
+    /// Hash of its key, which also spreads tunnel packets over the underlay's paths.
+    pub(super) hash: u64,
+}
+
+impl Stage<'_> {
+    /// Ends a packet that nobody hears of again.
+    pub(super) fn drop(&mut self, reason: impl Into<DropReason>) -> Verdict {
+        let reason = reason.into();
+        self.counters.dropped(self.in_port, reason);
+        Verdict::Drop(reason)
+    }
+
+    /// Ends a packet that nobody hears of again.
+    pub(super) fn stop<T>(&mut self, reason: impl Into<DropReason>) -> Step<T> {
+        Step::Break(self.drop(reason))
+    }
+
+    /// Ends a packet and tells its sender with an ICMP error.
+    pub(super) fn report<B: PacketBuf>(
+        &mut self,
+        mut packet: Packet<'_, B>,
+        reason: DropReason,
+        error: IcmpError,
+    ) -> Verdict {
+        let verdict = self.drop(reason);
+        let gateway = match packet.parsed.l3 {
+            L3::Ipv4 => self.local.gateway4.map(Into::into),
+            _ => self.local.gateway6.map(Into::into),
+        };
+        let Some(gateway) = gateway else { return verdict };
+        let kind = match error {
+            IcmpError::TimeExceeded => Answered::TimeExceeded,
+            IcmpError::PacketTooBig { .. } => Answered::TooBig,
+            _ => Answered::Unreachable,
+        };
+        match icmp_error(packet.buf, &packet.parsed, gateway, error) {
+            Ok(()) => self.answer(&mut packet, kind),
+            Err(_) => verdict,
+        }
+    }
+
+    /// Ends a packet and tells its sender that nobody serves this port: with a reset for TCP, else with an ICMP error.
+    pub(super) fn refuse<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, reason: DropReason) -> Verdict {
+        if packet.parsed.l4 != L4::Tcp {
+            return self.report(packet, reason, IcmpError::PortUnreachable);
+        }
+        let verdict = self.drop(reason);
+        match tcp_reset(packet.buf, &packet.parsed) {
+            Ok(()) => self.answer(&mut packet, Answered::TcpReset),
+            Err(_) => verdict,
+        }
+    }
+
+    /// Sends a buffer that now holds an answer back to where the packet came from.
+    pub(super) fn answer<B: PacketBuf>(&mut self, packet: &mut Packet<'_, B>, kind: Answered) -> Verdict {
+        if let Origin::Tunnel(slot) = packet.origin {
+            // An answer of ours carries no mark of congestion.
+            if let Step::Break(verdict) = self.encap(packet.buf, slot, packet.hash, 0) {
+                return verdict;
+            }
+        }
+        self.counters.answered(kind);
+        Verdict::Send(self.in_port)
+    }
+
+    /// The end of a packet that was made into an answer to its own port, or could not be.
+    pub(super) fn answered(
+        &mut self,
+        result: Result<(), NoAnswer>,
+        kind: Answered,
+        otherwise: DropReason,
+    ) -> Verdict {
+        match result {
+            Ok(()) => {
+                self.counters.answered(kind);
+                Verdict::Send(self.in_port)
+            }
+            Err(NoAnswer::Malformed(malformed)) => self.drop(malformed),
+            Err(NoAnswer::Room) => self.drop(DropReason::NO_HEADROOM),
+            Err(_) => self.drop(otherwise),
+        }
+    }
+}
