@@ -1,5 +1,7 @@
 //! culvert-fastpath: the poll-mode forwarding engine.
 
+pub mod app;
+pub mod clock;
 pub mod control;
 pub mod counter;
 pub mod flow;
@@ -9,3 +11,4 @@ pub mod port;
 pub mod preflight;
 pub mod quiescent;
 pub mod table;
+pub mod worker;

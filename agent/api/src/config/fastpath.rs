@@ -24,7 +24,7 @@ pub struct FastPathConfig {
     pub idle_sleep: Duration,
     /// Memory for packets.
     pub memory: Memory,
-    /// Capacity of the flow table, in entries; a tracked connection takes two, one for each direction.
+    /// Most tracked connections.
     pub flows: u32,
     /// The port towards the other nodes.
     pub uplink: Uplink,

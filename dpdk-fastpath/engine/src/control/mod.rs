@@ -1,5 +1,16 @@
-//! The control socket.
+//! The control thread: what it owns, and the socket through which it is told what to do.
+//!
+//! [`FastPath`] owns ports, tables and neighbours, and is used by one thread; it publishes what the workers need and
+//! never touches what they use. [`Service`] speaks gRPC and hands each call over to that thread.
 
+mod error;
+mod flows;
+mod listing;
+mod service;
 mod socket;
+mod state;
 
+pub use error::{AttachError, ReplaceError, chain};
+pub use service::{Call, Service};
 pub use socket::{ControlSocket, SocketError};
+pub use state::{FastPath, Replaced};

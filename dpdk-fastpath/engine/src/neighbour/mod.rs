@@ -8,9 +8,13 @@
 //! differences: there is no DELAY state, since nobody here watches for hints of upper layers; and an address that no
 //! longer answers stays in use until broadcasts too have gone unanswered (RFC 7048, section 3).
 
+mod announce;
+mod frame;
 mod state;
 
 #[cfg(test)]
 mod tests;
 
+pub use announce::Announcements;
+pub use frame::{write_announcement, write_solicitation};
 pub use state::{Heard, Neighbours, Solicitation, State, Timing};

@@ -22,7 +22,7 @@ pub enum State {
     Failed,
 }
 
-/// Intervals and counts; the defaults are those of RFC 4861, section 10.
+/// Intervals and counts; the defaults are those of RFC 4861, section 10, where it has them.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// Between two questions to the same neighbour: `RETRANS_TIMER`.
@@ -42,7 +42,7 @@ impl Default for Timing {
         Self {
             retransmit: Duration::from_secs(1),
             reachable: Duration::from_secs(30),
-            retry: Duration::from_secs(5),
+            retry: Duration::from_secs(2),
             multicast: 3,
             unicast: 3,
         }

@@ -1,18 +1,17 @@
 //! Which ports there are.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use culvert_api::value::{IfName, Mac};
+use culvert_api::value::{IfName, IfNameError, Mac};
 
-use super::PodPort;
+use crate::table::{Port, PortIndex, PortKind};
 
 /// What makes ports real: DPDK and the workers, or a fake.
 pub trait Backend {
     /// A port that runs.
     type Device;
     /// Why one could not be started or stopped.
-    type Error: std::error::Error;
+    type Error: std::error::Error + 'static;
 
     /// Starts a port: packets flow between its device and the workers from now on, `worker` receiving.
     ///
@@ -24,20 +23,20 @@ pub trait Backend {
     ///
     /// # Errors
     /// The workers may still hold the port then.
-    fn close(&mut self, slot: u16, device: Self::Device) -> Result<(), Self::Error>;
+    fn close(&mut self, index: PortIndex, device: Self::Device) -> Result<(), Self::Error>;
 }
 
 /// What [`Backend::open`] needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewPort<'a> {
-    /// Index of the port in all tables of the data path.
-    pub slot: u16,
+    /// Number of the port.
+    pub index: PortIndex,
     /// Worker that polls the port.
     pub worker: usize,
     /// Name of the kernel interface.
     pub interface: &'a IfName,
-    /// Ethernet address of the interface; `None`: the kernel's choice.
-    pub mac: Option<Mac>,
+    /// Ethernet address of the kernel interface.
+    pub mac: Mac,
     /// Largest IP packet, in bytes.
     pub mtu: u16,
 }
@@ -45,64 +44,40 @@ pub struct NewPort<'a> {
 /// A port that runs.
 #[derive(Debug)]
 pub struct Entry<D> {
-    /// Index of the port in all tables of the data path.
-    pub slot: u16,
+    /// Number of the port.
+    pub index: PortIndex,
     /// Worker that polls the port.
     pub worker: usize,
-    /// What it is.
-    pub role: Role,
+    /// What packets need to know of it.
+    pub port: Port,
     /// What makes it run.
     pub device: D,
 }
 
-/// What a port is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
-    /// The port towards the other nodes.
-    Uplink(Uplink),
-    /// A pod's.
-    Pod(PodPort),
-}
-
-/// The port towards the other nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uplink {
-    /// Name of the port.
-    pub name: IfName,
-    /// The fast path's own Ethernet address there.
-    pub mac: Mac,
-    /// Ethernet address of the kernel interface, where there is one.
-    pub kernel_mac: Option<Mac>,
-    /// Largest IP packet, in bytes.
-    pub mtu: u16,
-}
-
 /// Why a port was not attached or detached.
 #[derive(Debug, thiserror::Error)]
-pub enum ManagerError<E: std::error::Error> {
-    /// No slot is free.
+pub enum ManagerError<E: std::error::Error + 'static> {
+    /// The name is no interface's.
+    #[error("port {port:?}")]
+    Name {
+        /// The name as asked for.
+        port: String,
+        /// What is wrong with it.
+        source: IfNameError,
+    },
+    /// No number is free.
     #[error("port {port}: all {limit} ports are in use")]
     Full {
         /// The port.
         port: IfName,
         /// How many there can be.
-        limit: u16,
-    },
-    /// Another pod has the address.
-    #[error("port {port}: address {address} belongs to port {holder} already")]
-    AddressTaken {
-        /// The port.
-        port: IfName,
-        /// The address.
-        address: IpAddr,
-        /// Who has it.
-        holder: IfName,
+        limit: usize,
     },
     /// The uplink is not a pod's, and is never detached.
     #[error("port {port}: is the uplink")]
     IsUplink {
         /// The port.
-        port: IfName,
+        port: String,
     },
     /// The device could not be started or stopped.
     #[error("port {port}: cannot be {action}")]
@@ -121,7 +96,7 @@ pub enum ManagerError<E: std::error::Error> {
 pub struct PortManager<B: Backend> {
     backend: B,
     ports: BTreeMap<IfName, Entry<B::Device>>,
-    /// By slot: whether it may be given to a new port.
+    /// By number: whether it may be given to a new port.
     free: Vec<bool>,
     workers: usize,
 }
@@ -134,35 +109,48 @@ pub struct Leaving<D> {
     entry: Entry<D>,
 }
 
+impl<D> Leaving<D> {
+    /// Number of the port.
+    pub fn index(&self) -> PortIndex {
+        self.entry.index
+    }
+}
+
 impl<B: Backend> PortManager<B> {
     /// No ports yet; `limit` at most, polled by `workers` workers.
-    pub fn new(backend: B, limit: u16, workers: usize) -> Self {
-        Self { backend, ports: BTreeMap::new(), free: vec![true; limit.into()], workers }
+    pub fn new(backend: B, limit: usize, workers: usize) -> Self {
+        Self { backend, ports: BTreeMap::new(), free: vec![true; limit], workers }
     }
 
-    /// Starts the uplink.
+    /// The number that a port of this name has, or would get.
     ///
     /// # Errors
-    /// Nothing is left behind then.
-    pub fn attach_uplink(&mut self, uplink: Uplink) -> Result<(), ManagerError<B::Error>> {
-        let (name, mac, mtu) = (uplink.name.clone(), uplink.kernel_mac, uplink.mtu);
-        self.start(name, mac, mtu, Role::Uplink(uplink))
+    /// When no interface can have the name, or no number is free.
+    pub fn index_for(&self, name: &str) -> Result<PortIndex, ManagerError<B::Error>> {
+        if let Some(entry) = self.ports.get(name) {
+            return Ok(entry.index);
+        }
+        let port = parse(name)?;
+        match self.free.iter().position(|free| *free) {
+            Some(number) => Ok(PortIndex(number as u16)),
+            None => Err(ManagerError::Full { port, limit: self.free.len() }),
+        }
     }
 
-    /// Starts a pod's port. One that runs under that name stays, and takes over the new addresses, owner and the rest;
-    /// only its kernel interface, which lies in the pod by then, is left as it is.
+    /// Starts a port whose kernel interface has the address `mac`. One that runs under that name stays, and takes over
+    /// the new addresses, owner and the rest; its kernel interface, which lies in the pod by then, is left as it is.
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub fn attach(&mut self, pod: PodPort) -> Result<&Entry<B::Device>, ManagerError<B::Error>> {
-        if let Some((address, holder)) = self.conflict(&pod) {
-            return Err(ManagerError::AddressTaken { port: pod.name, address, holder });
-        }
-        let name = pod.name.clone();
+    pub fn attach(&mut self, port: Port, mac: Mac) -> Result<&Entry<B::Device>, ManagerError<B::Error>> {
+        let name = parse(&port.name)?;
         match self.ports.get_mut(&name) {
-            Some(Entry { role: Role::Uplink(_), .. }) => return Err(ManagerError::IsUplink { port: name }),
-            Some(Entry { role: role @ Role::Pod(_), .. }) => *role = Role::Pod(pod),
-            None => self.start(name.clone(), Some(pod.mac), pod.mtu.get(), Role::Pod(pod))?,
+            Some(entry) if entry.port.kind == PortKind::Pod => entry.port = port,
+            Some(_) => return Err(ManagerError::IsUplink { port: port.name }),
+            None => {
+                let entry = self.start(&name, port, mac)?;
+                self.ports.insert(name.clone(), entry);
+            }
         }
         Ok(&self.ports[&name])
     }
@@ -172,11 +160,9 @@ impl<B: Backend> PortManager<B> {
     /// # Errors
     /// When it is the uplink.
     pub fn detach(&mut self, name: &str) -> Result<Option<Leaving<B::Device>>, ManagerError<B::Error>> {
-        match self.ports.get(name) {
-            Some(Entry { role: Role::Uplink(uplink), .. }) => {
-                Err(ManagerError::IsUplink { port: uplink.name.clone() })
-            }
-            Some(Entry { role: Role::Pod(_), .. }) | None => {
+        match self.ports.get(name).map(|entry| entry.port.kind) {
+            Some(PortKind::Uplink) => Err(ManagerError::IsUplink { port: name.to_owned() }),
+            Some(PortKind::Pod) | None => {
                 Ok(self.ports.remove_entry(name).map(|(name, entry)| Leaving { name, entry }))
             }
         }
@@ -185,23 +171,23 @@ impl<B: Backend> PortManager<B> {
     /// Stops a port that was detached.
     ///
     /// # Errors
-    /// Its slot is not used again then, since workers may still hold the port.
+    /// Its number is not used again then, since workers may still hold the port.
     pub fn close(&mut self, leaving: Leaving<B::Device>) -> Result<(), ManagerError<B::Error>> {
-        let Leaving { name, entry: Entry { slot, device, .. } } = leaving;
-        self.backend.close(slot, device).map_err(|source| ManagerError::Backend {
+        let Leaving { name, entry: Entry { index, device, .. } } = leaving;
+        self.backend.close(index, device).map_err(|source| ManagerError::Backend {
             port: name,
             action: "stopped",
             source,
         })?;
-        self.free[usize::from(slot)] = true;
+        self.free[usize::from(index.0)] = true;
         Ok(())
     }
 
     /// Stops every port, the uplink last, and goes on where one fails.
     pub fn close_all(&mut self) -> Vec<ManagerError<B::Error>> {
         let ports = std::mem::take(&mut self.ports);
-        let (uplink, pods): (Vec<_>, Vec<_>) =
-            ports.into_iter().partition(|(_, entry)| matches!(entry.role, Role::Uplink(_)));
+        let (pods, uplink): (Vec<_>, Vec<_>) =
+            ports.into_iter().partition(|(_, entry)| entry.port.kind == PortKind::Pod);
         let leaving = pods.into_iter().chain(uplink).map(|(name, entry)| Leaving { name, entry });
         leaving.filter_map(|leaving| self.close(leaving).err()).collect()
     }
@@ -211,20 +197,14 @@ impl<B: Backend> PortManager<B> {
         self.ports.values()
     }
 
-    /// The uplink, once attached.
-    pub fn uplink(&self) -> Option<(u16, &Uplink)> {
-        self.ports.values().find_map(|entry| match &entry.role {
-            Role::Uplink(uplink) => Some((entry.slot, uplink)),
-            Role::Pod(_) => None,
-        })
+    /// The port of a name.
+    pub fn get(&self, name: &str) -> Option<&Entry<B::Device>> {
+        self.ports.get(name)
     }
 
-    /// The pods' ports with their slots.
-    pub fn pods(&self) -> impl Iterator<Item = (u16, &PodPort)> + '_ {
-        self.ports.values().filter_map(|entry| match &entry.role {
-            Role::Uplink(_) => None,
-            Role::Pod(pod) => Some((entry.slot, pod)),
-        })
+    /// The uplink, once attached.
+    pub fn uplink(&self) -> Option<&Entry<B::Device>> {
+        self.iter().find(|entry| entry.port.kind == PortKind::Uplink)
     }
 
     /// What makes the ports real.
@@ -234,37 +214,27 @@ impl<B: Backend> PortManager<B> {
 
     fn start(
         &mut self,
-        name: IfName,
-        mac: Option<Mac>,
-        mtu: u16,
-        role: Role,
-    ) -> Result<(), ManagerError<B::Error>> {
-        let Some(slot) = self.free.iter().position(|free| *free) else {
-            return Err(ManagerError::Full { port: name, limit: self.free.len() as u16 });
-        };
-        let worker = self.least_busy_worker();
-        let port = NewPort { slot: slot as u16, worker, interface: &name, mac, mtu };
-        match self.backend.open(&port) {
-            Ok(device) => {
-                self.free[slot] = false;
-                self.ports.insert(name, Entry { slot: slot as u16, worker, role, device });
-                Ok(())
-            }
-            Err(source) => Err(ManagerError::Backend { port: name, action: "started", source }),
-        }
+        name: &IfName,
+        port: Port,
+        mac: Mac,
+    ) -> Result<Entry<B::Device>, ManagerError<B::Error>> {
+        let (index, worker) = (self.index_for(name.as_str())?, self.least_busy_worker());
+        let new = NewPort { index, worker, interface: name, mac, mtu: port.mtu };
+        let device = self.backend.open(&new).map_err(|source| {
+            let port = name.clone();
+            ManagerError::Backend { port, action: "started", source }
+        })?;
+        self.free[usize::from(index.0)] = false;
+        Ok(Entry { index, worker, port, device })
     }
 
     /// The worker with the fewest ports to poll; the first of them.
     fn least_busy_worker(&self) -> usize {
-        let load = |worker: &usize| self.ports.values().filter(|entry| entry.worker == *worker).count();
+        let load = |worker: &usize| self.iter().filter(|entry| entry.worker == *worker).count();
         (0..self.workers).min_by_key(load).unwrap_or(0)
     }
+}
 
-    fn conflict(&self, new: &PodPort) -> Option<(IpAddr, IfName)> {
-        let others =
-            self.pods().map(|(_, pod)| pod).filter(|pod| pod.name != new.name && pod.tenant == new.tenant);
-        others
-            .flat_map(|pod| pod.addresses().map(|address| (address, pod.name.clone())))
-            .find(|(address, _)| new.addresses().any(|wanted| wanted == *address))
-    }
+fn parse<E: std::error::Error + 'static>(name: &str) -> Result<IfName, ManagerError<E>> {
+    name.parse().map_err(|source| ManagerError::Name { port: name.to_owned(), source })
 }

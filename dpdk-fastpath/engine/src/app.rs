@@ -1,0 +1,252 @@
+//! How everything is put together, and taken apart.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use culvert_api::config::fastpath::{FastPathConfig, Hugepages, Uplink};
+use culvert_api::fastpath::fast_path_server::FastPathServer;
+use culvert_api::frame::MAX_FRAME;
+use culvert_api::value::{Mac, Mtu};
+use culvert_dpdk::{Eal, EalConfig, EalError, Mempool, MempoolConfig, MempoolError, log};
+use culvert_packet::eth::EthAddr;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::control::{AttachError, Call, ControlSocket, FastPath, Service, SocketError};
+use crate::counter::counters;
+use crate::flow::{FlowMemoryError, FlowTables};
+use crate::pipeline::Pipeline;
+use crate::port::{DpdkBackend, PortDriver};
+use crate::preflight::{PreflightError, check_cpus};
+use crate::quiescent;
+use crate::table::{Port, Snapshot};
+use crate::worker::{Recruit, WorkerError};
+
+/// Calls that wait while the control thread is busy.
+const WAITING_CALLS: usize = 64;
+
+/// How long clients may take to finish when the process ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Flow-control windows of the control socket, in bytes: tables of 250,000 endpoints are sent without waiting.
+const WINDOW: u32 = 16 << 20;
+
+/// Mbufs that each worker keeps at hand.
+const MBUF_CACHE: u32 = 256;
+
+/// Why the fast path does not run, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A CPU is missing.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// DPDK.
+    #[error("DPDK does not start")]
+    Eal(#[from] EalError),
+    /// Packet memory.
+    #[error(transparent)]
+    Mempool(#[from] MempoolError),
+    /// Memory for flows.
+    #[error(transparent)]
+    Flows(#[from] FlowMemoryError),
+    /// The uplink.
+    #[error("the uplink does not start")]
+    Uplink(#[from] AttachError),
+    /// A worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The control service.
+    #[error("the control service does not run")]
+    Service(#[from] tonic::transport::Error),
+    /// The operating system refused something that it always grants.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Runs the fast path until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something it needs is missing, or a worker dies. Whatever was started has been stopped again.
+pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
+    check_cpus(Path::new("/"), config)?;
+    // First of all: a second instance must not even touch the uplink.
+    let socket = ControlSocket::bind(&config.socket)?;
+    log::send_to(dpdk_log);
+    let eal = Eal::init(&eal_config(config))?;
+    if let Some(reason) = eal.fallback() {
+        tracing::warn!(%reason, "packet memory is in ordinary pages, not in hugepages");
+    }
+    let pool = Mempool::create(&eal, &mempool_config(config))?;
+    let mut fast_path = start(config, &eal, &pool)?;
+    let outcome = attach_uplink(config, &mut fast_path).and_then(|()| serve(&mut fast_path, &socket));
+    tracing::info!("stopping");
+    fast_path.shut_down();
+    drop((pool, eal, socket));
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+fn eal_config(config: &FastPathConfig) -> EalConfig {
+    EalConfig {
+        control_cpu: config.control_cpu.into(),
+        hugepages: match config.memory.hugepages {
+            Hugepages::Required => culvert_dpdk::Hugepages::Required,
+            Hugepages::Preferred => culvert_dpdk::Hugepages::Preferred,
+            Hugepages::Off => culvert_dpdk::Hugepages::Off,
+        },
+        megabytes: config.memory.megabytes,
+        ..EalConfig::default()
+    }
+}
+
+fn mempool_config(config: &FastPathConfig) -> MempoolConfig {
+    MempoolConfig {
+        name: "packets".into(),
+        mbufs: config.memory.mbufs,
+        cache: MBUF_CACHE,
+        ..MempoolConfig::default()
+    }
+}
+
+fn start(config: &FastPathConfig, eal: &Eal, pool: &Mempool) -> Result<FastPath, AppError> {
+    let workers = config.workers.len();
+    let clock = Clock::start(eal);
+    let flows = FlowTables::new(config.flows)?;
+    let (counters, writers) = counters(workers);
+    let (tables, readers) = quiescent::channel(Snapshot::default(), workers);
+    let recruits = config.workers.iter().zip(readers).zip(writers);
+    let recruits = recruits.map(|((&cpu, tables), counters)| Recruit {
+        cpu: cpu.into(),
+        tables,
+        pipeline: Pipeline::new(flows.worker(), counters),
+    });
+    let driver = match config.uplink {
+        Uplink::Tap { .. } => PortDriver::Tap,
+    };
+    let backend = DpdkBackend::start(eal, pool, driver, recruits.collect(), clock, config.idle_sleep)?;
+    Ok(FastPath::new(instance()?, backend, tables, counters, flows, clock))
+}
+
+fn attach_uplink(config: &FastPathConfig, fast_path: &mut FastPath) -> Result<(), AppError> {
+    /// Largest IP packet on the wire behind a tap, in bytes.
+    const TAP_MTU: u32 = 1500;
+    let Uplink::Tap { name, mac } = &config.uplink;
+    let ours = mac.unwrap_or_else(random_mac);
+    let mtu = Mtu::try_from(TAP_MTU).unwrap_or(Mtu::MIN);
+    fast_path.attach(Port::uplink(name.as_str(), EthAddr(ours.octets()), mtu), other_end(ours))?;
+    Ok(())
+}
+
+/// Serves clients and time until a signal comes.
+fn serve(fast_path: &mut FastPath, socket: &ControlSocket) -> Result<(), AppError> {
+    let system = |action| move |source| AppError::System { action, source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("start the control thread's runtime"))?;
+    runtime.block_on(async {
+        let listener = socket.listener().map_err(system("listen on the control socket"))?;
+        let listener =
+            tokio::net::UnixListener::from_std(listener).map_err(system("listen on the control socket"))?;
+        let (service, calls) = Service::new(WAITING_CALLS);
+        let service = FastPathServer::new(service)
+            .max_decoding_message_size(MAX_FRAME)
+            .max_encoding_message_size(MAX_FRAME);
+        let stop = CancellationToken::new();
+        let server = tonic::transport::Server::builder()
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .add_service(service)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
+        let server = tokio::spawn(server);
+        tracing::info!("ready");
+        let outcome = attend(fast_path, calls).await;
+        stop.cancel();
+        match tokio::time::timeout(FAREWELL, server).await {
+            Ok(Ok(served)) => outcome.and(served.map_err(AppError::from)),
+            // A client that does not hang up is cut off, and a panic of the server has been printed.
+            Ok(Err(_)) | Err(_) => outcome,
+        }
+    })
+}
+
+/// The control thread's loop.
+async fn attend(fast_path: &mut FastPath, mut calls: mpsc::Receiver<Call>) -> Result<(), AppError> {
+    let system = |source| AppError::System { action: "listen for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    loop {
+        let next = fast_path.turn(Instant::now())?;
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            call = calls.recv() => match call {
+                Some(call) => call(fast_path),
+                // Nobody can call any more: the server is gone.
+                None => return Ok(()),
+            },
+            () = tokio::time::sleep_until(next.into()) => {}
+        }
+    }
+}
+
+fn dpdk_log(level: log::LogLevel, line: &str) {
+    match level {
+        log::LogLevel::Emergency | log::LogLevel::Alert | log::LogLevel::Critical | log::LogLevel::Error => {
+            tracing::error!(target: "dpdk", "{line}");
+        }
+        log::LogLevel::Warning => tracing::warn!(target: "dpdk", "{line}"),
+        log::LogLevel::Notice | log::LogLevel::Info => tracing::info!(target: "dpdk", "{line}"),
+        log::LogLevel::Debug => tracing::debug!(target: "dpdk", "{line}"),
+    }
+}
+
+/// What tells this process from every other.
+fn instance() -> Result<String, AppError> {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid");
+    let uuid =
+        uuid.map_err(|source| AppError::System { action: "take a random number from the kernel", source })?;
+    Ok(uuid.trim().to_owned())
+}
+
+fn random_mac() -> Mac {
+    use std::hash::{BuildHasher as _, RandomState};
+    Mac::local_from(RandomState::new().hash_one(std::process::id()))
+}
+
+/// The address of a tap's kernel end, when ours is `ours`: another one, and always the same.
+fn other_end(ours: Mac) -> Mac {
+    let [first, rest @ ..] = ours.octets();
+    let seed = rest.iter().fold(u64::from(first ^ 4), |seed, &octet| seed << 8 | u64::from(octet));
+    Mac::local_from(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_ends_of_a_tap_have_different_addresses_that_stay_the_same() {
+        for text in ["02:00:00:00:00:07", "06:00:00:00:00:07", "3c:ec:ef:00:00:01"] {
+            let ours: Mac = text.parse().unwrap();
+            let theirs = other_end(ours);
+            assert_ne!(theirs, ours);
+            assert_eq!(theirs.octets()[1..], ours.octets()[1..]);
+            assert!(theirs.is_local());
+            assert_eq!(other_end(ours), theirs);
+        }
+    }
+}

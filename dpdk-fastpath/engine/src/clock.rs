@@ -1,0 +1,26 @@
+//! Coarse time for flows, the same for all threads.
+
+use std::time::Duration;
+
+use culvert_dpdk::{Eal, tsc};
+
+use crate::flow::Tick;
+
+/// Counts [`Tick`]s since the process started, by the CPU's time stamp counter: no system call.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: u64,
+    hz: u64,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start(eal: &Eal) -> Self {
+        Self { start: tsc::now(), hz: tsc::hz(eal).max(1) }
+    }
+
+    /// The present tick.
+    pub fn tick(&self) -> Tick {
+        Tick::at(Duration::from_secs(tsc::now().wrapping_sub(self.start) / self.hz))
+    }
+}

@@ -1,0 +1,121 @@
+//! What the fast path tells about itself.
+
+use std::net::IpAddr;
+
+use culvert_api::fastpath as proto;
+
+use super::FastPath;
+use crate::port::Entry;
+use crate::table::PortKind;
+
+impl FastPath {
+    /// Who answers, and how far it has been programmed.
+    pub fn info(&mut self) -> proto::Info {
+        let (revision, synced) = {
+            let tables = self.tables.current();
+            (tables.revision(), tables.synced())
+        };
+        let pool = self.ports.backend().pool();
+        let (mbufs_total, mbufs_free) = (pool.size().into(), pool.available().into());
+        proto::Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance.clone(),
+            workers: self.workers.len() as u32,
+            revision,
+            synced,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            mbufs_total,
+            mbufs_free,
+            flows: self.flow_count(),
+            flow_capacity: self.flows.capacity(),
+        }
+    }
+
+    /// The port of a name.
+    pub fn port(&self, name: &str) -> Option<proto::Port> {
+        self.ports.get(name).map(|entry| self.show(entry))
+    }
+
+    /// All ports, by name.
+    pub fn list_ports(&self) -> Vec<proto::Port> {
+        self.ports.iter().map(|entry| self.show(entry)).collect()
+    }
+
+    fn show<D>(&self, entry: &Entry<D>) -> proto::Port {
+        let port = &entry.port;
+        let counts = self.counters.port(entry.index);
+        let kind = match port.kind {
+            PortKind::Uplink => proto::PortKind::Uplink,
+            PortKind::Pod => proto::PortKind::Pod,
+        };
+        proto::Port {
+            name: port.name.clone(),
+            kind: kind.into(),
+            addresses: port.addresses().map(octets).collect(),
+            mac: port.mac.0.to_vec(),
+            mtu: port.mtu.into(),
+            tenant: port.tenant.get(),
+            owner: port.owner.clone(),
+            worker: entry.worker as u32,
+            counters: Some(proto::PortCounters {
+                rx_packets: counts.rx_packets,
+                rx_bytes: counts.rx_bytes,
+                tx_packets: counts.tx_packets,
+                tx_bytes: counts.tx_bytes,
+                rx_dropped: counts.rx_dropped,
+                tx_dropped: counts.tx_dropped,
+            }),
+        }
+    }
+
+    /// All services, with what was counted for each.
+    pub fn list_services(&self) -> Vec<proto::ServiceStatus> {
+        let status = |service: &crate::table::Service| {
+            let counts = self.counters.service(service.slot());
+            proto::ServiceStatus {
+                service: Some(service.into()),
+                packets: counts.packets,
+                bytes: counts.bytes,
+                new_flows: counts.new_flows,
+                rejected: counts.rejected,
+            }
+        };
+        self.tables.current().services().map(status).collect()
+    }
+
+    /// All counters.
+    pub fn list_counters(&self) -> proto::Counters {
+        let named = |counters: Vec<(&'static str, u64)>| {
+            let named = |(name, value): (&str, u64)| proto::NamedCounter { name: name.to_owned(), value };
+            counters.into_iter().map(named).collect()
+        };
+        let worker = |(number, &lcore): (usize, &u32)| {
+            let counts = self.counters.worker(number);
+            proto::WorkerCounters {
+                worker: number as u32,
+                lcore,
+                polls: counts.polls,
+                empty_polls: counts.empty_polls,
+                packets: counts.packets,
+                busy_cycles: counts.busy_cycles,
+                total_cycles: counts.total_cycles,
+            }
+        };
+        let flows = self.counters.flows();
+        proto::Counters {
+            drops: named(self.counters.drops()),
+            answered: named(self.counters.answered()),
+            workers: self.workers.iter().enumerate().map(worker).collect(),
+            ports: self.list_ports(),
+            flows_created: flows.created,
+            flows_expired: flows.expired,
+        }
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}

@@ -1,0 +1,117 @@
+//! What the control thread and a worker say to each other.
+//!
+//! Bounded queues without locks, made once: a worker that looks into an empty one reads two words that stay in its
+//! cache. Ports are handed over, not shared. A queue of a device belongs to exactly one thread at any time, and the
+//! control thread knows that nobody polls a port because it has its queues back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use culvert_dpdk::Mbuf;
+
+use super::port::WorkerPort;
+use crate::pipeline::Neighbour;
+use crate::table::PortIndex;
+
+/// Frames of the control thread that wait for a worker.
+const INJECTED: usize = 256;
+/// Neighbours heard of that wait for the control thread. What does not fit is lost, and will be heard again.
+const LEARNED: usize = 256;
+/// The control thread waits for each order to be carried out before it gives the next.
+const ORDERS: usize = 4;
+
+/// What a worker is told to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Poll this port, and send through it.
+    Take(Box<WorkerPort>),
+    /// Give this port back.
+    Return(PortIndex),
+}
+
+/// What a worker has done.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// Took the port of this number.
+    Taken(PortIndex),
+    /// Gave the port of this number back, if it had it.
+    Returned(PortIndex, Option<Box<WorkerPort>>),
+}
+
+/// The queues between the control thread and one worker.
+#[derive(Debug, Clone)]
+pub(super) struct Mailbox(Arc<Queues>);
+
+#[derive(Debug)]
+struct Queues {
+    orders: ArrayQueue<Order>,
+    done: ArrayQueue<Done>,
+    injected: ArrayQueue<(PortIndex, Mbuf)>,
+    learned: ArrayQueue<Neighbour>,
+    stop: AtomicBool,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Queues {
+            orders: ArrayQueue::new(ORDERS),
+            done: ArrayQueue::new(ORDERS),
+            injected: ArrayQueue::new(INJECTED),
+            learned: ArrayQueue::new(LEARNED),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    /// Control: gives an order; gives it back if the worker has not taken the last ones yet.
+    pub(super) fn order(&self, order: Order) -> Result<(), Order> {
+        self.0.orders.push(order)
+    }
+
+    /// Control: what the worker has done since.
+    pub(super) fn done(&self) -> Option<Done> {
+        self.0.done.pop()
+    }
+
+    /// Control: a frame to be sent. Gives it back if too many wait already.
+    pub(super) fn inject(&self, port: PortIndex, frame: Mbuf) -> Result<(), Mbuf> {
+        self.0.injected.push((port, frame)).map_err(|(_, frame)| frame)
+    }
+
+    /// Control: a neighbour that the worker has heard.
+    pub(super) fn learned(&self) -> Option<Neighbour> {
+        self.0.learned.pop()
+    }
+
+    /// Control: the worker is to leave its loop.
+    pub(super) fn stop(&self) {
+        self.0.stop.store(true, Ordering::Release);
+    }
+
+    /// Worker: what to do next.
+    pub(super) fn next_order(&self) -> Option<Order> {
+        if self.0.orders.is_empty() { None } else { self.0.orders.pop() }
+    }
+
+    /// Worker: an order was carried out.
+    pub(super) fn report(&self, done: Done) {
+        // Full only if the control thread no longer listens; then the port is closed from here.
+        let _ = self.0.done.push(done);
+    }
+
+    /// Worker: a frame to be sent for the control thread.
+    pub(super) fn next_injected(&self) -> Option<(PortIndex, Mbuf)> {
+        if self.0.injected.is_empty() { None } else { self.0.injected.pop() }
+    }
+
+    /// Worker: a neighbour was heard.
+    pub(super) fn learn(&self, neighbour: Neighbour) {
+        // Lost if the control thread is far behind; the neighbour will be heard again.
+        let _ = self.0.learned.push(neighbour);
+    }
+
+    /// Worker: whether to leave the loop.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Acquire)
+    }
+}

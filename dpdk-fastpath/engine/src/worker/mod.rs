@@ -1,0 +1,37 @@
+//! Workers: threads that poll their ports and do nothing else.
+//!
+//! # Who polls what
+//! Each port is polled by one worker and can be sent to by every worker, through a transmit queue of its own. net_tap
+//! insists on as many receive as transmit queues, and the kernel spreads what it sends over them; so a port has as many
+//! of both as there are workers, and its one worker polls all of its receive queues. That keeps a flow's packets in
+//! order whatever queue they come through, and needs no ring between workers.
+//!
+//! # A round
+//! Take the current [`Snapshot`]; for each polled port receive a burst, run it through the [`Pipeline`], and put the
+//! packets aside by the port they leave through; at the end of the round one transmit burst per port. Every
+//! [`HOUSEKEEPING`] rounds: look for orders, send what the control thread wants sent, age some flows.
+//!
+//! Nothing here allocates, locks, logs or makes a system call, with two exceptions: what a driver does, and rest.
+//!
+//! # Rest
+//! After [`EMPTY_ROUNDS`] rounds without a packet a worker sleeps for a moment (`idleSleepMicroseconds`) between
+//! rounds, so that an idle fast path does not take a whole CPU from a machine that has two. The first packet after a
+//! pause waits that long at most; the next thousand rounds are polled without rest.
+
+mod mailbox;
+mod port;
+mod runner;
+mod team;
+
+pub use team::{Recruit, Team, WorkerError};
+
+/// Most packets received from a port at once.
+pub const BURST: usize = 32;
+
+/// Rounds from one housekeeping to the next; a power of two.
+const HOUSEKEEPING: u32 = 64;
+
+/// Rounds without a packet after which a worker rests.
+const EMPTY_ROUNDS: u32 = 1024;
+
+const _: () = assert!(HOUSEKEEPING.is_power_of_two() && EMPTY_ROUNDS >= HOUSEKEEPING);

@@ -1,0 +1,128 @@
+//! A worker's ends of the ports.
+
+use culvert_api::config::fastpath::FastPathConfig;
+use culvert_dpdk::{Burst, Mbuf, RxQueue, TxQueue};
+use culvert_packet::PacketBuf;
+
+use super::BURST;
+use crate::counter::{CounterWriter, DropReason};
+use crate::table::{MAX_PORTS, PortIndex};
+
+/// A worker's end of one port.
+#[derive(Debug)]
+pub(super) struct WorkerPort {
+    pub(super) index: PortIndex,
+    /// Those it polls: all of the port, or none.
+    pub(super) rx: Vec<RxQueue>,
+    /// Its own.
+    pub(super) tx: TxQueue,
+    /// Packets that leave at the end of the round.
+    pub(super) pending: Burst<BURST>,
+}
+
+impl WorkerPort {
+    pub(super) fn new(index: PortIndex, rx: Vec<RxQueue>, tx: TxQueue) -> Self {
+        Self { index, rx, tx, pending: Burst::new() }
+    }
+
+    /// Hands what is pending to the device; what that does not take is freed and counted.
+    fn flush(&mut self, counters: &mut CounterWriter) {
+        let packets = self.pending.len() as u64;
+        if packets == 0 {
+            return;
+        }
+        let bytes = bytes_of(&self.pending);
+        let _ = self.tx.tx(&mut self.pending);
+        let left = self.pending.len() as u64;
+        counters.sent(self.index, packets - left, bytes - bytes_of(&self.pending), left);
+        self.pending.clear();
+    }
+}
+
+/// Bytes of all packets, from the Ethernet header on.
+pub(super) fn bytes_of(mbufs: &[Mbuf]) -> u64 {
+    mbufs.iter().map(|mbuf| mbuf.len() as u64).sum()
+}
+
+/// All ports of a worker. Room for every port there can be is made at the start, so that the loop never allocates.
+#[derive(Debug)]
+pub(super) struct WorkerPorts {
+    by_index: Box<[Option<Box<WorkerPort>>]>,
+    /// Queues to poll: the port, and the place among its queues.
+    polled: Vec<(PortIndex, usize)>,
+    /// Those with packets to send.
+    pending: Vec<PortIndex>,
+}
+
+impl WorkerPorts {
+    pub(super) fn new() -> Self {
+        Self {
+            by_index: (0..MAX_PORTS).map(|_| None).collect(),
+            polled: Vec::with_capacity(MAX_PORTS * FastPathConfig::MAX_WORKERS),
+            pending: Vec::with_capacity(MAX_PORTS),
+        }
+    }
+
+    pub(super) fn take(&mut self, port: Box<WorkerPort>) {
+        self.polled.extend((0..port.rx.len()).map(|queue| (port.index, queue)));
+        let place = usize::from(port.index.0);
+        self.by_index[place] = Some(port);
+    }
+
+    /// Takes a port out. Nothing is pending there between two rounds.
+    pub(super) fn give_back(&mut self, index: PortIndex) -> Option<Box<WorkerPort>> {
+        self.polled.retain(|(polled, _)| *polled != index);
+        self.by_index.get_mut(usize::from(index.0))?.take()
+    }
+
+    /// How many queues are polled.
+    #[inline]
+    pub(super) fn polled(&self) -> usize {
+        self.polled.len()
+    }
+
+    /// Receives from the `n`th polled queue, as much as `burst` has room for. Returns the queue's port.
+    #[inline]
+    pub(super) fn rx(&mut self, n: usize, burst: &mut Burst<BURST>) -> PortIndex {
+        let (index, queue) = self.polled[n];
+        if let Some(port) = &mut self.by_index[usize::from(index.0)] {
+            port.rx[queue].rx(burst);
+        }
+        index
+    }
+
+    /// Puts a packet that came from a port aside, to be sent through another at the end of the round. Gives it back, and
+    /// counts it, if this worker has no such port: one that is leaving.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        index: PortIndex,
+        packet: Mbuf,
+        from: PortIndex,
+        counters: &mut CounterWriter,
+    ) -> Option<Mbuf> {
+        let Some(port) = self.by_index.get_mut(usize::from(index.0)).and_then(Option::as_deref_mut) else {
+            counters.dropped(from, DropReason::NO_SUCH_PORT);
+            return Some(packet);
+        };
+        if port.pending.is_empty() {
+            self.pending.push(index);
+        }
+        if let Err(packet) = port.pending.push(packet) {
+            port.flush(counters);
+            // It has room now.
+            let _ = port.pending.push(packet);
+        }
+        None
+    }
+
+    /// Sends what was put aside.
+    #[inline]
+    pub(super) fn flush(&mut self, counters: &mut CounterWriter) {
+        for index in self.pending.drain(..) {
+            if let Some(port) = &mut self.by_index[usize::from(index.0)] {
+                port.flush(counters);
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The control thread's side of the workers.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use culvert_dpdk::lcore::{self, LcoreError};
+use culvert_dpdk::{Eal, Mbuf, Queues};
+
+use super::mailbox::{Done, Mailbox, Order};
+use super::port::WorkerPort;
+use super::runner::Runner;
+use crate::clock::Clock;
+use crate::pipeline::{Neighbour, Pipeline};
+use crate::quiescent::Reader;
+use crate::table::{PortIndex, Snapshot};
+
+/// How long a worker may take to carry out an order: thousands of rounds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether a worker is done.
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// What can be wrong with workers.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] LcoreError),
+    /// It has ended, which it never does by itself.
+    #[error("worker {worker} on CPU {cpu} has ended unexpectedly")]
+    Ended {
+        /// The worker.
+        worker: usize,
+        /// Its CPU.
+        cpu: u32,
+    },
+    /// It does not carry out its orders.
+    #[error("worker {worker} on CPU {cpu} has not answered for a second")]
+    Silent {
+        /// The worker.
+        worker: usize,
+        /// Its CPU.
+        cpu: u32,
+    },
+}
+
+/// All workers.
+#[derive(Debug)]
+pub struct Team {
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    number: usize,
+    mailbox: Mailbox,
+    thread: lcore::Worker<()>,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Recruit {
+    /// Its CPU.
+    pub cpu: u32,
+    /// Where it reads the tables.
+    pub tables: Reader<Snapshot>,
+    /// What it does with packets.
+    pub pipeline: Pipeline,
+}
+
+impl Team {
+    /// Starts the workers, each on its CPU and without ports. With `idle_sleep` zero they never rest.
+    ///
+    /// # Errors
+    /// None runs then.
+    pub fn start(
+        eal: &Eal,
+        recruits: Vec<Recruit>,
+        clock: Clock,
+        idle_sleep: Duration,
+    ) -> Result<Self, WorkerError> {
+        let mut team = Self { members: Vec::with_capacity(recruits.len()) };
+        for (number, Recruit { cpu, tables, pipeline }) in recruits.into_iter().enumerate() {
+            let mailbox = Mailbox::new();
+            let runner = Runner::new(mailbox.clone(), tables, pipeline, clock, idle_sleep);
+            match lcore::spawn(eal, &format!("culvert-w{number}"), cpu, move |_| runner.run()) {
+                Ok(thread) => team.members.push(Member { number, mailbox, thread }),
+                Err(error) => {
+                    // The error that is returned is the one that counts.
+                    let _ = team.stop();
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(team)
+    }
+
+    /// Gives a started port to the workers: all its receive queues to `owner`, and a transmit queue to each. Returns
+    /// when all have it.
+    ///
+    /// # Errors
+    /// No worker holds the port then, except one that does not answer.
+    pub fn hand_over(&self, index: PortIndex, owner: usize, queues: Queues) -> Result<(), WorkerError> {
+        let Queues { mut rx, tx } = queues;
+        let mut result = Ok(());
+        for (member, tx) in self.members.iter().zip(tx) {
+            let rx = if member.number == owner { std::mem::take(&mut rx) } else { Vec::new() };
+            let port = Box::new(WorkerPort::new(index, rx, tx));
+            result = result.and(member.order(Order::Take(port)));
+        }
+        for member in &self.members {
+            let taken = member.wait(|done| matches!(done, Done::Taken(taken) if *taken == index));
+            result = result.and(taken.map(|_| ()));
+        }
+        if result.is_err() {
+            let _ = self.take_back(index);
+        }
+        result
+    }
+
+    /// Takes a port away from all workers. When this returns without error nobody uses it.
+    ///
+    /// # Errors
+    /// Of the first worker that does not answer; all were asked.
+    pub fn take_back(&self, index: PortIndex) -> Result<(), WorkerError> {
+        let mut result = Ok(());
+        for member in &self.members {
+            result = result.and(member.order(Order::Return(index)));
+        }
+        for member in &self.members {
+            match member.wait(|done| matches!(done, Done::Returned(returned, _) if *returned == index)) {
+                // The queues go here, on the control thread.
+                Ok(Done::Returned(_, port)) => drop(port),
+                Ok(Done::Taken(_)) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+
+    /// Sends a frame through a port, by the worker of this number. Gives the frame back if too many wait there.
+    ///
+    /// # Errors
+    /// The frame.
+    pub fn inject(&self, worker: usize, port: PortIndex, frame: Mbuf) -> Result<(), Mbuf> {
+        match self.members.get(worker) {
+            Some(member) => member.mailbox.inject(port, frame),
+            None => Err(frame),
+        }
+    }
+
+    /// Neighbours on the underlay that were heard since.
+    pub fn learned(&self) -> impl Iterator<Item = Neighbour> + '_ {
+        self.members.iter().flat_map(|member| std::iter::from_fn(|| member.mailbox.learned()))
+    }
+
+    /// The CPU of each worker.
+    pub fn cpus(&self) -> impl Iterator<Item = u32> + '_ {
+        self.members.iter().map(|member| member.thread.cpu())
+    }
+
+    /// Whether all still run.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check(&self) -> Result<(), WorkerError> {
+        self.members.iter().try_for_each(Member::check)
+    }
+
+    /// Lets all leave their loops, and waits for that. Ports they still hold they drop.
+    ///
+    /// # Errors
+    /// The first that ended by a panic.
+    pub fn stop(self) -> Result<(), WorkerError> {
+        for member in &self.members {
+            member.mailbox.stop();
+        }
+        let mut result = Ok(());
+        for Member { number: worker, thread, .. } in self.members {
+            let cpu = thread.cpu();
+            result = result.and(thread.join().map_err(|_| WorkerError::Ended { worker, cpu }));
+        }
+        result
+    }
+}
+
+impl Member {
+    fn check(&self) -> Result<(), WorkerError> {
+        match self.thread.is_finished() {
+            true => Err(WorkerError::Ended { worker: self.number, cpu: self.thread.cpu() }),
+            false => Ok(()),
+        }
+    }
+
+    fn order(&self, order: Order) -> Result<(), WorkerError> {
+        self.mailbox.order(order).map_err(|_| self.silent())
+    }
+
+    /// Waits for an answer; others, late ones to orders that nobody waits for any more, are dropped.
+    fn wait(&self, expected: impl Fn(&Done) -> bool) -> Result<Done, WorkerError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.mailbox.done() {
+                Some(done) if expected(&done) => return Ok(done),
+                Some(_) => {}
+                None => {
+                    self.check()?;
+                    if Instant::now() > deadline {
+                        return Err(self.silent());
+                    }
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+
+    fn silent(&self) -> WorkerError {
+        WorkerError::Silent { worker: self.number, cpu: self.thread.cpu() }
+    }
+}

@@ -1,0 +1,156 @@
+//! A culvert-fastpath of one's own.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use culvert_api::fastpath::fast_path_client::FastPathClient;
+use culvert_api::fastpath::{self as api, Info};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use crate::netns::Netns;
+use crate::within;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_culvert-fastpath");
+
+/// A process in a namespace of its own; killed at the end if it still runs.
+pub(crate) struct FastPath {
+    pub(crate) netns: Netns,
+    directory: TempDir,
+    child: Child,
+    runtime: Runtime,
+    pub(crate) client: FastPathClient<Channel>,
+}
+
+/// A configuration for small machines. Any CPU there is does for the tests.
+pub(crate) fn configuration(directory: &TempDir, more: &str) -> PathBuf {
+    let path = directory.path().join("fastpath.yaml");
+    let socket = directory.path().join("fastpath.sock");
+    let text = format!(
+        "socket: {}\nmemory: {{ hugepages: off, megabytes: 128, mbufs: 8191 }}\nflows: 4096\n{more}\n",
+        socket.display()
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+impl FastPath {
+    pub(crate) fn start() -> Self {
+        let (netns, directory) = (Netns::new("fp"), tempfile::tempdir().unwrap());
+        let config = configuration(&directory, "uplink: { tap: { name: cvtup0, mac: 02:00:00:00:aa:01 } }");
+        let mut command = netns.command(BINARY);
+        let child = command.arg("--config").arg(&config).stderr(Stdio::piped()).spawn().unwrap();
+        let socket = directory.path().join("fastpath.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let endpoint = Endpoint::try_from(format!("unix:{}", socket.display())).unwrap();
+        let client = FastPathClient::new(runtime.block_on(async { endpoint.connect_lazy() }));
+        let mut fast_path = Self { netns, directory, child, runtime, client };
+        within(20, "culvert-fastpath answers", || {
+            if let Some(status) = fast_path.child.try_wait().unwrap() {
+                panic!("culvert-fastpath ended with {status}: {}", fast_path.said());
+            }
+            fast_path.try_info()
+        });
+        fast_path
+    }
+
+    fn try_info(&mut self) -> Option<Info> {
+        let mut client = self.client.clone();
+        self.wait(async move { client.get_info(api::GetInfoRequest {}).await }).ok()
+    }
+
+    /// Waits for a call, five seconds at most.
+    pub(crate) fn wait<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        let late = |_| Status::deadline_exceeded("no answer within five seconds");
+        let call = async { tokio::time::timeout(Duration::from_secs(5), call).await.map_err(late)? };
+        self.runtime.block_on(call).map(Response::into_inner)
+    }
+
+    pub(crate) fn info(&mut self) -> Info {
+        self.try_info().expect("culvert-fastpath answers")
+    }
+
+    pub(crate) fn counters(&self) -> api::Counters {
+        let mut client = self.client.clone();
+        self.wait(async move { client.get_counters(api::GetCountersRequest {}).await }).unwrap()
+    }
+
+    pub(crate) fn replace(&self, tables: api::Tables) -> Result<api::ReplaceTablesResponse, Status> {
+        let mut client = self.client.clone();
+        self.wait(async move { client.replace_tables(tables).await })
+    }
+
+    pub(crate) fn attach(&self, request: api::AttachPortRequest) -> Result<api::Port, Status> {
+        let mut client = self.client.clone();
+        self.wait(async move { client.attach_port(request).await })
+    }
+
+    pub(crate) fn detach(&self, name: &str) -> Result<bool, Status> {
+        let (mut client, name) = (self.client.clone(), name.to_owned());
+        let call = async move { client.detach_port(api::DetachPortRequest { name }).await };
+        self.wait(call).map(|response| response.existed)
+    }
+
+    pub(crate) fn ports(&self) -> Vec<api::Port> {
+        let mut client = self.client.clone();
+        self.wait(async move { client.list_ports(api::ListPortsRequest {}).await }).unwrap().ports
+    }
+
+    /// CPU time used so far, of all threads.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // proc_pid_stat(5): utime and stime are the 14th and 15th field; the second, in parentheses, may hold spaces.
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        ticks as f64 / 100.0
+    }
+
+    /// Starts another with the same configuration, which is expected to end by itself.
+    pub(crate) fn start_another(&self) -> Output {
+        let config = self.directory.path().join("fastpath.yaml");
+        self.netns.command("timeout").args(["20", BINARY, "--config"]).arg(config).output().unwrap()
+    }
+
+    /// Sends a signal and waits for the end. `ip netns exec` has become the program, so it is our child.
+    pub(crate) fn stop(mut self, signal: Signal) {
+        let process = Pid::from_raw(self.child.id().cast_signed());
+        kill(process, signal).unwrap();
+        let status = within(10, "culvert-fastpath ends", || self.child.try_wait().unwrap());
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", self.said());
+        assert!(!self.directory.path().join("fastpath.sock").exists(), "the socket stayed");
+        assert!(
+            !self.netns.ip("-o link").contains("cvt"),
+            "an interface stayed: {}",
+            self.netns.ip("-o link")
+        );
+    }
+
+    /// What an ended process wrote to standard error.
+    fn said(&mut self) -> String {
+        let stderr = self.child.stderr.take();
+        stderr.map(|stderr| std::io::read_to_string(stderr).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+impl Drop for FastPath {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the program in this namespace to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    Command::new("timeout").args(["20", BINARY]).args(arguments).output().unwrap()
+}

@@ -1,0 +1,49 @@
+//! culvert-fastpath as a process: real namespaces, real taps, its real control socket.
+
+mod fastpath;
+mod netns;
+mod pods;
+mod refusals;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A case, and whether it needs root.
+struct Case {
+    name: &'static str,
+    root: bool,
+    body: fn(),
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Workers poll: two fast paths at once would only take each other's CPU.
+    arguments.test_threads = Some(1);
+    let root = nix::unistd::geteuid().is_root();
+    let trials =
+        pods::cases().into_iter().chain(refusals::cases()).map(|Case { name, root: needed, body }| {
+            if needed && !root {
+                eprintln!("skipped: {name}: needs root");
+            }
+            let trial = Trial::test(name, move || {
+                body();
+                Ok(())
+            });
+            trial.with_ignored_flag(needed && !root)
+        });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Repeats `step` until it gives something, for at most `seconds`.
+fn within<T>(seconds: u64, what: &str, mut step: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(result) = step() {
+            return result;
+        }
+        assert!(Instant::now() < end, "not within {seconds} s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

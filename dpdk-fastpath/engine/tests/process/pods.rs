@@ -1,0 +1,292 @@
+//! Pods of one node.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use culvert_api::fastpath as api;
+use nix::sys::signal::Signal;
+use tonic::Code;
+
+use crate::fastpath::FastPath;
+use crate::netns::Netns;
+use crate::{Case, within};
+
+const GATEWAYS: [&str; 2] = ["10.244.1.1", "fd00:10:244:1::1"];
+const VIP: &str = "10.96.0.10";
+
+pub(crate) fn cases() -> Vec<Case> {
+    let root = |name, body| Case { name, root: true, body };
+    vec![
+        root("pods_reach_their_gateway_each_other_and_a_service_over_both_ip_versions", connectivity),
+        root("ports_that_come_and_go_leave_no_buffer_and_no_interface_behind", no_leak),
+        root("attaching_a_port_again_changes_its_addresses_and_keeps_its_interface", attach_again),
+        root("a_wrong_request_is_refused_by_name_and_changes_nothing", wrong_requests),
+        root("tables_of_an_older_revision_are_refused", older_tables),
+        root("new_tables_are_in_force_within_milliseconds", publish_time),
+        root("the_next_hop_of_a_remote_node_is_asked_for_on_the_uplink", next_hop),
+        root("an_idle_fast_path_leaves_the_cpu_to_others", idle),
+        root("sigint_ends_it_in_order_too", || FastPath::start().stop(Signal::SIGINT)),
+    ]
+}
+
+fn bytes(address: &str) -> Vec<u8> {
+    match address.parse().unwrap() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn prefix(text: &str) -> api::Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    api::Prefix { address: bytes(address), prefix_len: length.parse().unwrap() }
+}
+
+/// Tables of a node with one service, whose endpoints are these pods at port 8080.
+fn tables(revision: u64, backends: &[&str]) -> api::Tables {
+    let backend =
+        |address: &&str| api::Backend { address: bytes(address), port: 8080, ..api::Backend::default() };
+    api::Tables {
+        revision,
+        synced: true,
+        node: Some(api::LocalNode {
+            name: "node-a".into(),
+            gateways: GATEWAYS.map(bytes).to_vec(),
+            gateway_mac: vec![2, 0, 0, 0, 0xff, 1],
+            underlay: vec![api::UnderlayAddress {
+                address: bytes("192.168.7.1"),
+                prefix_len: 24,
+                router: vec![],
+            }],
+            vtep_mac: vec![2, 0, 0, 0, 0xff, 2],
+            vni: 4096,
+            pod_cidrs: vec![prefix("10.244.1.0/24"), prefix("fd00:10:244:1::/64")],
+            ..api::LocalNode::default()
+        }),
+        remotes: Vec::new(),
+        services: vec![api::Service {
+            namespace: "default".into(),
+            name: "web".into(),
+            protocol: api::Protocol::Tcp.into(),
+            vip: bytes(VIP),
+            port: 80,
+            backends: backends.iter().map(backend).collect(),
+            ..api::Service::default()
+        }],
+    }
+}
+
+fn request(name: &str, addresses: &[&str]) -> api::AttachPortRequest {
+    api::AttachPortRequest {
+        name: name.into(),
+        addresses: addresses.iter().copied().map(bytes).collect(),
+        mac: vec![2, 0, 0, 0, 1, name.bytes().last().unwrap()],
+        mtu: 1450,
+        tenant: 0,
+        owner: format!("default/{name}"),
+    }
+}
+
+/// A namespace that has a port of the fast path.
+struct Pod {
+    netns: Netns,
+    ipv4: String,
+    ipv6: String,
+}
+
+impl Pod {
+    /// Does what the agent and the CNI do.
+    fn attach(fast_path: &FastPath, name: &str, number: u8) -> Self {
+        let netns = Netns::new("pod");
+        let (ipv4, ipv6) = (format!("10.244.1.{number}"), format!("fd00:10:244:1::{number:x}"));
+        fast_path.attach(request(name, &[&ipv4, &ipv6])).unwrap();
+        fast_path.netns.ip(&format!("link set {name} netns {}", netns.name()));
+        netns.ip(&format!("link set {name} name eth0"));
+        netns.ip("link set eth0 up");
+        netns.ip(&format!("addr add {ipv4}/32 dev eth0"));
+        netns.ip(&format!("addr add {ipv6}/128 dev eth0 nodad"));
+        for gateway in GATEWAYS {
+            netns.ip(&format!("route add {gateway} dev eth0 scope link"));
+            netns.ip(&format!("route add default via {gateway} dev eth0"));
+        }
+        Self { netns, ipv4, ipv6 }
+    }
+}
+
+fn connectivity() {
+    let mut fast_path = FastPath::start();
+    let before = fast_path.info();
+    assert_eq!((before.revision, before.synced, before.workers), (0, false, 1));
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    for gateway in GATEWAYS {
+        assert!(a.netns.ping(gateway), "gateway {gateway}");
+    }
+    assert!(a.netns.ping(&b.ipv4) && b.netns.ping(&a.ipv4), "pod to pod, IPv4");
+    assert!(a.netns.ping(&b.ipv6) && b.netns.ping(&a.ipv6), "pod to pod, IPv6");
+    through_the_service(&a, &b);
+
+    let counters = fast_path.counters();
+    let port = counters.ports.iter().find(|port| port.name == "cvt-a").unwrap();
+    assert!(port.counters.unwrap().rx_packets >= 12, "{port:?}");
+    assert!(counters.workers[0].packets > 0 && counters.workers[0].polls > 0, "{:?}", counters.workers);
+    assert_eq!(counters.flows_created, 1, "{counters:?}");
+
+    assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
+    assert!(!a.netns.ip("-o link").contains("eth0"), "the interface has left the pod");
+    assert_eq!(fast_path.info().mbufs_free, before.mbufs_free, "buffers were lost");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// One connection over the service's address, with more data than fits into any queue.
+fn through_the_service(client: &Pod, server: &Pod) {
+    const BYTES: usize = 1 << 20;
+    let address: SocketAddr = format!("{}:8080", server.ipv4).parse().unwrap();
+    let listener = server.netns.within(|| TcpListener::bind(address)).unwrap();
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| {
+            let (mut stream, from) = listener.accept().unwrap();
+            stream.write_all(&vec![7; BYTES]).unwrap();
+            from.ip().to_string()
+        });
+        let vip = format!("{VIP}:80").parse().unwrap();
+        let stream = client.netns.within(|| TcpStream::connect_timeout(&vip, Duration::from_secs(5)));
+        // A refused connection must not leave the server waiting for ever.
+        let Ok(mut stream) = stream else {
+            let _ = server.netns.within(|| TcpStream::connect(address));
+            panic!("the service does not answer: {stream:?}");
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        assert!(received.len() == BYTES && received.iter().all(|byte| *byte == 7));
+        assert_eq!(stream.peer_addr().unwrap(), vip);
+        assert_eq!(served.join().unwrap(), client.ipv4, "the client's address is kept");
+    });
+}
+
+fn no_leak() {
+    let mut fast_path = FastPath::start();
+    fast_path.replace(tables(1, &[])).unwrap();
+    let before = fast_path.info().mbufs_free;
+    for round in 0..3 {
+        let pods: Vec<_> = (0..5)
+            .map(|n| (format!("cvt-{n}"), Pod::attach(&fast_path, &format!("cvt-{n}"), 10 + n)))
+            .collect();
+        assert!(pods[0].1.netns.ping(&pods[1].1.ipv4), "round {round}");
+        assert!(fast_path.info().mbufs_free < before, "a port's queues hold buffers");
+        for (name, _) in &pods {
+            assert!(fast_path.detach(name).unwrap());
+        }
+        assert_eq!(fast_path.info().mbufs_free, before, "round {round}: buffers were lost");
+    }
+    assert!(!fast_path.detach("cvt-0").unwrap(), "detaching twice succeeds");
+    assert_eq!(fast_path.ports().len(), 1);
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn attach_again() {
+    let fast_path = FastPath::start();
+    fast_path.replace(tables(1, &[])).unwrap();
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    let moved = fast_path.attach(request("cvt-b", &["10.244.1.4"])).unwrap();
+    assert_eq!(moved.addresses, [bytes("10.244.1.4")]);
+    b.netns.ip("addr add 10.244.1.4/32 dev eth0");
+    assert!(a.netns.ping("10.244.1.4"));
+    assert!(!a.netns.ping("10.244.1.3"));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn wrong_requests() {
+    let fast_path = FastPath::start();
+    fast_path.attach(request("cvt-a", &["10.244.1.2"])).unwrap();
+    fast_path.replace(tables(1, &[])).unwrap();
+    let good = || request("cvt-b", &["10.244.1.3"]);
+    for (wrong, reason) in [
+        (api::AttachPortRequest { name: "a/b".into(), ..good() }, "a/b"),
+        (api::AttachPortRequest { name: "sixteen-bytes-xx".into(), ..good() }, "sixteen-bytes-xx"),
+        (api::AttachPortRequest { name: "cvtup0".into(), ..good() }, "port cvtup0"),
+        (api::AttachPortRequest { mac: vec![1; 6], ..good() }, "port cvt-b: mac"),
+        (api::AttachPortRequest { mtu: 100, ..good() }, "port cvt-b: mtu 100"),
+        (api::AttachPortRequest { mtu: 9000, ..good() }, "9000"),
+        (request("cvt-b", &["10.244.1.2"]), "port cvt-b: address 10.244.1.2: is already port cvt-a's"),
+        (request("cvt-b", &["10.244.1.1"]), "10.244.1.1"),
+        (request("cvt-b", &["127.0.0.1"]), "address 127.0.0.1"),
+    ] {
+        let status = fast_path.attach(wrong).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(reason), "{reason}: {status}");
+    }
+    assert_eq!(fast_path.detach("cvtup0").unwrap_err().code(), Code::InvalidArgument);
+
+    let mut wrong = tables(2, &[]);
+    wrong.services[0].vip = vec![1; 5];
+    let status = fast_path.replace(wrong).unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("service default/web: vip of 5 bytes"), "{status}");
+    let mut wrong = tables(2, &[]);
+    wrong.node.as_mut().unwrap().underlay_mtu = 9000;
+    let status = fast_path.replace(wrong).unwrap_err();
+    assert!(status.message().contains("local node node-a: underlay_mtu 9000"), "{status}");
+
+    let names: Vec<_> = fast_path.ports().into_iter().map(|port| port.name).collect();
+    assert_eq!(names, ["cvt-a", "cvtup0"]);
+    let links = fast_path.netns.ip("-o link");
+    assert!(links.contains("cvt-a") && !links.contains("cvt-b"), "{links}");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn older_tables() {
+    let mut fast_path = FastPath::start();
+    fast_path.replace(tables(7, &[])).unwrap();
+    let status = fast_path.replace(tables(6, &[])).unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("revision 6"), "{status}");
+    fast_path.replace(tables(7, &[])).unwrap();
+    let info = fast_path.info();
+    assert_eq!((info.revision, info.synced), (7, true));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn publish_time() {
+    let fast_path = FastPath::start();
+    let mut best = u64::MAX;
+    for revision in 1..=10 {
+        let answer = fast_path.replace(tables(revision, &["10.244.1.3"])).unwrap();
+        assert_eq!((answer.revision, answer.services, answer.backends), (revision, 1, 1));
+        best = best.min(answer.publish_microseconds);
+    }
+    assert!(best < 20_000, "{best} microseconds at best");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn next_hop() {
+    let fast_path = FastPath::start();
+    let far = Netns::new("far");
+    fast_path.netns.ip(&format!("link set cvtup0 netns {}", far.name()));
+    far.ip("link set cvtup0 up");
+    far.ip("addr add 192.168.7.2/24 dev cvtup0");
+    let mut tables = tables(1, &[]);
+    tables.remotes.push(api::RemoteNode {
+        name: "node-b".into(),
+        vtep: bytes("192.168.7.2"),
+        vtep_mac: vec![2, 0, 0, 0, 0xff, 3],
+        pod_cidrs: vec![prefix("10.244.2.0/24")],
+    });
+    fast_path.replace(tables).unwrap();
+    // The kernel learns our address from the question, and answers.
+    within(5, "the far node has been asked", || far.ip("neigh").contains("02:00:00:00:aa:01").then_some(()));
+    assert!(far.ping("192.168.7.1"), "the tunnel endpoint answers");
+    fast_path.stop(Signal::SIGTERM);
+    assert!(!far.ip("-o link").contains("cvtup0"), "the uplink goes from wherever it is");
+}
+
+/// A worker without packets polls for a thousand rounds and then rests most of the time.
+fn idle() {
+    let fast_path = FastPath::start();
+    let before = fast_path.cpu_seconds();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = fast_path.cpu_seconds() - before;
+    assert!(used < 1.0, "{used} s of CPU in 2 s");
+    fast_path.stop(Signal::SIGTERM);
+}
