@@ -1,21 +1,18 @@
-//! What a container gets with its devices: environment and device nodes.
+//! Answers to kubelet's `Allocate`.
 //!
-//! Names and shape are those of sriov-network-device-plugin, which applications for SR-IOV read.
+//! Names and shape of the environment are those of sriov-network-device-plugin, which applications for SR-IOV read.
 
 use std::collections::{BTreeSet, HashMap};
 
 use culvert_api::kubelet::v1beta1::{ContainerAllocateResponse, DeviceSpec};
 use culvert_api::value::ResourceName;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use crate::grant::{Grant, GrantError};
 use crate::pool::{Member, Pool};
-use crate::{Device, IommuGroup};
 
 #[cfg(test)]
 mod tests;
-
-/// The container node of vfio, needed once beside the nodes of the groups.
-const VFIO: &str = "/dev/vfio/vfio";
 
 /// Why kubelet's request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +25,8 @@ pub(crate) enum RequestError {
     Twice { resource: ResourceName, id: String },
     #[error("{resource}: device {id}: not healthy: {reason}")]
     Unhealthy { resource: ResourceName, id: String, reason: String },
-    #[error(
-        "{resource}: device {id}: driver {driver}, but no IOMMU group; switch the IOMMU on or allow vfio without one"
-    )]
-    NoGroup { resource: ResourceName, id: String, driver: String },
+    #[error("{resource}: device {id}: {problem}")]
+    Grant { resource: ResourceName, id: String, problem: GrantError },
     #[error("{resource}: {wanted} devices wanted, {fixed} of them fixed, out of {available} available")]
     Size { resource: ResourceName, wanted: i32, fixed: usize, available: usize },
 }
@@ -41,7 +36,7 @@ impl From<RequestError> for tonic::Status {
         let text = error.to_string();
         match error {
             RequestError::Unknown { .. } => Self::not_found(text),
-            RequestError::Unhealthy { .. } | RequestError::NoGroup { .. } => Self::failed_precondition(text),
+            RequestError::Unhealthy { .. } | RequestError::Grant { .. } => Self::failed_precondition(text),
             RequestError::Empty { .. } | RequestError::Twice { .. } | RequestError::Size { .. } => {
                 Self::invalid_argument(text)
             }
@@ -88,17 +83,13 @@ pub(crate) fn allocate(pool: &Pool, ids: &[String]) -> Result<ContainerAllocateR
                 reason: reason.to_owned(),
             });
         }
-        let mut about = json!({ "generic": { "deviceID": id } });
-        if let Some(driver) = vfio_driver(&member.device) {
-            let Some(group) = member.device.iommu_group else {
-                return Err(RequestError::NoGroup {
-                    resource: resource.clone(),
-                    id,
-                    driver: driver.to_owned(),
-                });
-            };
-            about["vfio"] = json!({ "mount": VFIO, "dev-mount": format!("/dev/vfio/{}", group.number) });
-            add_vfio(&mut nodes, group);
+        let Grant { nodes: own, info: about } = Grant::of(&member.device)
+            .map_err(|problem| RequestError::Grant { resource: resource.clone(), id: id.clone(), problem })?;
+        // Devices of one IOMMU group share its node, and all share that of vfio itself.
+        for node in own {
+            if nodes.iter().all(|other: &DeviceSpec| other.container_path != node.container_path) {
+                nodes.push(node);
+            }
         }
         info.insert(id.clone(), about);
         addresses.push(id);
@@ -109,33 +100,4 @@ pub(crate) fn allocate(pool: &Pool, ids: &[String]) -> Result<ContainerAllocateR
         (name, addresses.join(",")),
     ]);
     Ok(ContainerAllocateResponse { envs, devices: nodes, ..Default::default() })
-}
-
-/// The driver, if it hands the device to user space through vfio: `vfio-pci` or a vendor's variant of it, such as
-/// `mlx5_vfio_pci`.
-pub(crate) fn vfio_driver(device: &Device) -> Option<&str> {
-    device.driver.as_deref().filter(|driver| *driver == "vfio-pci" || driver.ends_with("_vfio_pci"))
-}
-
-/// Adds the nodes of a group. Several devices may share one.
-fn add_vfio(nodes: &mut Vec<DeviceSpec>, group: IommuGroup) {
-    let mut add = |container: String, host: String| {
-        if nodes.iter().all(|n| n.container_path != container) {
-            nodes.push(DeviceSpec {
-                container_path: container,
-                host_path: host,
-                permissions: "rw".to_owned(),
-            });
-        }
-    };
-    add(VFIO.to_owned(), VFIO.to_owned());
-    let group_node = format!("/dev/vfio/{}", group.number);
-    if group.no_iommu {
-        // DPDK looks for the plain number first, others for the name the kernel gives.
-        let host = format!("/dev/vfio/noiommu-{}", group.number);
-        add(group_node, host.clone());
-        add(host.clone(), host);
-    } else {
-        add(group_node.clone(), group_node);
-    }
 }

@@ -1,8 +1,9 @@
 //! What the plugin is told about the machine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use culvert_api::value::{PciAddress, PoolName, VfIndex};
+use culvert_api::value::{PciAddress, PoolName, ResourceName, ResourcePrefix, VfIndex};
 
 /// A device that kubelet may give to a container.
 ///
@@ -14,16 +15,26 @@ pub struct Device {
     /// The pool that offers it. `None` withdraws it from whatever pool offered it before; to be absent from the list
     /// altogether means that the device is gone, and shows as unhealthy.
     pub pool: Option<PoolName>,
+    /// What comes before the `/` in the pool's resource name; `None`: what the configuration says for all pools.
+    pub prefix: Option<ResourcePrefix>,
     /// The physical function it belongs to, if it is a VF.
     pub pf: Option<PciAddress>,
     /// Its index below that physical function.
     pub vf: Option<VfIndex>,
     /// NUMA node, where the machine has said one.
     pub numa: Option<u16>,
+    /// Kubelet is not told the NUMA node; it still decides which devices are given together.
+    pub hide_numa: bool,
     /// IOMMU group; a container gets the group's device node if the driver is vfio-pci.
     pub iommu_group: Option<IommuGroup>,
     /// Bound kernel driver, such as `iavf` or `vfio-pci`.
     pub driver: Option<String>,
+    /// `N` of `/dev/uioN`, if a uio driver is bound.
+    pub uio: Option<u32>,
+    /// Containers get `/dev/vhost-net` and `/dev/net/tun` with it, for a virtio-user exception path.
+    pub vhost_net: bool,
+    /// More for the `_INFO` variable of containers.
+    pub extra: BTreeMap<String, String>,
     /// Name of the network interface while it is in the host's own namespace.
     pub netdev: Option<String>,
     /// Whether new pods may have it.
@@ -36,14 +47,25 @@ impl Device {
         Self {
             pci,
             pool: None,
+            prefix: None,
             pf: None,
             vf: None,
             numa: None,
+            hide_numa: false,
             iommu_group: None,
             driver: None,
+            uio: None,
+            vhost_net: false,
+            extra: BTreeMap::new(),
             netdev: None,
             health: Health::Healthy,
         }
+    }
+
+    /// The resource that offers it, if any does.
+    pub fn resource(&self, prefix: &ResourcePrefix) -> Option<ResourceName> {
+        let prefix = self.prefix.as_ref().unwrap_or(prefix).clone();
+        self.pool.clone().map(|pool| ResourceName { prefix, pool })
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod allocate;
 mod device;
+mod grant;
 mod kubelet;
 mod plugin;
 mod pool;

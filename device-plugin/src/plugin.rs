@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use culvert_api::config::device_plugin::{DevicePlugin, Registration};
-use culvert_api::value::{PoolName, ResourceName, ResourcePrefix};
+use culvert_api::value::{ResourceName, ResourcePrefix};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -105,7 +105,7 @@ struct Offers {
     folder: Folder,
     statuses: Arc<watch::Sender<Statuses>>,
     stop: CancellationToken,
-    offers: BTreeMap<PoolName, Running>,
+    offers: BTreeMap<ResourceName, Running>,
 }
 
 /// A pool on offer.
@@ -121,8 +121,8 @@ impl Offers {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
             loop {
-                let inventory: Inventory =
-                    devices.borrow_and_update().iter().map(|d| (d.pci, d.clone())).collect();
+                let offered = |d: &Device| (d.pci, (d.resource(&self.prefix), d.clone()));
+                let inventory = devices.borrow_and_update().iter().map(offered).collect();
                 self.follow(&inventory);
                 if devices.changed().await.is_err() {
                     tracing::debug!("no more news of devices");
@@ -139,14 +139,14 @@ impl Offers {
     }
 
     fn follow(&mut self, inventory: &Inventory) {
-        for name in inventory.values().filter_map(|device| device.pool.as_ref()) {
-            if !self.offers.contains_key(name) {
-                let running = self.offer(name, inventory);
-                self.offers.insert(name.clone(), running);
+        for resource in inventory.values().filter_map(|(resource, _)| resource.as_ref()) {
+            if !self.offers.contains_key(resource) {
+                let running = self.offer(resource, inventory);
+                self.offers.insert(resource.clone(), running);
             }
         }
         let statuses = &self.statuses;
-        self.offers.retain(|name, running| {
+        self.offers.retain(|resource, running| {
             running.pool.send_if_modified(|pool| {
                 let mut next = (**pool).clone();
                 next.update(inventory);
@@ -160,28 +160,25 @@ impl Offers {
             let kept = devices > 0;
             statuses.send_if_modified(|statuses| {
                 if !kept {
-                    return statuses.remove(pool.resource()).is_some();
+                    return statuses.remove(resource).is_some();
                 }
-                let Some(status) = statuses.get_mut(pool.resource()) else { return false };
+                let Some(status) = statuses.get_mut(resource) else { return false };
                 let news = (status.devices, status.healthy) != (devices, healthy);
                 (status.devices, status.healthy) = (devices, healthy);
                 news
             });
             if !kept {
-                tracing::info!(pool = %name, "all devices were withdrawn; no longer on offer");
+                tracing::info!(%resource, "all devices were withdrawn; no longer on offer");
                 running.stop.cancel();
             }
             kept
         });
     }
 
-    fn offer(&self, name: &PoolName, inventory: &Inventory) -> Running {
-        let resource = ResourceName { prefix: self.prefix.clone(), pool: name.clone() };
-        let variable = environment_name(&resource);
-        for other in self.offers.values().map(|running| running.pool.borrow().resource().clone()) {
-            if environment_name(&other) == variable {
-                tracing::warn!(%resource, %other, variable, "a container with devices of both sees only one of them");
-            }
+    fn offer(&self, resource: &ResourceName, inventory: &Inventory) -> Running {
+        let variable = environment_name(resource);
+        for other in self.offers.keys().filter(|other| environment_name(other) == variable) {
+            tracing::warn!(%resource, %other, variable, "a container with devices of both sees only one of them");
         }
         let first = PoolStatus { waiting: Some("not yet offered".to_owned()), ..PoolStatus::default() };
         self.statuses.send_modify(|statuses| drop(statuses.insert(resource.clone(), first)));
@@ -194,7 +191,7 @@ impl Offers {
             pool: pool.subscribe(),
             folder: self.folder.clone(),
             way: self.way,
-            report: Report { resource, statuses: self.statuses.clone() },
+            report: Report { resource: resource.clone(), statuses: self.statuses.clone() },
             stop: stop.clone(),
         }));
         Running { pool, stop, task }

@@ -10,8 +10,8 @@ use crate::{Device, Health};
 #[cfg(test)]
 mod tests;
 
-/// All devices of a machine by address, for [`Pool::update`].
-pub(crate) type Inventory = BTreeMap<PciAddress, Device>;
+/// All devices of a machine by address, each with the resource that offers it.
+pub(crate) type Inventory = BTreeMap<PciAddress, (Option<ResourceName>, Device)>;
 
 /// One resource and its devices. A value: the servers hold snapshots of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,26 +61,26 @@ impl Pool {
     /// in the list, and with it the capacity and the health in the status of the pod that holds the device. A member
     /// that belongs to another pool now, or to none, leaves.
     pub(crate) fn update(&mut self, inventory: &Inventory) {
-        self.members
-            .retain(|pci, _| inventory.get(pci).is_none_or(|d| d.pool.as_ref() == Some(&self.resource.pool)));
+        let mine = |offered: &Option<ResourceName>| offered.as_ref() == Some(&self.resource);
+        self.members.retain(|pci, _| inventory.get(pci).is_none_or(|(offered, _)| mine(offered)));
         for member in self.members.values_mut() {
             member.present = false;
         }
-        for device in inventory.values().filter(|d| d.pool.as_ref() == Some(&self.resource.pool)) {
+        for (_, device) in inventory.values().filter(|(offered, _)| mine(offered)) {
             self.members.insert(device.pci, Member { device: device.clone(), present: true });
         }
     }
 
     /// The list for kubelet, in the order of PCI addresses.
     pub(crate) fn list(&self) -> Vec<v1beta1::Device> {
-        let to_kubelet = |member: &Member| v1beta1::Device {
-            id: member.device.pci.to_string(),
-            health: if member.problem().is_none() { "Healthy" } else { "Unhealthy" }.to_owned(),
-            topology: member
-                .device
-                .numa
-                .map(|node| v1beta1::TopologyInfo { nodes: vec![v1beta1::NumaNode { id: i64::from(node) }] }),
-        };
+        let to_kubelet =
+            |member: &Member| v1beta1::Device {
+                id: member.device.pci.to_string(),
+                health: if member.problem().is_none() { "Healthy" } else { "Unhealthy" }.to_owned(),
+                topology: member.device.numa.filter(|_| !member.device.hide_numa).map(|node| {
+                    v1beta1::TopologyInfo { nodes: vec![v1beta1::NumaNode { id: i64::from(node) }] }
+                }),
+            };
         self.members().map(to_kubelet).collect()
     }
 }

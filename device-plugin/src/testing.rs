@@ -14,5 +14,5 @@ pub(crate) fn device(address: &str, pool: &str) -> Device {
 }
 
 pub(crate) fn inventory(devices: &[Device]) -> Inventory {
-    devices.iter().map(|d| (d.pci, d.clone())).collect()
+    devices.iter().map(|d| (d.pci, (d.resource(&"culvert.io".parse().unwrap()), d.clone()))).collect()
 }

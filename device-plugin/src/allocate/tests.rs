@@ -1,6 +1,8 @@
+use serde_json::json;
+
 use super::*;
-use crate::Health;
 use crate::testing::{device, inventory};
+use crate::{Device, Health, IommuGroup};
 
 fn pool_of(devices: &[Device]) -> Pool {
     let mut pool = Pool::new("culvert.io/a".parse().unwrap());
@@ -90,6 +92,28 @@ fn a_group_without_iommu_is_found_under_both_names() {
 fn a_vendors_variant_of_vfio_counts_as_vfio() {
     let variant = Device { driver: Some("mlx5_vfio_pci".to_owned()), ..vfio("0000:03:02.0", 7, false) };
     assert_eq!(paths(&allocate(&pool_of(&[variant]), &ids(&["0000:03:02.0"])).unwrap()).len(), 2);
+}
+
+#[test]
+fn uio_vhost_and_extras_come_along_where_they_are_asked_for() {
+    let mut uio = Device { driver: Some("igb_uio".to_owned()), uio: Some(3), ..device("0000:03:02.0", "a") };
+    uio.vhost_net = true;
+    uio.extra = [("token".to_owned(), "t-1".to_owned())].into();
+    let mut second = device("0000:03:02.1", "a");
+    second.vhost_net = true;
+    let response = allocate(&pool_of(&[uio, second]), &ids(&["0000:03:02.0", "0000:03:02.1"])).unwrap();
+    let nodes: Vec<&str> = paths(&response).into_iter().map(|(container, _)| container).collect();
+    assert_eq!(nodes, ["/dev/uio3", "/dev/vhost-net", "/dev/net/tun"]);
+    let info: Value = serde_json::from_str(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap();
+    assert_eq!(
+        info["0000:03:02.0"],
+        json!({
+            "generic": { "deviceID": "0000:03:02.0" },
+            "uio": { "mount": "/dev/uio3" },
+            "vhost": { "net-mount": "/dev/vhost-net", "tun-mount": "/dev/net/tun" },
+            "extra": { "token": "t-1" },
+        })
+    );
 }
 
 #[test]

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::register::VERSION;
-use crate::allocate::{allocate, members, vfio_driver};
+use crate::allocate::{allocate, members};
+use crate::grant::vfio_driver;
 use crate::pool::Pool;
 use crate::preferred::preferred;
 

@@ -1,11 +1,11 @@
 //! A plugin's socket, which kubelet removes at its start and which must then come again.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use culvert_api::hash::fnv1a;
 use culvert_api::value::ResourceName;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -35,9 +35,7 @@ pub(super) fn socket_name(folder: &Path, resource: &ResourceName) -> String {
     if folder.as_os_str().len() + 1 + name.len() <= SUN_PATH_MAX {
         return name;
     }
-    let mut hasher = DefaultHasher::new();
-    resource.hash(&mut hasher);
-    format!("culvert-{:016x}.sock", hasher.finish())
+    format!("culvert-{:016x}.sock", fnv1a(&[name.as_bytes()]))
 }
 
 /// Removes sockets of an agent that died, for pools that may no longer exist.

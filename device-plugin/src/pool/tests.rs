@@ -50,3 +50,20 @@ fn the_numa_node_is_told_where_it_is_known() {
     assert_eq!(list[0].topology, Some(v1beta1::TopologyInfo { nodes: vec![v1beta1::NumaNode { id: 1 }] }));
     assert_eq!(list[1].topology, None);
 }
+
+#[test]
+fn the_numa_node_is_not_told_where_it_is_hidden() {
+    let hidden = Device { numa: Some(1), hide_numa: true, ..device("0000:03:02.0", "a") };
+    assert_eq!(pool_of(&[hidden]).list()[0].topology, None);
+}
+
+#[test]
+fn pools_of_one_name_and_two_prefixes_are_two_resources() {
+    let mut other = device("0000:03:02.1", "a");
+    other.prefix = Some("intel.com".parse().unwrap());
+    let devices = [device("0000:03:02.0", "a"), other];
+    assert_eq!(health(&pool_of(&devices)), [pair("0000:03:02.0", "Healthy")]);
+    let mut second = Pool::new("intel.com/a".parse().unwrap());
+    second.update(&inventory(&devices));
+    assert_eq!(health(&second), [pair("0000:03:02.1", "Healthy")]);
+}
