@@ -30,7 +30,7 @@ impl fmt::Debug for Errno {
 pub struct DpdkError {
     /// What was tried, as "start" or "set MTU 9000".
     pub operation: String,
-    /// On what, as "port net_tap_cvp0".
+    /// On what, as "port net_tapcvp0".
     pub object: String,
     /// Why.
     pub errno: Errno,

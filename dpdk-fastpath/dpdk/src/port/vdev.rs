@@ -100,7 +100,8 @@ impl Vdev {
         let (name, arguments) = match self {
             Self::Tap { interface, mac } => {
                 let mac = mac.map(|mac| format!(",mac={}", mac_text(mac))).unwrap_or_default();
-                (format!("net_tap_{interface}"), format!("iface={interface}{mac}"))
+                // No separator: the driver names a mempool "mp_" and this, of which DPDK takes 25 characters.
+                (format!("net_tap{interface}"), format!("iface={interface}{mac}"))
             }
             Self::Null { name, packet: 0 } => (format!("net_null_{name}"), "no-rx=1".into()),
             Self::Null { name, packet } => (format!("net_null_{name}"), format!("size={packet}")),
@@ -172,8 +173,15 @@ mod tests {
     fn a_tap_is_named_after_its_interface() {
         let vdev = Vdev::Tap { interface: "cvp0".into(), mac: Some([2, 0, 0, 0, 0, 0xab]) };
         let device = vdev.device();
-        assert_eq!(device.name, "net_tap_cvp0");
+        assert_eq!(device.name, "net_tapcvp0");
         assert_eq!(device.arguments, "iface=cvp0,mac=02:00:00:00:00:ab");
+    }
+
+    #[test]
+    fn a_tap_with_the_longest_interface_name_still_has_a_mempool_name() {
+        let vdev = Vdev::Tap { interface: "a".repeat(15), mac: None };
+        // RTE_MEMPOOL_NAMESIZE of DPDK 22.11, without the zero at the end.
+        assert!(vdev.device().name.len() + "mp_".len() <= 25);
     }
 
     #[test]
