@@ -1,0 +1,209 @@
+//! Carrying a plan out.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use culvert_api::agent::{NicApplyReply, PlanStep};
+use culvert_api::config::nic::VfDriver;
+use culvert_api::value::{Mac, PciAddress, VfIndex};
+use culvert_host::driver::{self, DriverError};
+use culvert_host::inventory::{Interface, interfaces, vf_addresses};
+use culvert_host::netlink::{LinkChange, Netlink, NetlinkError};
+use culvert_host::netns::{Netns, NetnsError};
+use culvert_host::{FileError, HostRoot};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::journal::{Journal, JournalError};
+use super::observe::{self, ObserveError, Observed};
+use super::plan::Plan;
+use super::step::{Action, Object, Step};
+use crate::pods::chain;
+
+#[cfg(test)]
+mod tests;
+
+/// What can be looked at and changed: the real machine, or a model of one.
+pub(super) trait Machine: Send + Sync + 'static {
+    /// Looks at it.
+    fn observe(&self) -> impl Future<Output = Result<Observed, ObserveError>> + Send;
+
+    /// Does one step.
+    fn carry_out(&self, step: &Step) -> impl Future<Output = Result<(), MachineError>> + Send;
+}
+
+/// The machine that the agent runs on.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// Its files.
+    pub root: HostRoot,
+    /// Its own network namespace.
+    pub netns: Netns,
+    /// A socket in that.
+    pub netlink: Netlink,
+}
+
+/// A step that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A write to sysfs.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A driver.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// rtnetlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The VF is not there.
+    #[error("{0}: is not there")]
+    NoVf(Object),
+    /// The VF's driver made no interface.
+    #[error("{0}: its driver made no interface in time")]
+    NoInterface(PciAddress),
+    /// A VF's driver does not do as it is told.
+    #[error("{vf}: its driver did not take mac {mac}, it has {reports}")]
+    MacNotTaken {
+        /// The VF.
+        vf: PciAddress,
+        /// The MAC, which the PF holds for it.
+        mac: Mac,
+        /// The MAC of its interface.
+        reports: String,
+    },
+    /// A network namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// A model's reason.
+    #[cfg(test)]
+    #[error("{0}")]
+    Model(String),
+}
+
+/// How long a VF's driver may take to make an interface; iavf takes a second or two.
+const INTERFACE_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Machine for Host {
+    async fn observe(&self) -> Result<Observed, ObserveError> {
+        observe::observe(&self.root, &self.netlink).await
+    }
+
+    async fn carry_out(&self, step: &Step) -> Result<(), MachineError> {
+        let Object { pf, vf } = step.object;
+        let vf = vf.unwrap_or(VfIndex::MIN);
+        let root = self.root.clone();
+        match step.action.clone() {
+            Action::LinkUp { interface, .. } => {
+                let up = LinkChange { up: Some(true), ..LinkChange::default() };
+                Ok(self.netlink.change_link(interface, &up).await?)
+            }
+            Action::Autoprobe(on) => Ok(blocking(move || driver::set_autoprobe(&root, pf, on)).await?),
+            Action::NumVfs(count) => Ok(blocking(move || driver::set_num_vfs(&root, pf, count)).await?),
+            Action::Settings { interface, change } => {
+                Ok(self.netlink.change_vf(interface, vf, &change).await?)
+            }
+            Action::Bind(wanted) => {
+                let address = self.vf(step.object).await?;
+                self.bind(address, wanted).await
+            }
+            Action::Mtu(mtu) => {
+                let address = self.vf(step.object).await?;
+                let interface = self.await_interface(address).await?;
+                let change = LinkChange { mtu: Some(mtu.get().into()), ..LinkChange::default() };
+                Ok(self.netlink.change_link(interface.index, &change).await?)
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Address of a VF, which is not known before it is created.
+    async fn vf(&self, object: Object) -> Result<PciAddress, MachineError> {
+        let root = self.root.clone();
+        let all = blocking(move || vf_addresses(&root, object.pf)).await?;
+        let found = all.into_iter().find(|(index, _)| Some(*index) == object.vf);
+        found.map(|(_, address)| address).ok_or(MachineError::NoVf(object))
+    }
+
+    /// Gives a VF to a driver, anew if the kernel's own has it already.
+    pub(super) async fn bind(&self, vf: PciAddress, wanted: VfDriver) -> Result<(), MachineError> {
+        let root = self.root.clone();
+        let bind = match wanted {
+            VfDriver::Kernel => driver::bind_kernel,
+            VfDriver::VfioPci => driver::bind_vfio,
+        };
+        Ok(blocking(move || bind(&root, vf)).await?)
+    }
+
+    /// The interface of a PCI function, once its driver has made one.
+    pub(super) async fn await_interface(&self, address: PciAddress) -> Result<Interface, MachineError> {
+        let started = Instant::now();
+        loop {
+            if let Some(interface) = self.interface(address).await? {
+                return Ok(interface);
+            }
+            if started.elapsed() > INTERFACE_PATIENCE {
+                return Err(MachineError::NoInterface(address));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The interface of a PCI function in the host's namespace.
+    pub(super) async fn interface(&self, address: PciAddress) -> Result<Option<Interface>, MachineError> {
+        let root = self.root.clone();
+        Ok(blocking(move || interfaces(&root, address)).await?.into_iter().next())
+    }
+}
+
+/// Drivers may take seconds over a write.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+/// Does the steps of `plan` in order, each written to `journal` before it is done. `progress` hears of each, with how
+/// many come before it and how many there are.
+///
+/// A step that fails is reported, and ends what is done for that VF, or, if it was the PF's own, for that PF; all others
+/// go on.
+///
+/// # Errors
+/// When the journal cannot be written: then nothing more is done.
+pub(super) async fn apply<M: Machine>(
+    machine: &M,
+    plan: &Plan,
+    journal: &mut Journal,
+    mut progress: impl FnMut(&Step, usize, usize),
+) -> Result<NicApplyReply, JournalError> {
+    let mut reply = NicApplyReply { blocked: plan.blocked.clone(), ..NicApplyReply::default() };
+    let mut given_up = BTreeSet::new();
+    for (done, step) in plan.steps.iter().enumerate() {
+        // New VFs get drivers again whatever happened.
+        let restores = step.action == Action::Autoprobe(true);
+        if !restores && (given_up.contains(&Object::pf(step.object.pf)) || given_up.contains(&step.object)) {
+            continue;
+        }
+        progress(step, done, plan.steps.len());
+        journal.begin(step)?;
+        let outcome = machine.carry_out(step).await;
+        journal.end(step, outcome.is_ok())?;
+        match outcome {
+            Ok(()) => {
+                info!("{}: {}", step.object, step.action);
+                reply.done.push(PlanStep::from(step));
+            }
+            Err(error) => {
+                let text = format!("{}: cannot {}: {}", step.object, step.action, chain(&error));
+                warn!("{text}");
+                reply.failed.push(text);
+                given_up.insert(step.object);
+            }
+        }
+    }
+    Ok(reply)
+}

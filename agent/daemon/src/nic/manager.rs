@@ -1,0 +1,234 @@
+//! The one owner of PFs and VFs: a task that does one thing after the other, and the handle that everybody else has.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_api::agent::{NicApplyReply, NicListReply, NicPlanReply, Progress};
+use culvert_api::config::nic::NicPolicy;
+use culvert_device_plugin::Device;
+use culvert_host::netlink::{Netlink, NetlinkError};
+use culvert_host::netns::{Netns, NetnsError};
+use culvert_host::{FileError, HostRoot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{Host, Machine};
+use super::attach::{AttachError, CheckError, ReleaseError, VfAttach, VfAttached};
+use super::attachment::Attachment;
+use super::devices;
+use super::journal::{Journal, JournalError, State};
+use super::observe::{ObserveError, Observed};
+use super::owner::Owner;
+use super::plan::{self, Input, plan};
+use super::wanted::{Holds, wanted};
+use super::watcher;
+use crate::pods::Key;
+
+/// What the manager starts with.
+#[derive(Debug, Clone)]
+pub struct NicConfig {
+    /// What the NICs should be.
+    pub policy: NicPolicy,
+    /// Name of the node; derived MACs depend on it.
+    pub node: String,
+    /// Folder of the journal.
+    pub state_dir: PathBuf,
+    /// The machine's files.
+    pub root: HostRoot,
+}
+
+/// Handle of the owner of all PFs and VFs; cheap to clone.
+#[derive(Clone)]
+pub struct NicManager {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    devices: watch::Receiver<Vec<Device>>,
+}
+
+/// What the owner and everybody who only reads have in common.
+pub(super) struct Shared {
+    pub(super) policy: NicPolicy,
+    pub(super) node: String,
+    pub(super) host: Host,
+    /// What the journal amounts to, after each change.
+    pub(super) state: watch::Receiver<State>,
+}
+
+/// Why the manager cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NicStartError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// rtnetlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The host's own namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The machine's files.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why the policy could not be carried out, or shown.
+#[derive(Debug, thiserror::Error)]
+pub enum NicError {
+    /// The machine cannot be looked at.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    Stopped,
+}
+
+/// What the owner is asked to do.
+pub(super) enum Command {
+    Apply {
+        progress: mpsc::UnboundedSender<Progress>,
+        reply: oneshot::Sender<Result<NicApplyReply, NicError>>,
+    },
+    Attach {
+        request: Box<VfAttach>,
+        reply: oneshot::Sender<Result<VfAttached, AttachError>>,
+    },
+    Detach {
+        key: Key,
+        reply: oneshot::Sender<Result<(), ReleaseError>>,
+    },
+    Check {
+        key: Key,
+        reply: oneshot::Sender<Result<(), CheckError>>,
+    },
+}
+
+/// How many commands may wait for the owner; kubelet starts pods a few at a time.
+const QUEUE: usize = 64;
+
+impl NicManager {
+    /// Opens the journal and starts to look after the NICs, until `stop`. Needs a tokio runtime.
+    ///
+    /// Before anything else is done, attachments that were not completed are undone, as are those of pods that are gone.
+    ///
+    /// # Errors
+    /// When the journal is damaged or cannot be written, or netlink cannot be opened.
+    pub async fn start(config: NicConfig, stop: CancellationToken) -> Result<Self, NicStartError> {
+        let NicConfig { policy, node, state_dir, root } = config;
+        let journal = Journal::open(&state_dir, &culvert_host::boot_id(&root)?)?;
+        let host = Host { root, netns: Netns::current()?, netlink: Netlink::open()? };
+        let (state_send, state) = watch::channel(journal.state().clone());
+        let shared = Arc::new(Shared { policy, node, host, state });
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (device_send, devices) = watch::channel(Vec::new());
+        let owner = Owner::new(Arc::clone(&shared), journal, state_send);
+        tokio::spawn(owner.run(queue, stop.clone()));
+        tokio::spawn(watcher::run(Arc::clone(&shared), device_send, stop));
+        Ok(Self { commands, shared, devices })
+    }
+
+    /// What there is.
+    pub async fn list(&self) -> Result<NicListReply, NicError> {
+        Ok(self.shared.look().await?.list())
+    }
+
+    /// What [`Self::apply`] would do.
+    pub async fn plan(&self) -> Result<NicPlanReply, NicError> {
+        Ok(NicPlanReply::from(&self.shared.look().await?.plan()))
+    }
+
+    /// Carries the policy out. `progress` hears of each step before it is done; the steps go on if nobody listens.
+    pub async fn apply(&self, progress: mpsc::UnboundedSender<Progress>) -> Result<NicApplyReply, NicError> {
+        self.ask(|reply| Command::Apply { progress, reply }).await.ok_or(NicError::Stopped)?
+    }
+
+    /// Gives a VF to a pod. Goes on to its end, or is undone, even if nobody waits for it.
+    pub async fn attach_vf(&self, request: VfAttach) -> Result<VfAttached, AttachError> {
+        let request = Box::new(request);
+        self.ask(|reply| Command::Attach { request, reply }).await.ok_or(AttachError::Stopped)?
+    }
+
+    /// Takes back what this interface of this container has; nothing to take back is no error.
+    pub async fn detach_vf(&self, key: &Key) -> Result<(), ReleaseError> {
+        let key = key.clone();
+        self.ask(|reply| Command::Detach { key, reply }).await.ok_or(ReleaseError::Stopped)?
+    }
+
+    /// Compares what this interface of this container has with what it should have.
+    pub async fn check_vf(&self, key: &Key) -> Result<(), CheckError> {
+        let key = key.clone();
+        self.ask(|reply| Command::Check { key, reply }).await.ok_or(CheckError::Stopped)?
+    }
+
+    /// The VFs of all pools, for the device plugin; current within a second.
+    pub fn devices(&self) -> watch::Receiver<Vec<Device>> {
+        self.devices.clone()
+    }
+
+    /// VFs that pods have.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.shared.state.borrow().attachments.values().cloned().collect()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl fmt::Debug for NicManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NicManager").field("node", &self.shared.node).finish_non_exhaustive()
+    }
+}
+
+/// Everything that views of the machine are made from, at one moment.
+pub(super) struct Look<'a> {
+    shared: &'a Shared,
+    pub(super) observed: Observed,
+    state: State,
+    holds: Holds,
+}
+
+impl Shared {
+    /// Looks at the machine.
+    pub(super) async fn look(&self) -> Result<Look<'_>, ObserveError> {
+        // The state first: a VF that is given away meanwhile shows as used by somebody, not as free.
+        let state = self.state.borrow().clone();
+        let observed = self.host.observe().await?;
+        let holds = state.attachments.values().map(|a| (a.vf, a.hold())).collect();
+        Ok(Look { shared: self, observed, state, holds })
+    }
+}
+
+impl Look<'_> {
+    pub(super) fn plan(&self) -> plan::Plan {
+        plan(Input {
+            policy: &self.shared.policy,
+            node: &self.shared.node,
+            observed: &self.observed,
+            holds: &self.holds,
+            autoprobe: &self.state.autoprobe,
+        })
+    }
+
+    pub(super) fn wanted(&self) -> super::wanted::Wanted<'_> {
+        wanted(&self.shared.policy, &self.shared.node, &self.observed, &self.holds)
+    }
+
+    pub(super) fn devices(&self) -> Vec<Device> {
+        devices::devices(&self.wanted(), &self.holds)
+    }
+
+    fn list(&self) -> NicListReply {
+        devices::list(&self.observed, &self.wanted(), &self.holds)
+    }
+}
+
+/// How often what failed is tried again, and pods that are gone are looked for.
+pub(super) const UPKEEP: Duration = Duration::from_secs(10);

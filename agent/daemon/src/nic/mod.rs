@@ -1,0 +1,38 @@
+//! SR-IOV NICs: the one place in the agent that changes PFs and VFs.
+//!
+//! ```text
+//! policy --wanted--\
+//!                   plan --> steps --apply--> the machine       `culvert nic plan`, `culvert nic apply`
+//! machine --observe-/           \--journal--> disk
+//!
+//! CNI --attach::make, attach::release--> the machine            pods get VFs and give them back
+//!                    \--journal--> disk
+//!
+//! wanted, machine, journal --devices--> the device plugin       kept current by `watcher`
+//! ```
+//!
+//! [`NicManager`] is the handle; behind it `owner` is the task that does one thing after the other. Everything below the
+//! word "machine" is culvert-host.
+
+mod apply;
+mod attach;
+mod attachment;
+mod devices;
+mod identity;
+mod journal;
+mod manager;
+#[cfg(test)]
+mod model;
+mod observe;
+mod owner;
+mod plan;
+mod step;
+mod wanted;
+mod watcher;
+
+pub use apply::MachineError;
+pub use attach::{AttachError, AttachedInterface, CheckError, ReleaseError, VfAttach, VfAttached};
+pub use attachment::{Attachment, PodInterface};
+pub use journal::JournalError;
+pub use manager::{NicConfig, NicError, NicManager, NicStartError};
+pub use observe::ObserveError;
