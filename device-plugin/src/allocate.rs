@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use culvert_api::kubelet::v1beta1::{ContainerAllocateResponse, DeviceSpec};
+use culvert_api::kubelet::v1beta1::{CdiDevice, ContainerAllocateResponse, DeviceSpec};
 use culvert_api::value::ResourceName;
 use serde_json::{Map, Value};
 
 use crate::grant::{Grant, GrantError};
 use crate::pool::{Member, Pool};
+use crate::publish::cdi_name;
 
 #[cfg(test)]
 mod tests;
@@ -68,10 +69,16 @@ pub(crate) fn members<'p>(pool: &'p Pool, ids: &[String]) -> Result<Vec<&'p Memb
         .collect()
 }
 
-/// Answers for one container; nothing is given if any of the devices cannot be.
-pub(crate) fn allocate(pool: &Pool, ids: &[String]) -> Result<ContainerAllocateResponse, RequestError> {
+/// Answers for one container; nothing is given if any of the devices cannot be. Device nodes are named to the runtime
+/// by CDI, or listed for kubelet.
+pub(crate) fn allocate(
+    pool: &Pool,
+    ids: &[String],
+    cdi: bool,
+) -> Result<ContainerAllocateResponse, RequestError> {
     let resource = pool.resource();
     let mut nodes = Vec::new();
+    let mut cdi_devices = Vec::new();
     let mut addresses = Vec::new();
     let mut info = Map::new();
     for member in members(pool, ids)? {
@@ -85,8 +92,11 @@ pub(crate) fn allocate(pool: &Pool, ids: &[String]) -> Result<ContainerAllocateR
         }
         let Grant { nodes: own, info: about } = Grant::of(&member.device)
             .map_err(|problem| RequestError::Grant { resource: resource.clone(), id: id.clone(), problem })?;
+        if cdi && !own.is_empty() {
+            cdi_devices.push(CdiDevice { name: cdi_name(resource, &member.device) });
+        }
         // Devices of one IOMMU group share its node, and all share that of vfio itself.
-        for node in own {
+        for node in own.into_iter().filter(|_| !cdi) {
             if nodes.iter().all(|other: &DeviceSpec| other.container_path != node.container_path) {
                 nodes.push(node);
             }
@@ -99,5 +109,5 @@ pub(crate) fn allocate(pool: &Pool, ids: &[String]) -> Result<ContainerAllocateR
         (format!("{name}_INFO"), Value::Object(info).to_string()),
         (name, addresses.join(",")),
     ]);
-    Ok(ContainerAllocateResponse { envs, devices: nodes, ..Default::default() })
+    Ok(ContainerAllocateResponse { envs, devices: nodes, cdi_devices, ..Default::default() })
 }

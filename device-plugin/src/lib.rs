@@ -20,6 +20,7 @@ mod kubelet;
 mod plugin;
 mod pool;
 mod preferred;
+mod publish;
 pub mod resource_list;
 #[cfg(test)]
 mod testing;

@@ -15,6 +15,7 @@ use crate::Device;
 use crate::allocate::environment_name;
 use crate::kubelet::{Folder, Offer, Way, remove_stale, serve};
 use crate::pool::{Inventory, Pool};
+use crate::publish::Publisher;
 
 /// The running device plugin. Dropping it ends it without waiting.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl Plugin {
         let offers = Offers {
             prefix: config.resource_prefix.clone(),
             way,
+            publisher: Publisher::new(config),
             folder: Folder::watch(path, stop.clone()),
             statuses: Arc::new(statuses),
             stop: stop.clone(),
@@ -102,6 +104,7 @@ impl Report {
 struct Offers {
     prefix: ResourcePrefix,
     way: Way,
+    publisher: Publisher,
     folder: Folder,
     statuses: Arc<watch::Sender<Statuses>>,
     stop: CancellationToken,
@@ -145,7 +148,7 @@ impl Offers {
                 self.offers.insert(resource.clone(), running);
             }
         }
-        let statuses = &self.statuses;
+        let (statuses, publisher) = (&self.statuses, &self.publisher);
         self.offers.retain(|resource, running| {
             running.pool.send_if_modified(|pool| {
                 let mut next = (**pool).clone();
@@ -155,6 +158,9 @@ impl Offers {
                 news
             });
             let pool = running.pool.borrow().clone();
+            if let Err(error) = publisher.pool(&pool) {
+                tracing::error!(%resource, error = chain(&error), "CDI specification");
+            }
             let (devices, healthy) =
                 (pool.members().count(), pool.members().filter(|m| m.problem().is_none()).count());
             let kept = devices > 0;
@@ -191,6 +197,7 @@ impl Offers {
             pool: pool.subscribe(),
             folder: self.folder.clone(),
             way: self.way,
+            publisher: self.publisher.clone(),
             report: Report { resource: resource.clone(), statuses: self.statuses.clone() },
             stop: stop.clone(),
         }));

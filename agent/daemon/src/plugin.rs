@@ -84,6 +84,8 @@ mod tests {
             plugins_registry: dir.path().join("plugins_registry"),
             registration: Registration::Auto,
             resource_prefix: "culvert.io".parse().unwrap(),
+            cdi: None,
+            device_info: None,
         };
         let device =
             Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };

@@ -39,7 +39,7 @@ fn dots_become_underscores_and_hyphens_stay_in_environment_names() {
 #[test]
 fn addresses_come_in_the_order_of_the_request() {
     let pool = pool_of(&[device("0000:03:02.0", "a"), device("0000:03:02.1", "a")]);
-    let response = allocate(&pool, &ids(&["0000:03:02.1", "0000:03:02.0"])).unwrap();
+    let response = allocate(&pool, &ids(&["0000:03:02.1", "0000:03:02.0"]), false).unwrap();
     assert_eq!(response.envs["PCIDEVICE_CULVERT_IO_A"], "0000:03:02.1,0000:03:02.0");
     assert_eq!(
         serde_json::from_str::<Value>(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap(),
@@ -59,7 +59,7 @@ fn vfio_devices_bring_their_groups_and_the_container_node_once() {
         vfio("0000:03:02.1", 41, false),
         vfio("0000:03:02.2", 41, false),
     ]);
-    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1", "0000:03:02.2"])).unwrap();
+    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1", "0000:03:02.2"]), false).unwrap();
     assert_eq!(
         paths(&response),
         [
@@ -77,7 +77,8 @@ fn vfio_devices_bring_their_groups_and_the_container_node_once() {
 
 #[test]
 fn a_group_without_iommu_is_found_under_both_names() {
-    let response = allocate(&pool_of(&[vfio("0000:03:02.0", 3, true)]), &ids(&["0000:03:02.0"])).unwrap();
+    let response =
+        allocate(&pool_of(&[vfio("0000:03:02.0", 3, true)]), &ids(&["0000:03:02.0"]), false).unwrap();
     assert_eq!(
         paths(&response),
         [
@@ -91,7 +92,7 @@ fn a_group_without_iommu_is_found_under_both_names() {
 #[test]
 fn a_vendors_variant_of_vfio_counts_as_vfio() {
     let variant = Device { driver: Some("mlx5_vfio_pci".to_owned()), ..vfio("0000:03:02.0", 7, false) };
-    assert_eq!(paths(&allocate(&pool_of(&[variant]), &ids(&["0000:03:02.0"])).unwrap()).len(), 2);
+    assert_eq!(paths(&allocate(&pool_of(&[variant]), &ids(&["0000:03:02.0"]), false).unwrap()).len(), 2);
 }
 
 #[test]
@@ -101,7 +102,8 @@ fn uio_vhost_and_extras_come_along_where_they_are_asked_for() {
     uio.extra = [("token".to_owned(), "t-1".to_owned())].into();
     let mut second = device("0000:03:02.1", "a");
     second.vhost_net = true;
-    let response = allocate(&pool_of(&[uio, second]), &ids(&["0000:03:02.0", "0000:03:02.1"])).unwrap();
+    let response =
+        allocate(&pool_of(&[uio, second]), &ids(&["0000:03:02.0", "0000:03:02.1"]), false).unwrap();
     let nodes: Vec<&str> = paths(&response).into_iter().map(|(container, _)| container).collect();
     assert_eq!(nodes, ["/dev/uio3", "/dev/vhost-net", "/dev/net/tun"]);
     let info: Value = serde_json::from_str(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap();
@@ -114,6 +116,16 @@ fn uio_vhost_and_extras_come_along_where_they_are_asked_for() {
             "extra": { "token": "t-1" },
         })
     );
+}
+
+#[test]
+fn with_cdi_nodes_are_named_and_not_listed() {
+    let pool = pool_of(&[vfio("0000:03:02.0", 40, false), device("0000:03:02.1", "a")]);
+    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1"]), true).unwrap();
+    assert!(response.devices.is_empty());
+    let names: Vec<&str> = response.cdi_devices.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names, ["culvert.io/net-pci=0000:03:02.0"]);
+    assert_eq!(response.envs["PCIDEVICE_CULVERT_IO_A"], "0000:03:02.0,0000:03:02.1");
 }
 
 #[test]
@@ -141,6 +153,6 @@ fn what_cannot_be_given_is_refused_by_name_and_reason() {
             "culvert.io/a: device 0000:03:02.2: driver vfio-pci, but no IOMMU group; switch the IOMMU on or allow vfio without one",
         ),
     ] {
-        assert_eq!(allocate(&pool, &ids(&request)).unwrap_err().to_string(), text);
+        assert_eq!(allocate(&pool, &ids(&request), false).unwrap_err().to_string(), text);
     }
 }

@@ -23,8 +23,10 @@ use tonic::{Request, Response, Status};
 use super::register::VERSION;
 use crate::allocate::{allocate, members};
 use crate::grant::vfio_driver;
+use crate::plugin::chain;
 use crate::pool::Pool;
 use crate::preferred::preferred;
+use crate::publish::Publisher;
 
 /// The device plugin of one pool.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub(super) struct PoolService {
     pub(super) pool: watch::Receiver<Arc<Pool>>,
     /// How many lists are being watched now.
     pub(super) watching: Arc<watch::Sender<usize>>,
+    pub(super) publisher: Publisher,
     pub(super) stop: CancellationToken,
 }
 
@@ -110,10 +113,18 @@ impl DevicePlugin for PoolService {
         let containers = &request.get_ref().container_requests;
         let container_responses = containers
             .iter()
-            .map(|container| allocate(&pool, &container.device_ids))
+            .map(|container| allocate(&pool, &container.device_ids, self.publisher.uses_cdi()))
             .collect::<Result<Vec<_>, _>>()
             .inspect_err(|error| tracing::warn!(%error, "allocation refused"))?;
+        // The runtime reads the specification after this answer: somebody may have removed it meanwhile.
+        self.publisher.pool(&pool).map_err(|error| Status::internal(chain(&error)))?;
         for container in containers {
+            for member in members(&pool, &container.device_ids)? {
+                // Multus does without, and pods with it.
+                if let Err(error) = self.publisher.device(&pool, member) {
+                    tracing::warn!(error = chain(&error), "device information");
+                }
+            }
             tracing::info!(resource = %pool.resource(), devices = container.device_ids.join(","), "allocated");
         }
         Ok(Response::new(AllocateResponse { container_responses }))

@@ -22,6 +22,7 @@ use super::service::{FoundService, PoolService};
 use super::socket::{Socket, socket_name};
 use crate::plugin::{Report, chain};
 use crate::pool::Pool;
+use crate::publish::Publisher;
 
 /// Kubelet asks for the list right after it has registered a plugin. Past this time it is told again.
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,17 +49,18 @@ pub(crate) struct Offer {
     pub(crate) folder: Folder,
     pub(crate) way: Way,
     pub(crate) report: Report,
+    pub(crate) publisher: Publisher,
     pub(crate) stop: CancellationToken,
 }
 
 /// Serves until told to stop; the socket is gone then.
 pub(crate) async fn serve(offer: Offer) {
-    let Offer { resource, pool, folder, way, report, stop } = offer;
+    let Offer { resource, pool, folder, way, report, publisher, stop } = offer;
     let name = socket_name(&folder.path, &resource);
     let (socket, connections) = Socket::new(folder.path.join(&name));
     let watching = Arc::new(watch::Sender::new(0));
     let refusal = Arc::new(watch::Sender::new(None));
-    let service = PoolService { pool, watching: watching.clone(), stop: stop.clone() };
+    let service = PoolService { pool, watching: watching.clone(), publisher, stop: stop.clone() };
     let found = (way == Way::Found).then(|| FoundService {
         resource: resource.clone(),
         endpoint: socket.path().display().to_string(),

@@ -34,13 +34,18 @@ impl Node {
     }
 
     pub(crate) fn plugin(&self, registration: Registration) -> Plugin {
-        let config = DevicePlugin {
+        Plugin::start(&self.config(registration), self.devices.subscribe())
+    }
+
+    pub(crate) fn config(&self, registration: Registration) -> DevicePlugin {
+        DevicePlugin {
             kubelet_dir: self.path("device-plugins"),
             plugins_registry: self.path("plugins_registry"),
             registration,
             resource_prefix: "culvert.io".parse().unwrap(),
-        };
-        Plugin::start(&config, self.devices.subscribe())
+            cdi: None,
+            device_info: None,
+        }
     }
 
     /// Changes one device.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::node::{A, Node, PATIENCE, all, vfio, vfs};
-use culvert_api::config::device_plugin::Registration;
-use culvert_device_plugin::Health;
+use culvert_api::config::device_plugin::{DevicePlugin, Registration};
+use culvert_device_plugin::{Health, Plugin};
 use culvert_hw_tests::kubelet::KubeletError;
 
 #[tokio::test]
@@ -150,4 +150,28 @@ async fn devices_of_one_numa_node_are_preferred() {
     kubelet.release("default/one");
     assert_eq!(kubelet.allocate("default/more", A, 2).await.unwrap().ids, ["0000:03:02.2", "0000:03:02.3"]);
     plugin.shutdown().await;
+}
+
+#[tokio::test]
+async fn files_for_the_runtime_and_for_multus_are_there_when_a_device_is_given() {
+    let node = Node::new(vec![vfio(vfs("a", 0..1).remove(0), 40)]);
+    let kubelet = node.kubelet().await;
+    let config = DevicePlugin {
+        cdi: Some(node.path("cdi")),
+        device_info: Some(node.path("devinfo")),
+        ..node.config(Registration::Kubelet)
+    };
+    let plugin = Plugin::start(&config, node.devices.subscribe());
+    kubelet.wait(A, PATIENCE, all(1)).await.unwrap();
+    let specification = node.path("cdi/culvert-culvert.io_a.json");
+    std::fs::remove_file(&specification).unwrap();
+    let given = kubelet.allocate("default/dpdk", A, 1).await.unwrap();
+    assert!(given.response.devices.is_empty());
+    assert_eq!(given.response.cdi_devices[0].name, "culvert.io/net-pci=0000:03:02.0");
+    assert!(std::fs::read_to_string(&specification).unwrap().contains("/dev/vfio/40"));
+    let information = node.path("devinfo/culvert.io-a-0000:03:02.0-device.json");
+    assert!(information.exists());
+
+    plugin.shutdown().await;
+    assert!(specification.exists() && information.exists(), "a restarted container needs them");
 }

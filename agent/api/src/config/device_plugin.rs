@@ -18,6 +18,11 @@ pub struct DevicePlugin {
     pub registration: Registration,
     /// What comes before the `/` of a resource name.
     pub resource_prefix: ResourcePrefix,
+    /// Folder for Container Device Interface specifications. If given, containers get their device nodes through
+    /// these, and not from kubelet; the runtime must know CDI.
+    pub cdi: Option<PathBuf>,
+    /// Folder for device information files (device-info-spec 1.1.0), which Multus reads.
+    pub device_info: Option<PathBuf>,
 }
 
 /// How kubelet learns of a plugin.
@@ -46,6 +51,32 @@ pub(super) struct RawDevicePlugin {
     plugins_registry: Option<PathBuf>,
     registration: Registration,
     resource_prefix: ResourcePrefix,
+    cdi: Option<RawCdi>,
+    device_info: Option<RawDeviceInfo>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct RawCdi {
+    dir: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct RawDeviceInfo {
+    dir: PathBuf,
+}
+
+impl Default for RawCdi {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("/var/run/cdi") }
+    }
+}
+
+impl Default for RawDeviceInfo {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("/var/run/k8s.cni.cncf.io/devinfo/dp") }
+    }
 }
 
 impl Default for RawDevicePlugin {
@@ -55,13 +86,15 @@ impl Default for RawDevicePlugin {
             plugins_registry: None,
             registration: Registration::default(),
             resource_prefix: "culvert.io".parse().expect("is a DNS name"),
+            cdi: None,
+            device_info: None,
         }
     }
 }
 
 impl RawDevicePlugin {
     pub(super) fn validate(self) -> Result<DevicePlugin, ConfigError> {
-        let Self { kubelet_dir, plugins_registry, registration, resource_prefix } = self;
+        let Self { kubelet_dir, plugins_registry, registration, resource_prefix, cdi, device_info } = self;
         // Kubelet keeps the two folders side by side below its root directory.
         let plugins_registry =
             plugins_registry.unwrap_or_else(|| kubelet_dir.with_file_name("plugins_registry"));
@@ -75,7 +108,13 @@ impl RawDevicePlugin {
                 reason,
             ));
         }
-        Ok(DevicePlugin { kubelet_dir, plugins_registry, registration, resource_prefix })
+        let (cdi, device_info) = (cdi.map(|c| c.dir), device_info.map(|d| d.dir));
+        for (key, dir) in [("devicePlugin.cdi.dir", &cdi), ("devicePlugin.deviceInfo.dir", &device_info)] {
+            if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_absolute()) {
+                return Err(ConfigError::value(key, dir.display(), "must be an absolute path"));
+            }
+        }
+        Ok(DevicePlugin { kubelet_dir, plugins_registry, registration, resource_prefix, cdi, device_info })
     }
 }
 
@@ -105,6 +144,7 @@ mod tests {
         assert_eq!(config.plugins_registry, Path::new("/var/lib/kubelet/plugins_registry"));
         assert_eq!(config.registration, Registration::Auto);
         assert_eq!(config.resource_prefix.as_str(), "culvert.io");
+        assert_eq!((config.cdi, config.device_info), (None, None));
     }
 
     #[test]
@@ -112,6 +152,13 @@ mod tests {
         let config = load("kubeletDir: /srv/k/device-plugins\nregistration: watcher").unwrap();
         assert_eq!(config.plugins_registry, Path::new("/srv/k/plugins_registry"));
         assert_eq!(config.registration, Registration::Watcher);
+    }
+
+    #[test]
+    fn files_for_others_are_written_where_it_is_asked_for() {
+        let config = load("{cdi: {}, deviceInfo: {dir: /run/d}}").unwrap();
+        assert_eq!(config.cdi.as_deref(), Some(Path::new("/var/run/cdi")));
+        assert_eq!(config.device_info.as_deref(), Some(Path::new("/run/d")));
     }
 
     #[test]
@@ -126,6 +173,7 @@ mod tests {
             ("{kubeletDir: /a, pluginsRegistry: /a}", "devicePlugin.pluginsRegistry /a: is kubeletDir, too"),
             ("resourcePrefix: kubernetes.io", "kubernetes.io belongs to Kubernetes"),
             ("registration: often", "often"),
+            ("cdi: {dir: cdi}", "devicePlugin.cdi.dir cdi: must be an absolute path"),
             ("kubeletdir: /a", "kubeletdir"),
         ] {
             let error = load(yaml).unwrap_err().to_string();
