@@ -105,7 +105,8 @@ impl App {
                 let (node, overlay, objects) = (node.clone(), config.overlay.clone(), objects.clone());
                 Builder { node, overlay, objects, desired: send_desired, health: manifests }.run(stop)
             });
-            parts.spawn("manifests", |stop| kube::watch(Folder::new(folder), send_objects, stop));
+            let copies = config.state_dir.join("manifests");
+            parts.spawn("manifests", |stop| kube::watch(Folder::new(folder, copies), send_objects, stop));
         }
         let fastpath = config.fastpath.map(FastPath::new);
         let overlay = fastpath.clone().map(|fastpath| {

@@ -62,25 +62,36 @@ async fn revisions_go_on_from_those_of_the_agent_before_and_begin_anew_with_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_called_synced_while_a_file_was_never_read_well_or_this_nodes_own_object_is_missing() {
+async fn a_bad_file_is_reported_and_the_rest_is_in_force() {
     let node = Node::new();
     node.manifest("bad.yaml", "kind: [");
     node.manifest("web.yaml", SERVICE);
     let _process = node.start_fastpath("one");
     let _agent = node.agent().await;
-    eventually("service", async || node.fastpath.told().tables.services.len() == 1).await;
-    assert!(!node.fastpath.told().tables.synced);
+    eventually("synced", async || node.fastpath.told().tables.synced).await;
+    assert_eq!(node.fastpath.told().tables.services.len(), 1);
     let (state, detail) = node.part("manifests").await;
     assert_eq!(state, "degraded");
     assert!(detail.contains("bad.yaml") && detail.contains("line 1"), "{detail}");
+}
 
-    node.manifest("bad.yaml", "");
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_forgotten_while_this_nodes_own_object_is_missing() {
+    let node = Node::new();
+    node.manifest("web.yaml", SERVICE);
+    std::fs::remove_file(node.path("manifests/node.yaml")).unwrap();
+    let _process = node.start_fastpath("one");
+    let agent = node.agent().await;
+    eventually("waits", async || node.part("fastpath").await.1.contains("Node object")).await;
+    assert_eq!(node.fastpath.told().tables.revision, 0, "it would refuse tables without a node");
+
+    node.manifest("node.yaml", support::NODE);
     eventually("synced", async || node.fastpath.told().tables.synced).await;
-
     std::fs::remove_file(node.path("manifests/node.yaml")).unwrap();
     eventually("not synced", async || !node.fastpath.told().tables.synced).await;
     eventually("says so", async || node.part("manifests").await.1.contains("node node-a: there is no Node"))
         .await;
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,8 +72,8 @@ impl CniError {
     }
 
     /// The answer to STATUS when ADD would not work.
-    pub(super) fn unavailable(error: AttachError) -> Self {
-        Self::new(UNAVAILABLE, chain(&error))
+    pub(super) fn unavailable(error: &AttachError) -> Self {
+        Self::new(UNAVAILABLE, chain(error))
     }
 }
 

@@ -74,7 +74,7 @@ impl Cni {
             }
             Command::Status => {
                 if let Some(overlay) = &self.overlay {
-                    overlay.status().await.map_err(CniError::unavailable)?;
+                    overlay.status().await.map_err(|e| CniError::unavailable(&e))?;
                 }
                 Ok(None)
             }

@@ -135,6 +135,10 @@ impl Keeper {
         if met.given.as_ref().is_some_and(|given| Arc::ptr_eq(given, &desired.tables)) {
             return Ok(());
         }
+        // A fast path that knows of no node at all would refuse tables without one.
+        if desired.tables.node.is_none() && met.revision == 0 {
+            return Ok(());
+        }
         met.revision += 1;
         let tables = Tables { revision: met.revision, ..Tables::clone(&desired.tables) };
         let answer = self.fastpath.replace_tables(tables).await?;
@@ -192,7 +196,7 @@ impl Keeper {
             Ports::Restoring(_) => &[],
         };
         match &met.given {
-            None => self.health.set(State::Starting, "connected, nothing known to program it with"),
+            None => self.health.set(State::Starting, "connected; this node's Node object is not known yet"),
             Some(_) if !lost.is_empty() => {
                 let detail = format!("{} ports not made again, first: {}", lost.len(), lost[0]);
                 self.health.set(State::Degraded, detail);
@@ -200,7 +204,7 @@ impl Keeper {
             Some(tables) if !tables.synced => {
                 self.health.set(
                     State::Degraded,
-                    "programmed, but not synced: see the manifests and this node's Node",
+                    "programmed, but not synced: the folder of manifests or this node's Node is missing",
                 );
             }
             Some(tables) => {

@@ -15,9 +15,13 @@ use super::manifest::Manifest;
 use super::object::{Object, ObjectId, Objects};
 
 /// The folder. Files whose name begins with a dot, or does not end in `.yaml`, `.yml` or `.json`, are none of ours.
+///
+/// A copy of each file as it was last read well outlives the agent: a file that is malformed when the agent starts
+/// again keeps in force what it held, as it would have without the restart.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    copies: PathBuf,
     /// By name: the order decides which of two files with the same object counts.
     files: BTreeMap<String, File>,
     unreadable: Option<String>,
@@ -52,7 +56,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 struct File {
     stamp: Option<Stamp>,
-    /// `None` until the file has been read well once.
+    /// What was last read well; `None` if the file never was.
     objects: Option<Vec<Object>>,
     error: Option<String>,
 }
@@ -80,9 +84,10 @@ impl Stamp {
 }
 
 impl Folder {
-    /// The folder at `path`, of which nothing has been read.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), files: BTreeMap::new(), unreadable: None, synced: false }
+    /// The folder at `path`, of which nothing has been read. `copies` is the folder for the copies.
+    pub fn new(path: impl Into<PathBuf>, copies: impl Into<PathBuf>) -> Self {
+        let (path, copies) = (path.into(), copies.into());
+        Self { path, copies, files: BTreeMap::new(), unreadable: None, synced: false }
     }
 
     /// Where it is.
@@ -109,7 +114,8 @@ impl Folder {
             }
             Err(e) => self.cannot_list(&e),
         };
-        self.synced |= self.unreadable.is_none() && self.files.values().all(|f| f.objects.is_some());
+        // A file that never was read well has nothing in force that could be missed.
+        self.synced |= self.unreadable.is_none();
         changed |= self.synced != was_synced;
         changed.then(|| self.snapshot())
     }
@@ -142,6 +148,7 @@ impl Folder {
             let keep = names.contains(name);
             if !keep {
                 info!(file = name, "removed");
+                forget_copy(&self.copies.join(name));
             }
             keep
         });
@@ -158,14 +165,16 @@ impl Folder {
                 Ok(meta) if File::wanted(file.as_ref(), &meta, name, look) => {
                     let file = file.get_or_insert_default();
                     file.stamp = Some(Stamp::of(&meta));
-                    file.read(&path, name)
+                    file.read(&path, name, &self.copies)
                 }
                 Ok(_) => false,
                 // Gone since the folder was listed, or a link to nothing.
-                Err(e) if e.kind() == ErrorKind::NotFound => file.take().is_some(),
-                Err(e) => file.get_or_insert_default().fail(name, &e.to_string()),
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    forget_copy(&self.copies.join(name));
+                    file.take().is_some()
+                }
+                Err(e) => file.get_or_insert_default().fail(name, &e.to_string(), &self.copies),
             };
-            // A new file counts even when it makes no difference: the folder is synced only when it is read.
             changed |= file.is_some() != known;
             if let Some(file) = file {
                 self.files.insert(name.clone(), file);
@@ -217,13 +226,10 @@ impl File {
     }
 
     /// Reads the file; whether anything about it is different from before.
-    fn read(&mut self, path: &Path, name: &str) -> bool {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) => return self.fail(name, &e.to_string()),
-        };
-        match Manifest::parse(&text) {
-            Ok(manifest) => {
+    fn read(&mut self, path: &Path, name: &str, copies: &Path) -> bool {
+        let read = fs::read_to_string(path).map_err(|e| e.to_string());
+        match read.and_then(|text| Manifest::parse(&text).map(|m| (m, text)).map_err(|e| e.to_string())) {
+            Ok((manifest, text)) => {
                 for ignored in &manifest.ignored {
                     debug!(file = name, "{ignored}: not a kind the agent uses, ignored");
                 }
@@ -231,17 +237,22 @@ impl File {
                 let changed = self.objects.as_ref() != Some(&manifest.objects);
                 if changed {
                     info!(file = name, objects = manifest.objects.len(), "read");
+                    copy(copies, name, &text);
                 }
                 self.objects = Some(manifest.objects);
                 changed || recovered
             }
-            Err(e) => self.fail(name, &e.to_string()),
+            Err(reason) => self.fail(name, &reason, copies),
         }
     }
 
-    fn fail(&mut self, name: &str, reason: &str) -> bool {
+    fn fail(&mut self, name: &str, reason: &str, copies: &Path) -> bool {
         let problem = format!("{name}: {reason}");
         let new = self.error.as_ref() != Some(&problem);
+        if self.objects.is_none() {
+            let copy = fs::read_to_string(copies.join(name)).ok();
+            self.objects = copy.and_then(|text| Manifest::parse(&text).ok()).map(|manifest| manifest.objects);
+        }
         if new && self.objects.is_some() {
             warn!("{problem}; its content from before stays in force");
         } else if new {
@@ -249,6 +260,26 @@ impl File {
         }
         self.error = Some(problem);
         new
+    }
+}
+
+/// Keeps `text` for an agent to come. Without a copy that agent only does without what it holds, should the file be
+/// malformed then: no reason to fail here.
+fn copy(copies: &Path, name: &str, text: &str) {
+    // The suffix is none of ours: such a file is never read as a copy.
+    let new = copies.join(format!("{name}.new"));
+    let made = fs::create_dir_all(copies)
+        .and_then(|()| fs::write(&new, text))
+        .and_then(|()| fs::rename(&new, copies.join(name)));
+    if let Err(e) = made {
+        warn!(file = name, "no copy can be kept in {}: {e}", copies.display());
+    }
+}
+
+fn forget_copy(copy: &Path) {
+    match fs::remove_file(copy) {
+        Err(e) if e.kind() != ErrorKind::NotFound => warn!("{}: cannot remove it: {e}", copy.display()),
+        _ => {}
     }
 }
 

@@ -59,7 +59,14 @@ impl NodeAddresses {
                 "node {name}: no InternalIP in status.addresses and no annotation {VTEP_ADDRESS}"
             ));
         }
-        let pod_cidrs = pod_cidrs(node, name, problems);
+        let mut pod_cidrs = pod_cidrs(node, name, problems);
+        pod_cidrs.retain(|cidr| {
+            let own = underlay.iter().find(|address| cidr.contains(*address));
+            if let Some(own) = own {
+                problems.push(format!("node {name}: pod range {cidr}: holds the node's own address {own}"));
+            }
+            own.is_none()
+        });
         if pod_cidrs.is_empty() {
             return Err(format!("node {name}: no usable spec.podCIDRs"));
         }
@@ -254,14 +261,16 @@ fn is_pod_range(cidr: &IpNet) -> bool {
     room && cidr.prefix_len() > 0 && is_host(&cidr.network())
 }
 
-/// Whether `address` can be that of one machine on a routed network.
+/// Whether `address` is one that a machine has and routers forward to. IPv4: neither "this network" (0.0.0.0/8) nor
+/// class E, which nobody forwards; IPv6: no IPv4-mapped address, which is none on the wire (RFC 6890).
 pub(super) fn is_host(address: &IpAddr) -> bool {
-    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
-    let link_local = match address {
-        IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
-    };
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast || link_local)
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        return false;
+    }
+    match address {
+        IpAddr::V4(a) => !a.is_link_local() && (1..240).contains(&a.octets()[0]),
+        IpAddr::V6(a) => !a.is_unicast_link_local() && a.to_ipv4_mapped().is_none(),
+    }
 }
 
 fn prefix(net: &IpNet) -> Prefix {

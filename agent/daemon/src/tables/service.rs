@@ -81,7 +81,7 @@ fn slices_by_service<'a>(objects: &'a Objects, problems: &mut Vec<String>) -> Sl
         match slice.address_type.as_str() {
             "IPv4" | "IPv6" => slices.entry(service).or_default().push((name, &**slice)),
             other => {
-                problems.push(format!("endpointslice {name}: addressType {other:?}: must be IPv4 or IPv6"))
+                problems.push(format!("endpointslice {name}: addressType {other:?}: must be IPv4 or IPv6"));
             }
         }
     }
@@ -113,7 +113,7 @@ fn cluster_ips(name: &Name, spec: &ServiceSpec, problems: &mut Vec<String>) -> V
             Some(vip) if vips.contains(&vip) => {}
             Some(vip) => vips.push(vip),
             None => {
-                problems.push(format!("service {name}: clusterIP {text:?}: must be a unicast IP address"))
+                problems.push(format!("service {name}: clusterIP {text:?}: must be a unicast IP address"));
             }
         }
     }

@@ -12,16 +12,26 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path());
+        fs::create_dir(dir.path().join("m")).unwrap();
+        let folder = Folder::new(dir.path().join("m"), dir.path().join("copies"));
         Self { dir, folder }
     }
 
+    /// Another agent on the same node.
+    fn restart(&mut self) {
+        self.folder = Folder::new(self.path(""), self.dir.path().join("copies"));
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("m").join(name)
+    }
+
     fn write(&self, name: &str, text: &str) {
-        fs::write(self.dir.path().join(name), text).unwrap();
+        fs::write(self.path(name), text).unwrap();
     }
 
     fn remove(&self, name: &str) {
-        fs::remove_file(self.dir.path().join(name)).unwrap();
+        fs::remove_file(self.path(name)).unwrap();
     }
 
     fn read(&mut self) -> Option<Snapshot> {
@@ -45,7 +55,7 @@ fn ip_of(snapshot: &Snapshot, name: &str) -> Option<String> {
 #[test]
 fn an_empty_folder_is_synced_a_missing_one_is_not_and_one_that_vanishes_keeps_its_content() {
     let mut bench = Bench::new();
-    let missing = Folder::new(bench.dir.path().join("none")).read(&Look::default()).unwrap();
+    let missing = Folder::new(bench.path("none"), bench.path("copies")).read(&Look::default()).unwrap();
     assert!(!missing.synced);
     assert!(
         missing.problems[0].contains("none") && missing.problems[0].contains("No such file"),
@@ -55,7 +65,7 @@ fn an_empty_folder_is_synced_a_missing_one_is_not_and_one_that_vanishes_keeps_it
     assert!(bench.read().unwrap().synced);
     bench.write("a.yaml", &service("a", "10.0.0.1"));
     bench.read().unwrap();
-    fs::remove_dir_all(bench.dir.path()).unwrap();
+    fs::remove_dir_all(bench.path("")).unwrap();
     let snapshot = bench.read().unwrap();
     assert_eq!(ip_of(&snapshot, "a").as_deref(), Some("10.0.0.1"));
     assert_eq!(snapshot.problems.len(), 1);
@@ -102,17 +112,31 @@ fn a_file_that_turns_bad_keeps_its_content_until_it_is_good_again_or_removed() {
 }
 
 #[test]
-fn a_file_that_was_never_read_well_keeps_the_folder_unsynced_at_first_but_not_later() {
+fn a_file_that_is_bad_when_the_agent_starts_again_keeps_what_it_held() {
+    let mut bench = Bench::new();
+    bench.write("a.yaml", &service("a", "10.0.0.1"));
+    bench.write("b.yaml", &service("b", "10.0.0.2"));
+    bench.read().unwrap();
+    bench.write("a.yaml", "{");
+    bench.remove("b.yaml");
+    bench.hear("b.yaml").unwrap();
+    bench.write("b.yaml", "{");
+
+    bench.restart();
+    let snapshot = bench.read().unwrap();
+    assert_eq!(ip_of(&snapshot, "a").as_deref(), Some("10.0.0.1"));
+    assert_eq!(ip_of(&snapshot, "b"), None, "it was removed since");
+    assert_eq!(snapshot.problems.len(), 2);
+}
+
+#[test]
+fn a_file_that_never_was_good_is_reported_and_the_rest_is_used() {
     let mut bench = Bench::new();
     bench.write("a.yaml", &service("a", "10.0.0.1"));
     bench.write("bad.yaml", "{");
     let snapshot = bench.read().unwrap();
-    assert!(!snapshot.synced);
-    assert_eq!(snapshot.objects.len(), 1, "the rest is used");
-    bench.remove("bad.yaml");
-    assert!(bench.read().unwrap().synced);
-    bench.write("bad.yaml", "{");
-    assert!(bench.read().unwrap().synced, "nothing of it can have been in force");
+    assert!(snapshot.synced);
+    assert_eq!((snapshot.objects.len(), snapshot.problems.len()), (1, 1));
 }
 
 #[test]
@@ -154,7 +178,7 @@ fn a_rescan_leaves_files_alone_that_may_still_be_written_or_were_just_emptied() 
     bench.read().unwrap();
     bench.write("a.yaml", &service("a", "10.0.0.22"));
     assert_eq!(bench.folder.read(&rescan), None, "written a moment ago");
-    let file = DiskFile::options().write(true).open(bench.dir.path().join("a.yaml")).unwrap();
+    let file = DiskFile::options().write(true).open(bench.path("a.yaml")).unwrap();
     let past = SystemTime::now() - SETTLED * 2;
     file.set_modified(past).unwrap();
     assert_eq!(ip_of(&bench.folder.read(&rescan).unwrap(), "a").as_deref(), Some("10.0.0.22"));
@@ -167,7 +191,7 @@ fn a_rescan_leaves_files_alone_that_may_still_be_written_or_were_just_emptied() 
 #[test]
 fn a_link_to_nothing_is_no_file() {
     let mut bench = Bench::new();
-    std::os::unix::fs::symlink("nowhere.yaml", bench.dir.path().join("a.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere.yaml", bench.path("a.yaml")).unwrap();
     let snapshot = bench.read().unwrap();
     assert!(snapshot.synced && snapshot.problems.is_empty());
 }

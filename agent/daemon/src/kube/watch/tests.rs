@@ -26,7 +26,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let (send, known) = watch::channel(Arc::new(Snapshot::default()));
         let stop = CancellationToken::new();
-        tokio::spawn(watch(Folder::new(dir.path().join("m")), send, stop.clone()));
+        tokio::spawn(watch(Folder::new(dir.path().join("m"), dir.path().join("copies")), send, stop.clone()));
         Self { dir, known, stop }
     }
 

@@ -1,3 +1,6 @@
+// `json!` in place of an argument reads best.
+#![allow(clippy::needless_pass_by_value)]
+
 use k8s_openapi::serde_json::{Value, from_value, json};
 
 use super::*;
@@ -77,6 +80,9 @@ fn a_node_that_makes_no_sense_is_left_out_by_name_and_the_others_are_used() {
         (node("b", &["10.2.0.0/31"], &["192.0.2.2"], json!({})), "node b: pod range 10.2.0.0/31"),
         (node("b", &["224.0.0.0/8"], &["192.0.2.2"], json!({})), "node b: pod range 224.0.0.0/8"),
         (node("b", &["0.0.0.0/0"], &["192.0.2.2"], json!({})), "node b: pod range 0.0.0.0/0"),
+        (node("b", &["240.0.0.0/8"], &["192.0.2.2"], json!({})), "node b: pod range 240.0.0.0/8"),
+        (node("b", &["192.0.2.0/24"], &["192.0.2.2"], json!({})), "holds the node's own address 192.0.2.2"),
+        (node("b", &["10.2.0.0/24"], &["::ffff:192.0.2.2"], json!({})), "InternalIP \"::ffff:192.0.2.2\""),
         (node("b", &["10.2.0.0/24"], &["192.0.2.2"], json!({ VTEP_ADDRESS: "x" })), "vtep-address \"x\""),
         (node("b", &["10.2.0.0/24"], &["192.0.2.2"], json!({ VTEP_MAC: "x" })), "vtep-mac: mac \"x\""),
         (node("b", &["10.2.0.0/24"], &["192.0.2.1"], json!({})), "not reported"),

@@ -1,3 +1,6 @@
+// `json!` in place of an argument reads best.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
