@@ -82,6 +82,12 @@ pub enum AppError {
 /// When something it needs is missing, or a worker dies. Whatever was started has been stopped again.
 pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
     check_cpus(Path::new("/"), config)?;
+    if config.workers.contains(&config.control_cpu) {
+        tracing::warn!(
+            cpu = config.control_cpu,
+            "a worker shares its CPU with the control thread: both are slower"
+        );
+    }
     // First of all: a second instance must not even touch the uplink.
     let socket = ControlSocket::bind(&config.socket)?;
     log::send_to(dpdk_log);

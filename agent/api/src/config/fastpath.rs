@@ -18,7 +18,8 @@ pub struct FastPathConfig {
     pub socket: PathBuf,
     /// CPU of the control thread.
     pub control_cpu: u16,
-    /// CPU of each worker; at least one, no CPU twice, never that of the control thread.
+    /// CPU of each worker; at least one, no CPU twice. One of them may be that of the control thread, where a machine has
+    /// no other: the two then take turns.
     pub workers: Vec<u16>,
     /// How long a worker that has found nothing for many polls rests before it polls again; zero: it never rests.
     pub idle_sleep: Duration,
@@ -149,7 +150,7 @@ impl Raw {
     fn validate(self) -> Result<FastPathConfig, ConfigError> {
         let Self { socket, control_cpu, workers, idle_sleep_microseconds, memory, flows, uplink } = self;
         super::check_socket("socket", &socket)?;
-        check_cpus(control_cpu, &workers)?;
+        check_workers(&workers)?;
         let idle_sleep = Duration::from_micros(idle_sleep_microseconds.into());
         if idle_sleep > FastPathConfig::MAX_IDLE_SLEEP {
             let reason = format!("must be 0-{}", FastPathConfig::MAX_IDLE_SLEEP.as_micros());
@@ -184,22 +185,15 @@ impl RawMemory {
     }
 }
 
-fn check_cpus(control_cpu: u16, workers: &[u16]) -> Result<(), ConfigError> {
+fn check_workers(workers: &[u16]) -> Result<(), ConfigError> {
     if workers.is_empty() || workers.len() > FastPathConfig::MAX_WORKERS {
         let reason = format!("must name 1-{} CPUs", FastPathConfig::MAX_WORKERS);
         return Err(ConfigError::value("workers", format_args!("{workers:?}"), reason));
     }
     for (index, cpu) in workers.iter().enumerate() {
-        let key = format!("workers[{index}]");
         if workers[..index].contains(cpu) {
+            let key = format!("workers[{index}]");
             return Err(ConfigError::value(key, cpu, "is named twice; each worker needs a CPU of its own"));
-        }
-        if *cpu == control_cpu {
-            return Err(ConfigError::value(
-                key,
-                cpu,
-                "is the controlCpu; a worker leaves no time for others",
-            ));
         }
     }
     Ok(())

@@ -1,32 +1,27 @@
 //! What the fast path tells about itself.
 
-use std::net::IpAddr;
-
 use culvert_api::fastpath as proto;
 
 use super::FastPath;
 use crate::port::Entry;
-use crate::table::PortKind;
+use crate::table::{PortKind, Service, octets};
 
 impl FastPath {
     /// Who answers, and how far it has been programmed.
-    pub fn info(&mut self) -> proto::Info {
-        let (revision, synced) = {
-            let tables = self.tables.current();
-            (tables.revision(), tables.synced())
-        };
+    pub fn info(&self) -> proto::Info {
+        let tables = self.tables.current();
+        let flows = self.counters.flows();
         let pool = self.ports.backend().pool();
-        let (mbufs_total, mbufs_free) = (pool.size().into(), pool.available().into());
         proto::Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.instance.clone(),
             workers: self.workers.len() as u32,
-            revision,
-            synced,
+            revision: tables.revision(),
+            synced: tables.synced(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            mbufs_total,
-            mbufs_free,
-            flows: self.flow_count(),
+            mbufs_total: pool.size().into(),
+            mbufs_free: pool.available().into(),
+            flows: flows.created.saturating_sub(flows.expired),
             flow_capacity: self.flows.capacity(),
         }
     }
@@ -70,7 +65,7 @@ impl FastPath {
 
     /// All services, with what was counted for each.
     pub fn list_services(&self) -> Vec<proto::ServiceStatus> {
-        let status = |service: &crate::table::Service| {
+        let status = |service: &Service| {
             let counts = self.counters.service(service.slot());
             proto::ServiceStatus {
                 service: Some(service.into()),
@@ -81,6 +76,11 @@ impl FastPath {
             }
         };
         self.tables.current().services().map(status).collect()
+    }
+
+    /// Tracked flows, both directions of each, `limit` at most.
+    pub fn list_flows(&self, limit: usize) -> proto::ListFlowsResponse {
+        self.flows.list(self.tables.current(), self.clock.tick(), limit)
     }
 
     /// All counters.
@@ -110,12 +110,5 @@ impl FastPath {
             flows_created: flows.created,
             flows_expired: flows.expired,
         }
-    }
-}
-
-pub(super) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }

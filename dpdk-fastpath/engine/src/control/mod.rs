@@ -4,11 +4,11 @@
 //! never touches what they use. [`Service`] speaks gRPC and hands each call over to that thread.
 
 mod error;
-mod flows;
 mod listing;
 mod service;
 mod socket;
 mod state;
+mod underlay;
 
 pub use error::{AttachError, ReplaceError, chain};
 pub use service::{Call, Service};

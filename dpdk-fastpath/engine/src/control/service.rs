@@ -157,9 +157,10 @@ fn attach_status(error: &AttachError) -> Status {
 fn manager_status(error: &ManagerError<BackendError>) -> Status {
     let text = chain(error);
     match error {
-        ManagerError::Name { .. }
-        | ManagerError::IsUplink { .. }
-        | ManagerError::Backend { source: BackendError::Device(PortError::BadConfig { .. }), .. } => {
+        ManagerError::Name { .. } | ManagerError::IsUplink { .. } => Status::invalid_argument(text),
+        ManagerError::Backend { source: BackendError::Device(error), .. }
+            if matches!(**error, PortError::BadConfig { .. }) =>
+        {
             Status::invalid_argument(text)
         }
         ManagerError::Full { .. } => Status::resource_exhausted(text),

@@ -1,21 +1,17 @@
 //! All that the control thread owns.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use culvert_api::fastpath as proto;
 use culvert_api::value::Mac;
-use culvert_dpdk::Mbuf;
-use culvert_packet::eth::EthAddr;
 
 use super::error::{AttachError, ReplaceError};
 use crate::clock::Clock;
 use crate::counter::CounterSet;
 use crate::flow::FlowTables;
-use crate::neighbour::{Announcements, Heard, Neighbours, Solicitation, State, Timing};
-use crate::neighbour::{write_announcement, write_solicitation};
+use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::port::{BackendError, DpdkBackend, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
 use crate::table::{Applied, Builder, MAX_PORTS, Port, Snapshot};
@@ -27,13 +23,6 @@ const ADOPTION: Duration = Duration::from_secs(1);
 /// Between two looks at whether they have.
 const PAUSE: Duration = Duration::from_micros(10);
 
-/// Questions to neighbours in one turn.
-const QUESTIONS: usize = 64;
-
-/// Until the next turn while a neighbour's answer is awaited, and while none is.
-const BUSY_TURN: Duration = Duration::from_millis(2);
-const IDLE_TURN: Duration = Duration::from_millis(100);
-
 /// The fast path as its control thread sees it: ports, tables and neighbours, and what is published of them.
 #[derive(Debug)]
 pub struct FastPath {
@@ -42,14 +31,13 @@ pub struct FastPath {
     /// CPU of each worker.
     pub(super) workers: Vec<u32>,
     pub(super) ports: PortManager<DpdkBackend>,
-    builder: Builder,
+    pub(super) builder: Builder,
     pub(super) tables: Publisher<Snapshot>,
     pub(super) counters: CounterSet,
     pub(super) flows: Arc<FlowTables>,
     pub(super) clock: Clock,
-    neighbours: Neighbours,
-    announcements: Announcements,
-    questions: Vec<Solicitation>,
+    pub(super) neighbours: Neighbours,
+    pub(super) announcements: Announcements,
 }
 
 /// What [`FastPath::replace`] did.
@@ -84,7 +72,6 @@ impl FastPath {
             clock,
             neighbours: Neighbours::new(Timing::default()),
             announcements: Announcements::default(),
-            questions: Vec::with_capacity(QUESTIONS),
         }
     }
 
@@ -145,10 +132,7 @@ impl FastPath {
         }
         publish(&mut self.builder, &mut self.tables);
         let adopted_after = begin.elapsed();
-        let now = Instant::now();
-        self.neighbours.follow(now, self.builder.next_hops());
-        self.announcements.follow(now, self.underlay_addresses());
-        self.tell_neighbours();
+        self.follow_underlay(Instant::now());
         tracing::info!(
             revision = tables.revision,
             synced = tables.synced,
@@ -171,7 +155,8 @@ impl FastPath {
         }
     }
 
-    /// Does what time brings: listens to neighbours, asks them, announces addresses. Returns when to be called again.
+    /// Does what time brings: sees whether the workers run, drops what they no longer use, and looks after the underlay.
+    /// Returns when to be called again.
     ///
     /// # Errors
     /// When a worker is gone.
@@ -180,86 +165,12 @@ impl FastPath {
             team.check()?;
         }
         self.tables.reclaim();
-        self.hear_neighbours(now);
-        self.ask_neighbours(now);
-        self.announce(now);
-        let awaiting = self
-            .neighbours
-            .iter()
-            .any(|(_, state, _)| matches!(state, State::Incomplete | State::Probe | State::Stale));
-        let next = now + if awaiting { BUSY_TURN } else { IDLE_TURN };
-        let due = [self.neighbours.next_due(), self.announcements.next_due()].into_iter().flatten();
-        Ok(due.fold(next, Instant::min).max(now))
-    }
-
-    fn hear_neighbours(&mut self, now: Instant) {
-        let mut changed = false;
-        let Some(team) = self.ports.backend().team() else { return };
-        for heard in team.learned() {
-            let Ok(mac) = Mac::try_from(heard.mac.0) else { continue };
-            let heard = Heard { address: heard.ip, mac, solicited: heard.solicited };
-            if self.neighbours.hear(now, heard) {
-                tracing::info!(neighbour = %heard.address, %mac, "neighbour resolved");
-                changed = true;
-            }
-        }
-        if changed {
-            self.tell_neighbours();
-        }
-    }
-
-    /// Lets the tables know the neighbours' addresses.
-    fn tell_neighbours(&mut self) {
-        let known = self.neighbours.iter().filter_map(|(hop, _, mac)| Some((hop, EthAddr(mac?.octets()))));
-        if self.builder.set_neighbours(known) {
-            publish(&mut self.builder, &mut self.tables);
-        }
-    }
-
-    fn ask_neighbours(&mut self, now: Instant) {
-        let mut questions = std::mem::take(&mut self.questions);
-        if self.neighbours.poll(now, QUESTIONS, &mut questions) {
-            tracing::warn!("a neighbour on the uplink does not answer any more");
-            self.tell_neighbours();
-        }
-        for question in questions.drain(..) {
-            let Some(own) = self.underlay_addresses().find(|own| own.is_ipv4() == question.target.is_ipv4())
-            else {
-                continue;
-            };
-            self.send_on_uplink(|frame, mac| write_solicitation(frame, mac, own, question));
-        }
-        self.questions = questions;
-    }
-
-    fn announce(&mut self, now: Instant) {
-        let due: Vec<_> = self.announcements.poll(now).collect();
-        for address in due {
-            self.send_on_uplink(|frame, mac| write_announcement(frame, mac, address));
-        }
-    }
-
-    /// Has a worker send what `write` makes of an empty buffer and the uplink's Ethernet address. What cannot be sent
-    /// is lost, as it could be on the wire.
-    fn send_on_uplink(&mut self, write: impl FnOnce(&mut Mbuf, EthAddr) -> bool) {
-        let Some(uplink) = self.ports.uplink() else { return };
-        let (index, worker, mac) = (uplink.index, uplink.worker, uplink.port.mac);
-        let backend = self.ports.backend();
-        let Some(mut frame) = backend.pool().alloc() else { return };
-        if let (true, Some(team)) = (write(&mut frame, mac), backend.team()) {
-            // Refused means that more frames wait than a worker sends in a moment.
-            let _ = team.inject(worker, index, frame);
-        }
-    }
-
-    fn underlay_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        let underlay = self.tables.current().local().map(|local| local.underlay.clone()).unwrap_or_default();
-        underlay.into_iter().map(|own| own.net.addr())
+        Ok(self.attend_underlay(now))
     }
 
     /// Ends everything in order: workers, then ports. Goes on where something fails; what failed has been logged.
     pub fn shut_down(mut self) {
-        if let Err(error) = self.ports.backend().stop_workers() {
+        if let Err(error) = self.ports.backend_mut().stop_workers() {
             tracing::error!(%error, "stopping the workers");
         }
         for error in self.ports.close_all() {
@@ -270,7 +181,7 @@ impl FastPath {
 
 /// Lets workers use what the builder knows, and waits until all of them do. Snapshots that some worker still uses after
 /// a second are dropped later.
-fn publish(builder: &mut Builder, tables: &mut Publisher<Snapshot>) {
+pub(super) fn publish(builder: &mut Builder, tables: &mut Publisher<Snapshot>) {
     tables.publish(builder.snapshot());
     let deadline = Instant::now() + ADOPTION;
     while tables.reclaim() > 0 {

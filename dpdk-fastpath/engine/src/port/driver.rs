@@ -21,10 +21,16 @@ pub enum PortDriver {
 pub enum BackendError {
     /// The device.
     #[error(transparent)]
-    Device(#[from] PortError),
+    Device(Box<PortError>),
     /// The workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+}
+
+impl From<PortError> for BackendError {
+    fn from(error: PortError) -> Self {
+        Self::Device(Box::new(error))
+    }
 }
 
 /// Devices of DPDK, handed to the workers.

@@ -208,7 +208,12 @@ impl<B: Backend> PortManager<B> {
     }
 
     /// What makes the ports real.
-    pub fn backend(&mut self) -> &mut B {
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// What makes the ports real, to be changed.
+    pub fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
     }
 

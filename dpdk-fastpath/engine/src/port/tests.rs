@@ -124,7 +124,7 @@ fn a_number_is_used_again_only_after_its_port_was_closed() {
 #[test]
 fn a_port_that_cannot_be_started_leaves_nothing_behind() {
     let mut manager = manager(1);
-    manager.backend().fail_open = Some("p1");
+    manager.backend_mut().fail_open = Some("p1");
     assert_eq!(refusal(&mut manager, "p1"), "port p1: cannot be started");
     assert!(manager.detach("p1").unwrap().is_none());
     for name in ["p2", "p3", "p4"] {
@@ -137,7 +137,7 @@ fn a_port_that_cannot_be_stopped_keeps_its_number_and_the_others_are_stopped_all
     let mut manager = manager(1);
     let index = attach(&mut manager, "p1");
     attach(&mut manager, "p2");
-    manager.backend().fail_close = Some(index);
+    manager.backend_mut().fail_close = Some(index);
     assert_eq!(manager.close_all().len(), 1);
     assert_eq!(manager.backend().open, [(index, "p1".to_owned())]);
     for name in ["p3", "p4", "p5"] {

@@ -1,5 +1,7 @@
 //! culvert-fastpath as a process: real namespaces, real taps, its real control socket.
 
+#![allow(clippy::unwrap_used)]
+
 mod fastpath;
 mod netns;
 mod pods;

@@ -58,7 +58,7 @@ fn wrong_configuration() {
     for (lines, reason) in [
         ("uplink: { tap: { name: a } }\nwokers: [1]", "line 5 column 1: unknown field `wokers`"),
         ("uplink: { tap: { name: a/b } }", "interface name \"a/b\""),
-        ("uplink: { tap: { name: a } }\nworkers: [0]", "workers[0] 0: is the controlCpu"),
+        ("uplink: { tap: { name: a } }\nworkers: [1, 1]", "workers[1] 1: is named twice"),
     ] {
         for arguments in [&["--check-config"][..], &[]] {
             let (code, said) = start(lines, arguments);

@@ -1,0 +1,104 @@
+//! Next hops and our own addresses on the underlay.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use culvert_api::value::Mac;
+use culvert_dpdk::Mbuf;
+use culvert_packet::eth::EthAddr;
+
+use super::FastPath;
+use super::state::publish;
+use crate::neighbour::{Heard, State, write_announcement, write_solicitation};
+
+/// Questions to neighbours in one turn.
+const QUESTIONS: usize = 64;
+
+/// Until the next turn while a neighbour's answer is awaited, and while none is.
+const BUSY_TURN: Duration = Duration::from_millis(2);
+const IDLE_TURN: Duration = Duration::from_millis(100);
+
+impl FastPath {
+    /// Takes over what the tables say of next hops and own addresses.
+    pub(super) fn follow_underlay(&mut self, now: Instant) {
+        self.neighbours.follow(now, self.builder.next_hops());
+        self.announcements.follow(now, self.underlay_addresses());
+        self.tell_neighbours();
+    }
+
+    /// Listens to neighbours, asks them, announces addresses. Returns when to be called again.
+    pub(super) fn attend_underlay(&mut self, now: Instant) -> Instant {
+        self.hear_neighbours(now);
+        self.ask_neighbours(now);
+        self.announce(now);
+        let awaited = |state| matches!(state, State::Incomplete | State::Probe | State::Stale);
+        let awaiting = self.neighbours.iter().any(|(_, state, _)| awaited(state));
+        let next = now + if awaiting { BUSY_TURN } else { IDLE_TURN };
+        let due = [self.neighbours.next_due(), self.announcements.next_due()].into_iter().flatten();
+        due.fold(next, Instant::min).max(now)
+    }
+
+    fn hear_neighbours(&mut self, now: Instant) {
+        let mut changed = false;
+        let Some(team) = self.ports.backend().team() else { return };
+        for heard in team.learned() {
+            let Ok(mac) = Mac::try_from(heard.mac.0) else { continue };
+            let heard = Heard { address: heard.ip, mac, solicited: heard.solicited };
+            if self.neighbours.hear(now, heard) {
+                tracing::info!(neighbour = %heard.address, %mac, "neighbour resolved");
+                changed = true;
+            }
+        }
+        if changed {
+            self.tell_neighbours();
+        }
+    }
+
+    /// Lets the tables know the neighbours' addresses.
+    fn tell_neighbours(&mut self) {
+        let known = self.neighbours.iter().filter_map(|(hop, _, mac)| Some((hop, EthAddr(mac?.octets()))));
+        if self.builder.set_neighbours(known) {
+            publish(&mut self.builder, &mut self.tables);
+        }
+    }
+
+    fn ask_neighbours(&mut self, now: Instant) {
+        let mut questions = Vec::new();
+        if self.neighbours.poll(now, QUESTIONS, &mut questions) {
+            tracing::warn!("a neighbour on the uplink does not answer any more");
+            self.tell_neighbours();
+        }
+        for question in questions {
+            let Some(own) = self.underlay_addresses().find(|own| own.is_ipv4() == question.target.is_ipv4())
+            else {
+                continue;
+            };
+            self.send_on_uplink(|frame, mac| write_solicitation(frame, mac, own, question));
+        }
+    }
+
+    fn announce(&mut self, now: Instant) {
+        let due: Vec<_> = self.announcements.poll(now).collect();
+        for address in due {
+            self.send_on_uplink(|frame, mac| write_announcement(frame, mac, address));
+        }
+    }
+
+    /// Has a worker send what `write` makes of an empty buffer and the uplink's Ethernet address. What cannot be sent
+    /// is lost, as it could be on the wire.
+    fn send_on_uplink(&mut self, write: impl FnOnce(&mut Mbuf, EthAddr) -> bool) {
+        let Some(uplink) = self.ports.uplink() else { return };
+        let (index, worker, mac) = (uplink.index, uplink.worker, uplink.port.mac);
+        let backend = self.ports.backend();
+        let Some(mut frame) = backend.pool().alloc() else { return };
+        if let (true, Some(team)) = (write(&mut frame, mac), backend.team()) {
+            // Refused means that more frames wait than a worker sends in a moment.
+            let _ = team.inject(worker, index, frame);
+        }
+    }
+
+    fn underlay_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let underlay = self.tables.current().local().map(|local| local.underlay.clone()).unwrap_or_default();
+        underlay.into_iter().map(|own| own.net.addr())
+    }
+}
