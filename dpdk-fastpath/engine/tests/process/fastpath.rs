@@ -44,8 +44,16 @@ pub(crate) fn configuration(directory: &TempDir, more: &str) -> PathBuf {
 
 impl FastPath {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more lines of configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
         let (netns, directory) = (Netns::new("fp"), tempfile::tempdir().unwrap());
-        let config = configuration(&directory, "uplink: { tap: { name: cvtup0, mac: 02:00:00:00:aa:01 } }");
+        let config = configuration(
+            &directory,
+            &format!("uplink: {{ tap: {{ name: cvtup0, mac: 02:00:00:00:aa:01 }} }}\n{more}"),
+        );
         let mut command = netns.command(BINARY);
         let child = command.arg("--config").arg(&config).stderr(Stdio::piped()).spawn().unwrap();
         let socket = directory.path().join("fastpath.sock");

@@ -25,6 +25,8 @@ pub(crate) fn cases() -> Vec<Case> {
         root("tables_of_an_older_revision_are_refused", older_tables),
         root("new_tables_are_in_force_within_milliseconds", publish_time),
         root("the_next_hop_of_a_remote_node_is_asked_for_on_the_uplink", next_hop),
+        root("a_pod_of_a_remote_node_is_reached_through_the_kernels_vxlan", remote_node),
+        root("two_workers_send_through_each_others_ports", two_workers),
         root("an_idle_fast_path_leaves_the_cpu_to_others", idle),
         root("sigint_ends_it_in_order_too", || FastPath::start().stop(Signal::SIGINT)),
     ]
@@ -279,6 +281,60 @@ fn next_hop() {
     assert!(far.ping("192.168.7.1"), "the tunnel endpoint answers");
     fast_path.stop(Signal::SIGTERM);
     assert!(!far.ip("-o link").contains("cvtup0"), "the uplink goes from wherever it is");
+}
+
+/// The far node is the kernel: a VXLAN device with static entries, and its one pod an address on it.
+fn remote_node() {
+    let mut fast_path = FastPath::start();
+    let far = Netns::new("far");
+    fast_path.netns.ip(&format!("link set cvtup0 netns {}", far.name()));
+    far.ip("link set cvtup0 up");
+    far.ip("addr add 192.168.7.2/24 dev cvtup0");
+    far.ip("link add vx type vxlan id 4096 local 192.168.7.2 remote 192.168.7.1 dstport 4789 nolearning");
+    far.ip("link set vx address 02:00:00:00:ff:03 mtu 1450 up");
+    let ours = "02:00:00:00:ff:02";
+    for (gateway, pods, pod) in [
+        (GATEWAYS[0], "10.244.1.0/24", "10.244.2.2/24"),
+        (GATEWAYS[1], "fd00:10:244:1::/64", "fd00:10:244:2::2/64"),
+    ] {
+        far.ip(&format!("addr add {pod} dev vx{}", if pod.contains(':') { " nodad" } else { "" }));
+        far.ip(&format!("route add {gateway} dev vx"));
+        far.ip(&format!("route add {pods} via {gateway} dev vx onlink"));
+        far.ip(&format!("neigh add {gateway} lladdr {ours} dev vx nud permanent"));
+    }
+    let before = fast_path.info().mbufs_free;
+    let mut tables = tables(1, &["10.244.2.2"]);
+    tables.remotes.push(api::RemoteNode {
+        name: "node-b".into(),
+        vtep: bytes("192.168.7.2"),
+        vtep_mac: vec![2, 0, 0, 0, 0xff, 3],
+        pod_cidrs: vec![prefix("10.244.2.0/24"), prefix("fd00:10:244:2::/64")],
+    });
+    fast_path.replace(tables).unwrap();
+    let pod = Pod::attach(&fast_path, "cvt-a", 2);
+    let there = Pod { netns: far, ipv4: "10.244.2.2".into(), ipv6: "fd00:10:244:2::2".into() };
+    within(5, "the next hop is resolved", || pod.netns.ping(&there.ipv4).then_some(()));
+    assert!(pod.netns.ping(&there.ipv6) && there.netns.ping(&pod.ipv4) && there.netns.ping(&pod.ipv6));
+    through_the_service(&pod, &there);
+    assert!(fast_path.detach("cvt-a").unwrap());
+    assert_eq!(fast_path.info().mbufs_free, before, "buffers were lost");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// On a machine with two CPUs one worker shares the control thread's.
+fn two_workers() {
+    let mut fast_path = FastPath::start_with("workers: [0, 1]");
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    let before = fast_path.info().mbufs_free;
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    let workers: Vec<_> = fast_path.ports().iter().map(|port| port.worker).collect();
+    assert_eq!(workers, [1, 0, 0], "cvt-a, cvt-b, cvtup0");
+    assert!(a.netns.ping(&b.ipv4) && b.netns.ping(&a.ipv6));
+    through_the_service(&a, &b);
+    assert!(fast_path.counters().workers.iter().all(|worker| worker.packets > 0));
+    assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
+    assert_eq!(fast_path.info().mbufs_free, before, "buffers were lost");
+    fast_path.stop(Signal::SIGTERM);
 }
 
 /// A worker without packets polls for a thousand rounds and then rests most of the time.
