@@ -40,6 +40,8 @@ drop_reasons! {
     MULTICAST = "multicast",
     /// ARP or neighbour discovery that asks nothing of us.
     NEIGHBOUR_IGNORED = "neighbour-ignored",
+    /// Another station of the underlay says that it has our address.
+    ADDRESS_CONFLICT = "address-conflict",
     /// A pod's frame with a source MAC address that is not the pod's.
     SPOOFED_MAC = "spoofed-mac",
     /// A pod's packet with a source address that is not the pod's.

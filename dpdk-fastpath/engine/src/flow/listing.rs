@@ -5,7 +5,7 @@ use culvert_packet::ip::Protocol;
 
 use super::table::Hit;
 use super::{FlowTables, Key, Tick};
-use crate::table::{Snapshot, octets};
+use crate::table::{Service, Snapshot, octets};
 
 impl FlowTables {
     /// Both directions of every flow, at most `limit` of these in all. `total` counts those left out, too.
@@ -17,7 +17,13 @@ impl FlowTables {
     }
 }
 
-fn add<K: Key>(response: &mut proto::ListFlowsResponse, hit: &Hit<K>, view: &Snapshot, now: Tick, limit: usize) {
+fn add<K: Key>(
+    response: &mut proto::ListFlowsResponse,
+    hit: &Hit<K>,
+    view: &Snapshot,
+    now: Tick,
+    limit: usize,
+) {
     for reply in [false, true] {
         response.total += 1;
         if response.flows.len() < limit {
@@ -28,7 +34,8 @@ fn add<K: Key>(response: &mut proto::ListFlowsResponse, hit: &Hit<K>, view: &Sna
 
 fn flow<K: Key>(hit: &Hit<K>, reply: bool, view: &Snapshot, now: Tick) -> proto::Flow {
     let (original, translated) = (hit.record.original, hit.record.translated);
-    let (from, to) = if reply { (translated.reversed(), original.reversed()) } else { (original, translated) };
+    let (from, to) =
+        if reply { (translated.reversed(), original.reversed()) } else { (original, translated) };
     let protocol = match from.protocol() {
         Protocol::TCP => proto::Protocol::Tcp,
         Protocol::UDP => proto::Protocol::Udp,
@@ -52,7 +59,7 @@ fn flow<K: Key>(hit: &Hit<K>, reply: bool, view: &Snapshot, now: Tick) -> proto:
         service: view
             .service_in(hit.record.service)
             .filter(|_| view.has_backend(hit.record.backend))
-            .map(|service| service.full_name())
+            .map(Service::full_name)
             .unwrap_or_default(),
     }
 }

@@ -85,6 +85,9 @@ impl Stage<'_> {
             Err(malformed) => return self.drop(malformed),
         };
         let sender = IpAddr::V4(arp.sender_ip());
+        if self.local.is_vtep(sender) && arp.sender_mac() != port.mac {
+            return self.drop(DropReason::ADDRESS_CONFLICT);
+        }
         if arp.operation() == ArpOperation::REQUEST && self.local.is_vtep(arp.target_ip().into()) {
             buf.truncate(parsed.end());
             let reply = arp_reply(buf.data_mut(), parsed, port.mac);
@@ -124,8 +127,11 @@ impl Stage<'_> {
             return self.drop(DropReason::NEIGHBOUR_IGNORED);
         }
         match advertised(buf.data(), parsed) {
-            Ok(Some(neighbour)) if !self.local.is_vtep(neighbour.ip) => Verdict::Learned(neighbour),
-            Ok(_) => self.drop(DropReason::NEIGHBOUR_IGNORED),
+            Ok(Some(neighbour)) if self.local.is_vtep(neighbour.ip) => {
+                self.drop(DropReason::ADDRESS_CONFLICT)
+            }
+            Ok(Some(neighbour)) => Verdict::Learned(neighbour),
+            Ok(None) => self.drop(DropReason::NEIGHBOUR_IGNORED),
             Err(malformed) => self.drop(malformed),
         }
     }

@@ -86,8 +86,8 @@ impl Stage<'_> {
                 rewrite(frame, &parsed);
                 decrement_ttl(frame, &parsed);
                 match self.encap(buf, slot, hash, outer_traffic_class(parsed.traffic_class)) {
-                    Step::Continue(uplink) => Verdict::Send(uplink),
-                    Step::Break(verdict) => verdict,
+                    Ok(uplink) => Verdict::Send(uplink),
+                    Err(reason) => self.drop(reason),
                 }
             }
             Out::Nowhere => self.drop(DropReason::NO_ROUTE),
@@ -97,23 +97,22 @@ impl Stage<'_> {
     /// Puts a frame into the tunnel to a remote node; returns the uplink.
     #[inline]
     pub(super) fn encap<B: PacketBuf>(
-        &mut self,
+        &self,
         buf: &mut B,
         slot: u32,
         hash: u64,
         traffic_class: u8,
-    ) -> Step<PortIndex> {
-        let Some(remote) = self.view.remote(slot) else { return self.stop(DropReason::NO_ROUTE) };
-        let template = match &remote.template {
-            Ok(template) => template,
-            Err(Unreachable::Unresolved) => return self.stop(DropReason::NEXT_HOP_UNRESOLVED),
-            Err(Unreachable::NoWay) => return self.stop(DropReason::NO_UPLINK),
-        };
-        let Some(uplink) = self.view.uplink() else { return self.stop(DropReason::NO_UPLINK) };
-        match template.encap(buf, entropy_port(hash), traffic_class) {
-            Ok(()) => Step::Continue(uplink),
-            Err(EncapError::Headroom) => self.stop(DropReason::NO_HEADROOM),
-            Err(EncapError::Length) => self.stop(DropReason::TOO_BIG),
-        }
+    ) -> Result<PortIndex, DropReason> {
+        let remote = self.view.remote(slot).ok_or(DropReason::NO_ROUTE)?;
+        let template = remote.template.as_ref().map_err(|why| match why {
+            Unreachable::Unresolved => DropReason::NEXT_HOP_UNRESOLVED,
+            Unreachable::NoWay => DropReason::NO_UPLINK,
+        })?;
+        let uplink = self.view.uplink().ok_or(DropReason::NO_UPLINK)?;
+        template.encap(buf, entropy_port(hash), traffic_class).map_err(|error| match error {
+            EncapError::Headroom => DropReason::NO_HEADROOM,
+            EncapError::Length => DropReason::TOO_BIG,
+        })?;
+        Ok(uplink)
     }
 }

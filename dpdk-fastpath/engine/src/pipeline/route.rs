@@ -71,7 +71,10 @@ impl Stage<'_> {
             return self.refuse(packet, DropReason::NOT_SERVED);
         }
         match echo_reply(packet.buf.data_mut(), &packet.parsed) {
-            Ok(()) => self.answer(&mut packet, Answered::EchoReply),
+            Ok(()) => {
+                let answer = self.answer(&mut packet, Answered::EchoReply);
+                answer.unwrap_or_else(|reason| self.drop(reason))
+            }
             Err(_) => self.drop(DropReason::NOT_SERVED),
         }
     }

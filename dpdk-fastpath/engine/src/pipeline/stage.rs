@@ -90,7 +90,7 @@ impl Stage<'_> {
             _ => Answered::Unreachable,
         };
         match icmp_error(packet.buf, &packet.parsed, gateway, error) {
-            Ok(()) => self.answer(&mut packet, kind),
+            Ok(()) => self.answer(&mut packet, kind).unwrap_or(verdict),
             Err(_) => verdict,
         }
     }
@@ -102,21 +102,23 @@ impl Stage<'_> {
         }
         let verdict = self.drop(reason);
         match tcp_reset(packet.buf, &packet.parsed) {
-            Ok(()) => self.answer(&mut packet, Answered::TcpReset),
+            Ok(()) => self.answer(&mut packet, Answered::TcpReset).unwrap_or(verdict),
             Err(_) => verdict,
         }
     }
 
-    /// Sends a buffer that now holds an answer back to where the packet came from.
-    pub(super) fn answer<B: PacketBuf>(&mut self, packet: &mut Packet<'_, B>, kind: Answered) -> Verdict {
+    /// Sends a buffer that now holds an answer back to where the packet came from. An error is not counted.
+    pub(super) fn answer<B: PacketBuf>(
+        &mut self,
+        packet: &mut Packet<'_, B>,
+        kind: Answered,
+    ) -> Result<Verdict, DropReason> {
         if let Origin::Tunnel(slot) = packet.origin {
             // An answer of ours carries no mark of congestion.
-            if let Step::Break(verdict) = self.encap(packet.buf, slot, packet.hash, 0) {
-                return verdict;
-            }
+            self.encap(packet.buf, slot, packet.hash, 0)?;
         }
         self.counters.answered(kind);
-        Verdict::Send(self.in_port)
+        Ok(Verdict::Send(self.in_port))
     }
 
     /// The end of a packet that was made into an answer to its own port, or could not be.

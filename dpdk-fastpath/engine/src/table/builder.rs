@@ -259,6 +259,9 @@ impl Builder {
             }
             *spec != service.spec
         });
+        let mut specs: Vec<_> = specs.into_iter().collect();
+        // The same tables give the same slots.
+        specs.sort_unstable_by_key(|(key, _)| *key);
         for (key, spec) in specs {
             let before = known.slots.get(&key).and_then(|&slot| known.by_slot[slot as usize].as_deref());
             let slot = before.map_or_else(|| self.service_slots.take(), Service::slot);

@@ -36,6 +36,6 @@ pub use self::maglev::Maglev;
 pub use self::port::{MAX_PORTS, Port, PortIndex, PortKind};
 pub use self::remote::{MAX_REMOTES, Remote, Unreachable};
 pub use self::route::Target;
-pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey};
 pub(crate) use self::service::octets;
+pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey};
 pub use self::snapshot::{BackendId, Snapshot};
