@@ -173,3 +173,35 @@ async fn a_dropped_plugin_ends_like_one_that_was_shut_down() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn whatever_kubelet_does_the_plugin_is_known_again() {
+    // A fixed sequence of everything that can go wrong, with and without time to recover in between.
+    let mut dice = 7_u32;
+    let mut roll = |sides: u32| {
+        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (dice >> 16) % sides
+    };
+    let node = Node::new(vfs("a", 0..4));
+    let mut kubelet = node.kubelet().await;
+    let plugin = node.plugin(Registration::Kubelet);
+    for _ in 0..40 {
+        for _ in 0..=roll(3) {
+            match roll(6) {
+                0 => kubelet.restart().await.unwrap(),
+                1 => {
+                    kubelet.stop().await;
+                    tokio::time::sleep(Duration::from_millis(u64::from(roll(40)))).await;
+                    kubelet.resume().await.unwrap();
+                }
+                2 => kubelet.hang_up(A),
+                3 => kubelet.refuse(roll(4) as usize, "not now"),
+                4 => drop(std::fs::remove_file(node.path("device-plugins/culvert-culvert.io_a.sock"))),
+                _ => tokio::time::sleep(Duration::from_millis(u64::from(roll(30)))).await,
+            }
+        }
+        kubelet.wait(A, PATIENCE, all(4)).await.unwrap();
+        kubelet.allocate_ids(A, &["0000:03:02.1".to_owned()]).await.unwrap();
+    }
+    plugin.shutdown().await;
+}
