@@ -1,6 +1,6 @@
 # Thin over ci/: what CI runs and what a developer runs are the same commands.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test demo demo-fastpath demo-sriov audit fmt clean-testbed
+.PHONY: help setup build check test bench demo demo-fastpath demo-sriov audit fmt clean-testbed
 
 help:           ## show this list
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -16,6 +16,9 @@ check:          ## formatting, lints, dependency law, where unsafe may be
 
 test:           ## check, then unit, property, netns and emulated NIC tests
 	@ci/test
+
+bench:          ## measure the forwarding engine against the machine's limit; fails when a goal is missed
+	@ci/bench
 
 demo:           ## show both halves at work, end to end
 	@ci/demo fastpath sriov

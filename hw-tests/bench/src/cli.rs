@@ -1,0 +1,128 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::input::frame::Transport;
+use crate::work::Work;
+
+/// Measures Culvert's data path.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The forwarding engine, on packets replayed from memory, as a share of the machine's limit
+    #[command(after_long_help = ENGINE_HELP)]
+    Engine(Engine),
+}
+
+const ENGINE_HELP: &str = "\
+The engine and plain receive-and-transmit (io) take turns on the same packets, queues and CPU. A share is what the engine \
+reaches of io in the same pair of runs; printed is the median. Before and after the runs a sample of the packets sent is \
+compared, byte by byte, with a slow reference: a fast engine that does its work wrong fails.
+
+Needs root: hugepages are reserved for the time of the measurement. Keep the machine quiet meanwhile.
+
+Examples:
+  culvert-bench engine                                 all works, as in docs/performance.md: about three minutes
+  culvert-bench engine --work w3 --flows 1k,1M --runs 9
+  culvert-bench engine --work w1 --pcap pods.pcap      the packets of a capture, sent by pods
+  culvert-bench engine -o json >engine.json
+  culvert-bench engine --check --report engine.html    exit status 1 if a goal is missed";
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Engine {
+    /// What to measure [default: w1,w2,w3,w4,w5]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) work: Vec<Work>,
+    /// Numbers of flows, such as 1k or 1M [default: for each work those that have a goal]
+    #[arg(long, value_delimiter = ',', value_parser = flows)]
+    pub(crate) flows: Vec<u32>,
+    /// Transport protocol of the flows; w4 always opens TCP connections
+    #[arg(long, value_enum, default_value = "udp")]
+    pub(crate) transport: Transport,
+    /// Replay this capture (pcap, Ethernet) instead of packets of our own
+    #[arg(long, value_name = "FILE", conflicts_with = "flows")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Length of a run
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Runs of each work, and as many of io
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) runs: u16,
+    /// Seconds of both before the first run
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) warmup: f64,
+    /// Packets compared with the reference, before the runs and again after
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sample: u32,
+    /// CPU of the worker
+    #[arg(long, default_value_t = 1)]
+    pub(crate) cpu: u32,
+    /// CPU of everything else
+    #[arg(long, default_value_t = 0)]
+    pub(crate) control_cpu: u32,
+    /// How to print the figures
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+    /// Also write an HTML page with charts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Exit with status 1 if a figure misses what is demanded of it
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// How figures are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+const MAX_FLOWS: u32 = 1_500_000;
+
+fn flows(text: &str) -> Result<u32, String> {
+    let (digits, factor) = match text.as_bytes() {
+        [.., b'k' | b'K'] => (&text[..text.len() - 1], 1_000),
+        [.., b'm' | b'M'] => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
+    number
+        .filter(|number| (1..=MAX_FLOWS).contains(number))
+        .ok_or_else(|| "must be 1 to 1500k, such as 1000, 100k or 1M".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
+    number.ok_or_else(|| "must be 0.01 to 3600".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_read_as_they_are_written() {
+        assert_eq!(
+            ["1", "1k", "100K", "1M"].map(|text| flows(text).unwrap()),
+            [1, 1_000, 100_000, 1_000_000]
+        );
+        for bad in ["", "k", "0", "2M", "1.5M", "-1", "5000000k", "1kk"] {
+            assert!(flows(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,90 @@
+//! An aligned table.
+
+use super::{Figure, Machine, short};
+use crate::work::Goal;
+
+const HEADING: [&str; 10] = [
+    "WORK",
+    "FLOWS",
+    "MPPS min/med/max",
+    "CYCLES min/med/max",
+    "NS",
+    "IO MPPS",
+    "IO CYCLES",
+    "SHARE",
+    "MUST",
+    "AIM",
+];
+
+/// The table, with the machine above it and what was missed below.
+pub(crate) fn table(machine: &Machine, figures: &[Figure]) -> String {
+    let mut rows = vec![HEADING.map(str::to_owned)];
+    rows.extend(figures.iter().map(|figure| row(machine, figure)));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; HEADING.len()] = std::array::from_fn(width);
+    let mut text = format!("{}\n\n", machine.line());
+    for row in &rows {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    let checked: usize = figures.iter().map(|figure| figure.checked).sum();
+    text += &format!("\n{checked} packets compared with the reference, all right\n");
+    for missed in figures.iter().filter(|figure| !figure.is_met()) {
+        text += &format!("missed: {} {}, {} flows\n", name(missed), missed.work.title(), short(missed.flows));
+    }
+    text
+}
+
+fn name(figure: &Figure) -> String {
+    format!("{:?}", figure.work)
+}
+
+fn row(machine: &Machine, figure: &Figure) -> [String; HEADING.len()] {
+    let Figure { mpps, cycles, io_mpps, io_cycles, share_of_io, .. } = figure;
+    let (must, aim) = match figure.goal() {
+        None => (String::new(), String::new()),
+        Some(Goal::Share { must, aim }) => (format!("{must:.2}"), format!("{aim:.2}")),
+        Some(Goal::Cycles { must, aim }) => (format!("{must:.0} cycles"), format!("{aim:.0} cycles")),
+    };
+    [
+        format!("{} {}", name(figure), figure.work.title()),
+        short(figure.flows),
+        format!("{:.1} / {:.1} / {:.1}", mpps.min, mpps.median, mpps.max),
+        format!("{:.0} / {:.0} / {:.0}", cycles.min, cycles.median, cycles.max),
+        format!("{:.1}", cycles.median / machine.hz as f64 * 1e9),
+        format!("{:.1}", io_mpps.median),
+        format!("{:.0}", io_cycles.median),
+        format!("{share_of_io:.2}"),
+        must,
+        aim,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::figure;
+    use super::*;
+    use crate::work::Work;
+
+    #[test]
+    fn columns_are_aligned_and_what_was_missed_is_named() {
+        let machine = Machine { cpu: "CPU".into(), cpus: 2, hz: 2_000_000_000, dpdk: "DPDK 22.11".into() };
+        let figures =
+            [figure(Work::W1, 1000, [40; 3], [80; 3]), figure(Work::W4, 1_000_000, [100; 3], [700; 3])];
+        let expected = "\
+CPU, 2 CPUs, TSC 2.00 GHz, DPDK 22.11
+
+WORK          FLOWS    MPPS min/med/max  CYCLES min/med/max     NS  IO MPPS  IO CYCLES  SHARE        MUST         AIM
+W1 encap         1k  25.0 / 25.0 / 25.0        80 / 80 / 80   40.0     50.0         40   0.50        0.42        0.57
+W4 new flows     1M     2.9 / 2.9 / 2.9     700 / 700 / 700  350.0     20.0        100   0.14  650 cycles  330 cycles
+
+16384 packets compared with the reference, all right
+missed: W4 new flows, 1M flows
+";
+        assert_eq!(table(&machine, &figures), expected);
+    }
+}
