@@ -205,7 +205,9 @@ fn oversize_sent() {
     for n in 0..3 {
         burst.push(pool.alloc_with(&frame(n, 60)).unwrap()).unwrap();
     }
-    assert_eq!(queues.tx[0].tx_or_drop(&mut burst), 3);
+    let mut lengths = Vec::new();
+    assert_eq!(queues.tx[0].tx_or_drop_with(&mut burst, |packet| lengths.push(packet.len())), 3);
+    assert_eq!(lengths.len(), 3, "each dropped packet is shown");
     drop(queues);
     remove(port, &pool);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::device::Started;
 use crate::burst::Burst;
+use crate::mbuf::Mbuf;
 
 /// Moves between threads, but never used by two at once: drivers have no locks.
 type OneThread = PhantomData<Cell<()>>;
@@ -112,18 +113,28 @@ impl TxQueue {
     /// it refuses twice in a row.
     #[inline]
     pub fn tx_or_drop<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
+        self.tx_or_drop_with(burst, |_| {})
+    }
+
+    /// As [`tx_or_drop`](Self::tx_or_drop), and shows each packet to `dropping` before it is freed.
+    #[inline]
+    pub fn tx_or_drop_with<const N: usize>(
+        &mut self,
+        burst: &mut Burst<N>,
+        mut dropping: impl FnMut(&Mbuf),
+    ) -> usize {
         let mut dropped = 0;
         let mut refused = false;
         while !burst.is_empty() {
             let sent = self.tx(burst);
-            if burst.is_empty() {
-                break;
-            }
+            let Some(refused_first) = burst.first() else { break };
             if sent == 0 && refused {
+                burst.iter().for_each(&mut dropping);
                 dropped += burst.len();
                 burst.clear();
                 break;
             }
+            dropping(refused_first);
             burst.drop_front();
             dropped += 1;
             refused = true;

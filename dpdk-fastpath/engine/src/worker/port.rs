@@ -31,11 +31,10 @@ impl WorkerPort {
         if packets == 0 {
             return;
         }
-        let bytes = bytes_of(&self.pending);
-        let _ = self.tx.tx(&mut self.pending);
-        let left = self.pending.len() as u64;
-        counters.sent(self.index, packets - left, bytes - bytes_of(&self.pending), left);
-        self.pending.clear();
+        let mut bytes = bytes_of(&self.pending);
+        let dropped =
+            self.tx.tx_or_drop_with(&mut self.pending, |packet| bytes -= packet.len() as u64) as u64;
+        counters.sent(self.index, packets - dropped, bytes, dropped);
     }
 }
 

@@ -115,6 +115,11 @@ impl FastPath {
         self.wait(async move { client.list_ports(api::ListPortsRequest {}).await }).unwrap().ports
     }
 
+    /// Counters of a port.
+    pub(crate) fn port(&self, name: &str) -> api::PortCounters {
+        self.ports().into_iter().find(|port| port.name == name).and_then(|port| port.counters).unwrap()
+    }
+
     /// CPU time used so far, of all threads.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();

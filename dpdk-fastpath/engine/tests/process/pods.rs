@@ -1,7 +1,8 @@
 //! Pods of one node.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use culvert_api::fastpath as api;
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         root("pods_reach_their_gateway_each_other_and_a_service_over_both_ip_versions", connectivity),
         root("ports_that_come_and_go_leave_no_buffer_and_no_interface_behind", no_leak),
+        root("a_port_that_leaves_under_traffic_takes_no_buffer_along", leave_under_traffic),
         root("attaching_a_port_again_changes_its_addresses_and_keeps_its_interface", attach_again),
         root("a_wrong_request_is_refused_by_name_and_changes_nothing", wrong_requests),
         root("tables_of_an_older_revision_are_refused", older_tables),
@@ -129,8 +131,8 @@ fn connectivity() {
     through_the_service(&a, &b);
 
     let counters = fast_path.counters();
-    let port = counters.ports.iter().find(|port| port.name == "cvt-a").unwrap();
-    assert!(port.counters.unwrap().rx_packets >= 12, "{port:?}");
+    let port = fast_path.port("cvt-a");
+    assert!(port.rx_packets >= 12, "{port:?}");
     assert!(counters.workers[0].packets > 0 && counters.workers[0].polls > 0, "{:?}", counters.workers);
     assert_eq!(counters.flows_created, 1, "{counters:?}");
 
@@ -185,6 +187,43 @@ fn no_leak() {
     assert!(!fast_path.detach("cvt-0").unwrap(), "detaching twice succeeds");
     assert_eq!(fast_path.ports().len(), 1);
     fast_path.stop(Signal::SIGTERM);
+}
+
+fn leave_under_traffic() {
+    let mut fast_path = FastPath::start();
+    fast_path.replace(tables(1, &[])).unwrap();
+    let before = fast_path.info().mbufs_free;
+    let a = Pod::attach(&fast_path, "cvt-a", 2);
+    let socket = a.netns.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stopper = Stopper(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Refused while the pod has no port: the message comes back as an ICMP error, or there is no route.
+                let _ = socket.send_to(&[0; 1000], ("10.244.1.3", 9));
+            }
+        });
+        for _ in 0..5 {
+            let b = Pod::attach(&fast_path, "cvt-b", 3);
+            within(5, "packets reach the pod", || (fast_path.port("cvt-b").tx_packets > 1000).then_some(()));
+            assert!(fast_path.detach("cvt-b").unwrap());
+            drop(b);
+        }
+        assert!(fast_path.detach("cvt-a").unwrap(), "the sender's own port");
+        drop(stopper);
+    });
+    assert_eq!(fast_path.info().mbufs_free, before, "buffers were lost");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// Says stop when it goes, also by a panic: the sender must not keep a failed test from ending.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn attach_again() {

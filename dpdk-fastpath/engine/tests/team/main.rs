@@ -1,0 +1,162 @@
+//! Workers and the ports that are handed to them, with devices that need neither root nor hardware.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use culvert_dpdk::{Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Port, PortConfig, Vdev};
+use culvert_engine::clock::Clock;
+use culvert_engine::counter::{CounterSet, DropReason, counters};
+use culvert_engine::flow::FlowTables;
+use culvert_engine::pipeline::Pipeline;
+use culvert_engine::quiescent::{Publisher, channel};
+use culvert_engine::table::{PortIndex, Snapshot};
+use culvert_engine::worker::{Recruit, Team};
+use libtest_mimic::{Arguments, Trial};
+
+const INDEX: PortIndex = PortIndex(3);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let eal =
+        Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
+    let cases: [(&str, fn(&Eal)); 5] = [
+        ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
+        ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
+        ("a_stopped_worker_leaves_no_buffer_behind", stop_with_packets),
+        ("workers_with_and_without_rest_move_on_to_new_tables_at_once", adoption),
+        ("a_worker_on_a_cpu_that_does_not_exist_stops_those_before_it", no_such_cpu),
+    ];
+    let trials = cases.map(|(name, body)| {
+        let eal = eal.clone();
+        Trial::test(name, move || {
+            body(&eal);
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
+}
+
+struct Bench {
+    pool: Mempool,
+    team: Team,
+    counters: CounterSet,
+    tables: Publisher<Snapshot>,
+}
+
+fn recruits(cpus: &[u32]) -> (Vec<Recruit>, CounterSet, Publisher<Snapshot>) {
+    let flows = FlowTables::new(1024).unwrap();
+    let (tables, readers) = channel(Snapshot::default(), cpus.len());
+    let (counters, writers) = counters(cpus.len());
+    let recruits = cpus.iter().zip(readers).zip(writers);
+    let recruits = recruits.map(|((&cpu, tables), writer)| Recruit {
+        cpu,
+        tables,
+        pipeline: Pipeline::new(flows.worker(), writer),
+    });
+    (recruits.collect(), counters, tables)
+}
+
+fn bench(eal: &Eal, name: &str, cpus: &[u32], idle_sleep: Duration) -> Bench {
+    let (recruits, counters, tables) = recruits(cpus);
+    let team = Team::start(eal, recruits, Clock::start(eal), idle_sleep).unwrap();
+    let config = MempoolConfig { name: name.into(), mbufs: 1023, cache: 32, ..MempoolConfig::default() };
+    Bench { pool: Mempool::create(eal, &config).unwrap(), team, counters, tables }
+}
+
+/// Starts a device and hands it to worker 0.
+fn port(eal: &Eal, pool: &Mempool, vdev: &Vdev, team: &Team) -> Port {
+    let mut port = Port::create(eal, vdev).unwrap();
+    let queues = port.start(&PortConfig::default(), pool).unwrap();
+    team.hand_over(INDEX, 0, queues).unwrap();
+    port
+}
+
+fn within(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(Instant::now() < end, "not within 5 s: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn handed_over_and_back(eal: &Eal) {
+    let Bench { pool, team, counters, .. } = bench(eal, "over-and-back", &[0], Duration::from_micros(50));
+    for round in 1..=3 {
+        // Receives what it transmits.
+        let port = port(eal, &pool, &Vdev::Ring { name: format!("back{round}") }, &team);
+        for _ in 0..100 {
+            team.inject(0, INDEX, pool.alloc_with(&[0; 60]).unwrap()).unwrap();
+        }
+        within("all frames come back through the ring", || counters.port(INDEX).rx_packets == 100 * round);
+        team.take_back(INDEX).unwrap();
+        port.remove().unwrap();
+        assert_eq!(pool.in_use(), 0);
+    }
+    let counts = counters.port(INDEX);
+    assert_eq!((counts.tx_packets, counts.tx_bytes, counts.rx_bytes), (300, 18_000, 18_000));
+    assert_eq!(counts.rx_dropped, 300, "no tables: nothing is forwarded");
+    let worker = counters.worker(0);
+    assert_eq!(worker.packets, 300);
+    assert!(worker.empty_polls > 0 && worker.busy_cycles < worker.total_cycles, "{worker:?}");
+    team.stop().unwrap();
+}
+
+fn no_such_port(eal: &Eal) {
+    let Bench { pool, team, counters, .. } = bench(eal, "no-such-port", &[0], Duration::from_micros(50));
+    team.inject(0, INDEX, pool.alloc_with(&[0; 60]).unwrap()).unwrap();
+    within("the frame is freed", || pool.in_use() == 0);
+    assert_eq!(counters.dropped(DropReason::NO_SUCH_PORT), 1);
+    assert!(team.inject(7, INDEX, pool.alloc().unwrap()).is_err(), "there is no worker 7");
+    team.take_back(INDEX).unwrap();
+    team.stop().unwrap();
+}
+
+fn stop_with_packets(eal: &Eal) {
+    let Bench { pool, team, .. } = bench(eal, "stop", &[0], Duration::ZERO);
+    let port = port(eal, &pool, &Vdev::Null { name: "stop".into(), packet: 0 }, &team);
+    let mut refused = 0;
+    for _ in 0..1000 {
+        refused += usize::from(team.inject(0, INDEX, pool.alloc_with(&[0; 60]).unwrap()).is_err());
+    }
+    team.check().unwrap();
+    team.stop().unwrap();
+    port.remove().unwrap();
+    assert_eq!(pool.in_use(), 0, "{refused} of 1000 were refused");
+}
+
+fn adoption(eal: &Eal) {
+    for idle_sleep in [Duration::ZERO, Duration::from_millis(1)] {
+        let name = format!("adopt-{}", idle_sleep.as_millis());
+        let Bench { team, mut tables, .. } = bench(eal, &name, &[0], idle_sleep);
+        std::thread::sleep(Duration::from_millis(20));
+        for _ in 0..100 {
+            tables.publish(Snapshot::default());
+            let begin = Instant::now();
+            while tables.reclaim() > 0 {
+                assert!(begin.elapsed() < Duration::from_secs(5));
+                std::thread::sleep(Duration::from_micros(10));
+            }
+        }
+        team.stop().unwrap();
+    }
+}
+
+fn no_such_cpu(eal: &Eal) {
+    let (recruits, ..) = recruits(&[0, 60_000]);
+    let error = Team::start(eal, recruits, Clock::start(eal), Duration::ZERO).unwrap_err();
+    assert_eq!(error.to_string(), "worker culvert-w1: cpu 60000: not online, or not allowed to this process");
+    assert_eq!(
+        std::fs::read_dir("/proc/self/task").unwrap().filter(is_worker).count(),
+        0,
+        "a worker runs on"
+    );
+}
+
+/// Whether a thread of this process is a worker, by its name.
+fn is_worker(task: &std::io::Result<std::fs::DirEntry>) -> bool {
+    let comm = task.as_ref().unwrap().path().join("comm");
+    std::fs::read_to_string(comm).is_ok_and(|name| name.starts_with("culvert-w"))
+}
