@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::agent::AgentConfig;
+use culvert_api::config::nic::NicPolicy;
+use culvert_device_plugin::{self as device, Device};
+use culvert_host::{FileError, HostRoot};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,9 +20,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::cni::Cni;
 use crate::fastpath::{FastPath, Keeper};
-use crate::health::{Health, State};
+use crate::health::{Health, Reporter, State};
 use crate::kube::{self, Folder, Snapshot};
 use crate::metrics::{self, Metrics};
+use crate::nic::{NicConfig, NicManager, NicStartError};
+use crate::plugin;
 use crate::pods::{Overlay, Store, StoreError};
 use crate::socket::{self, Listener, ListenerError, Service};
 use crate::tables::Builder;
@@ -37,20 +42,21 @@ pub enum StartError {
     #[error("host name {0:?} cannot be the name of a Node object; set node in the configuration")]
     NodeName(String),
     /// The boot is not known.
-    #[error("cannot read {BOOT_ID}")]
-    Boot(#[source] io::Error),
+    #[error(transparent)]
+    Boot(FileError),
     /// The socket.
     #[error(transparent)]
     Socket(#[from] ListenerError),
     /// The state folder.
     #[error("stateDir")]
     Store(#[from] StoreError),
+    /// The NICs.
+    #[error(transparent)]
+    Nic(#[from] NicStartError),
     /// The HTTP listener.
     #[error(transparent)]
     Metrics(io::Error),
 }
-
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The agent, ready to run: everything that can fail at the start has been done.
 #[derive(Debug)]
@@ -61,6 +67,9 @@ pub struct App {
     listener: Listener,
     store: Arc<Store>,
     metrics: Option<TcpListener>,
+    nics: NicManager,
+    /// Stops the owner of the NICs.
+    nics_stop: CancellationToken,
 }
 
 impl App {
@@ -73,7 +82,8 @@ impl App {
             Some(node) => node.clone(),
             None => host_name()?,
         };
-        let boot = fs::read_to_string(BOOT_ID).map_err(StartError::Boot)?.trim().to_owned();
+        let root = HostRoot::default();
+        let boot = culvert_host::boot_id(&root).map_err(StartError::Boot)?;
         // The socket first: its lock keeps a second agent from the state.
         let listener = Listener::bind(&config.socket)?;
         let store = Arc::new(Store::open(&config.state_dir)?);
@@ -82,16 +92,23 @@ impl App {
             Some(address) => Some(metrics::bind(address).await.map_err(StartError::Metrics)?),
             None => None,
         };
-        Ok(Self { config, node, boot, listener, store, metrics })
+        // Without a policy NICs are still listed, and VFs that somebody else carved given to pods.
+        let policy = config.nic.clone().unwrap_or(NicPolicy { apply_at_start: false, pfs: Vec::new() });
+        let state_dir = config.state_dir.clone();
+        let nics_stop = CancellationToken::new();
+        let nic = NicConfig { policy, node: node.clone(), state_dir, root };
+        let nics = NicManager::start(nic, nics_stop.clone()).await?;
+        Ok(Self { config, node, boot, listener, store, metrics, nics, nics_stop })
     }
 
     /// Runs until `stop`, then stops its parts in order. Pods, virtual functions and the fast path are left as they
     /// are.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { config, node, boot, listener, store, metrics: http } = self;
+        let Self { config, node, boot, listener, store, metrics: http, nics, nics_stop } = self;
         info!(node, version = env!("CARGO_PKG_VERSION"), "started");
         let health = Health::default();
         let (manifests, fastpath_health) = (health.part("manifests"), health.part("fastpath"));
+        let (nic_health, plugin_health) = (health.part("nic"), health.part("device-plugin"));
         report_damage(&health, &store);
         let mut parts = Parts::default();
         let programmed = Metrics::default();
@@ -110,7 +127,7 @@ impl App {
         }
         let fastpath = config.fastpath.map(FastPath::new);
         let overlay = fastpath.clone().map(|fastpath| {
-            Arc::new(Overlay::new(node.clone(), config.overlay, fastpath, store, objects, boot))
+            Arc::new(Overlay::new(node.clone(), config.overlay, fastpath, store, objects.clone(), boot))
         });
         if let (Some(fastpath), Some(overlay)) = (fastpath.clone(), overlay.clone()) {
             fastpath_health.set(State::Starting, fastpath.socket().display().to_string());
@@ -126,8 +143,17 @@ impl App {
                 }
             });
         }
-        let cni = Cni { overlay };
-        let service = Service { node, started: Instant::now(), health, cni, fastpath, info: fastpath_info };
+        if config.nic.is_some() {
+            let devices = nics.devices();
+            parts.spawn("nic", |stop| report_devices(devices, nic_health, stop));
+        }
+        if let Some(config) = config.device_plugin {
+            let devices = nics.devices();
+            parts.spawn("device-plugin", |stop| plugin::run(config, devices, plugin_health, stop));
+        }
+        let cni = Cni { overlay, nics: nics.clone(), objects };
+        let service =
+            Service { node, started: Instant::now(), health, cni, nics, fastpath, info: fastpath_info };
         parts.spawn("socket", |stop| socket::serve(listener, Arc::new(service), stop));
 
         notify(NotifyState::Ready);
@@ -135,6 +161,7 @@ impl App {
         notify(NotifyState::Stopping);
         info!("stopping; pods and fast path go on");
         parts.stop().await;
+        nics_stop.cancel();
     }
 }
 
@@ -170,6 +197,40 @@ fn report_damage(health: &Health, store: &Store) {
     match store.damaged() {
         [] => attachments.set(State::Ok, format!("{} recorded", store.all().len())),
         damaged => attachments.set(State::Degraded, format!("damaged records: {}", damaged.join("; "))),
+    }
+}
+
+/// Says how the VFs of the policy are.
+async fn report_devices(
+    mut devices: watch::Receiver<Vec<Device>>,
+    health: Reporter,
+    stop: CancellationToken,
+) {
+    stop.run_until_cancelled(async {
+        loop {
+            let (state, detail) = summary(&devices.borrow_and_update());
+            health.set(state, detail);
+            if devices.changed().await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+fn summary(devices: &[Device]) -> (State, String) {
+    let bad: Vec<String> = devices
+        .iter()
+        .filter_map(|d| match &d.health {
+            device::Health::Healthy => None,
+            device::Health::Unhealthy(why) => Some(format!("{}: {why}", d.pci)),
+        })
+        .collect();
+    match bad.as_slice() {
+        [] => (State::Ok, format!("{} VFs", devices.len())),
+        [first, ..] => {
+            (State::Degraded, format!("{} of {} VFs not ready, first {first}", bad.len(), devices.len()))
+        }
     }
 }
 

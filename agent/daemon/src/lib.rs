@@ -9,8 +9,11 @@ pub mod fastpath;
 pub mod health;
 pub mod kube;
 pub mod metrics;
+pub mod nic;
 pub mod plugin;
 pub mod pods;
 pub mod privileges;
 pub mod socket;
 pub mod tables;
+#[cfg(test)]
+mod testing;

@@ -262,7 +262,8 @@ async fn addresses_are_taken_from_the_annotation_else_from_the_runtime_and_no_ad
     );
     let (_, result) = node.cni("ADD", &three, "IP=10.1.0.9").await;
     assert_eq!(first(&result), "10.1.0.9/32", "{result}");
-    assert!(ip("link").lines().all(|line| !line.contains(" cv")), "all ports are in pods");
+    let here = ip("-o link");
+    assert!(node.fastpath.told().ports.keys().all(|port| !here.contains(port)), "all ports are in pods");
 }
 
 #[tokio::test(flavor = "multi_thread")]

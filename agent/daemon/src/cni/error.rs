@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::netconf::Version;
 use crate::errors::chain;
+use crate::nic::{self, ReleaseError};
 use crate::pods::{AttachError, CheckError};
 
 /// An error with one of the specification's codes, or one of our own from 100.
@@ -89,7 +90,7 @@ impl From<AttachError> for CniError {
             AttachError::NotReady(_) => TRY_AGAIN,
             AttachError::Ipam(e) if e.is_temporary() => TRY_AGAIN,
             AttachError::FastPath(e) if e.is_away() => TRY_AGAIN,
-            AttachError::Ipam(_) | AttachError::Annotation { .. } => NO_ADDRESS,
+            AttachError::Ipam(_) => NO_ADDRESS,
             AttachError::Store(_) => IO_FAILURE,
             AttachError::Netns(_) => INVALID_ENVIRONMENT,
             AttachError::FastPath(_) | AttachError::Interface(_) | AttachError::Task(_) => NOT_DONE,
@@ -105,5 +106,39 @@ impl From<CheckError> for CniError {
             CheckError::Faults(_) => Self::new(NOT_AS_ATTACHED, error.to_string()),
             CheckError::Attach(e) => e.into(),
         }
+    }
+}
+
+impl From<nic::AttachError> for CniError {
+    fn from(error: nic::AttachError) -> Self {
+        use nic::AttachError as E;
+        let kind = match &error {
+            E::NoVf(_) | E::NoPfInterface { .. } | E::MacTaken { .. } => INVALID_CONFIG,
+            E::HostNetns(_) | E::Netns(_) => {
+                return Self::environment(format!("CNI_NETNS: {}", chain(&error)));
+            }
+            E::InUse { .. } | E::NoDriver(_) | E::Stopped => TRY_AGAIN,
+            E::Journal(_) | E::Observe(_) => IO_FAILURE,
+            E::Twice { .. } | E::Failed { .. } => NOT_DONE,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
+impl From<ReleaseError> for CniError {
+    fn from(error: ReleaseError) -> Self {
+        Self::new(NOT_DONE, chain(&error))
+    }
+}
+
+impl From<nic::CheckError> for CniError {
+    fn from(error: nic::CheckError) -> Self {
+        let kind = match &error {
+            nic::CheckError::Unknown(_) => UNKNOWN_CONTAINER,
+            nic::CheckError::Differs { .. } => NOT_AS_ATTACHED,
+            nic::CheckError::Observe(_) => IO_FAILURE,
+            nic::CheckError::Stopped => TRY_AGAIN,
+        };
+        Self::new(kind, chain(&error))
     }
 }

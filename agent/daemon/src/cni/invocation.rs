@@ -1,14 +1,15 @@
 //! One invocation: the environment variables and the configuration, checked.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use culvert_api::agent::CniRequest;
 use culvert_api::value::{IfName, Mac};
+use ipnet::IpNet;
 
 use super::error::CniError;
 use super::netconf::{NetConf, ValidAttachment, Version};
-use crate::pods::{Key, PodName, parse_addresses};
+use super::requested::parse_addresses;
+use crate::pods::{Key, PodName};
 
 /// A checked invocation.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(super) struct Attachment {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Args {
     pub(super) pod: Option<PodName>,
-    pub(super) ips: Vec<IpAddr>,
+    pub(super) ips: Vec<IpNet>,
     pub(super) mac: Option<Mac>,
 }
 
@@ -95,6 +96,13 @@ impl Attachment {
             args: Args::parse(&request.args)?,
             conf,
         })
+    }
+}
+
+impl Attachment {
+    /// The MAC address that the pod's interface is to have, if anybody says so.
+    pub(super) fn mac(&self) -> Option<Mac> {
+        self.conf.runtime_config.mac.or(self.args.mac).or(self.conf.mac)
     }
 }
 
@@ -154,7 +162,7 @@ mod tests {
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=p;K8S_POD_NAME=q;X=;IP=10.1.0.2,fd00::2/64";
         let args = Args::parse(text).unwrap();
         assert_eq!(args.pod, Some(PodName { namespace: "a".to_owned(), name: "q".to_owned() }));
-        assert_eq!(args.ips, ["10.1.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
+        assert_eq!(args.ips, ["10.1.0.2/32".parse::<IpNet>().unwrap(), "fd00::2/64".parse().unwrap()]);
         assert_eq!(Args::parse("").unwrap(), Args::default());
     }
 

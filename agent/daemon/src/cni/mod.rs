@@ -7,10 +7,13 @@ mod invocation;
 mod netconf;
 mod output;
 mod overlay;
+mod requested;
+mod vf;
 
 use std::sync::Arc;
 
 use culvert_api::agent::{CniReply, CniRequest};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use error::CniError;
@@ -18,6 +21,8 @@ use invocation::{Command, Invocation};
 pub use netconf::Version;
 use output::CniResult;
 
+use crate::kube::Snapshot;
+use crate::nic::NicManager;
 use crate::pods::Overlay;
 
 /// Answers CNI invocations.
@@ -25,6 +30,10 @@ use crate::pods::Overlay;
 pub struct Cni {
     /// Pods on the fast path; absent where none is configured.
     pub overlay: Option<Arc<Overlay>>,
+    /// Virtual functions.
+    pub nics: NicManager,
+    /// What is known of pods.
+    pub objects: watch::Receiver<Arc<Snapshot>>,
 }
 
 impl Cni {
@@ -52,20 +61,29 @@ impl Cni {
     async fn run(&self, invocation: &Invocation) -> Result<Option<CniResult>, CniError> {
         match &invocation.command {
             Command::Add(attachment) => {
-                if let Some(device) = attachment.conf.device() {
-                    return Err(CniError::config(format!(
-                        "deviceID {device}: this agent looks after no NICs"
-                    )));
+                let snapshot = self.objects.borrow().clone();
+                match attachment.conf.device() {
+                    Some(device) => vf::add(&self.nics, &snapshot, attachment, device).await,
+                    None => overlay::add(self.overlay()?, &snapshot, attachment).await,
                 }
-                overlay::add(self.overlay()?, attachment).await.map(Some)
+                .map(Some)
             }
+            // Not every runtime repeats the device: whatever this interface has is taken back.
             Command::Del(key) => {
+                let released = self.nics.detach_vf(key).await;
                 if let Some(overlay) = &self.overlay {
                     overlay::delete(overlay, key).await?;
                 }
+                released?;
                 Ok(None)
             }
-            Command::Check(attachment) => overlay::check(self.overlay()?, attachment).await.map(|()| None),
+            Command::Check(attachment) => {
+                match attachment.conf.device() {
+                    Some(_) => self.nics.check_vf(&attachment.key).await?,
+                    None => overlay::check(self.overlay()?, attachment).await?,
+                }
+                Ok(None)
+            }
             Command::Gc(network, valid) => {
                 if let Some(overlay) = &self.overlay {
                     overlay::collect_garbage(overlay, network, valid).await?;

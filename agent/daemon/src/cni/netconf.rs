@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use culvert_api::value::{Mac, PciAddress, VlanId, VlanQos};
+use culvert_api::value::{LinkState, Mac, Mtu, PciAddress, Rate, VlanId, VlanProtocol, VlanQos};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -69,9 +69,24 @@ pub(super) struct NetConf {
     #[serde(default)]
     pub(super) mac: Option<Mac>,
     #[serde(default)]
+    pub(super) mtu: Option<Mtu>,
+    // Keys of virtual functions, named as users of sriov-cni know them.
+    #[serde(default)]
     pub(super) vlan: Option<VlanId>,
     #[serde(default, rename = "vlanQoS", alias = "vlanQos")]
     pub(super) vlan_qos: Option<VlanQos>,
+    #[serde(default)]
+    pub(super) vlan_proto: Option<VlanProtocol>,
+    #[serde(default)]
+    pub(super) spoofchk: Option<OnOff>,
+    #[serde(default)]
+    pub(super) trust: Option<OnOff>,
+    #[serde(default, rename = "link_state", alias = "linkState")]
+    pub(super) link_state: Option<LinkState>,
+    #[serde(default, rename = "min_tx_rate", alias = "minTxRate")]
+    pub(super) min_tx_rate: Option<Rate>,
+    #[serde(default, rename = "max_tx_rate", alias = "maxTxRate")]
+    pub(super) max_tx_rate: Option<Rate>,
     #[serde(default)]
     pub(super) ipam: Option<Ipam>,
     #[serde(default)]
@@ -81,6 +96,27 @@ pub(super) struct NetConf {
     pub(super) dns: Option<Value>,
     #[serde(default, rename = "cni.dev/valid-attachments", alias = "cni.dev/attachments")]
     pub(super) valid_attachments: Option<Vec<ValidAttachment>>,
+}
+
+/// `on` or `off`, also as a truth value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "must be \"on\" or \"off\"")]
+pub(super) enum OnOff {
+    Word(OnOffWord),
+    Truth(bool),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnOffWord {
+    On,
+    Off,
+}
+
+impl From<OnOff> for bool {
+    fn from(value: OnOff) -> bool {
+        matches!(value, OnOff::Word(OnOffWord::On) | OnOff::Truth(true))
+    }
 }
 
 /// What the runtime adds for capabilities that the configuration declares.
@@ -151,6 +187,18 @@ impl NetConf {
             )));
         }
         Ok(conf)
+    }
+
+    /// Addresses that the configuration itself gives.
+    pub(super) fn static_addresses(&self) -> Result<&[StaticAddress], CniError> {
+        match &self.ipam {
+            None => Ok(&[]),
+            Some(ipam) if matches!(ipam.kind.as_str(), "" | "static") => Ok(&ipam.addresses),
+            Some(ipam) => Err(CniError::config(format!(
+                "ipam type {:?}: must be static; other address plugins are not called",
+                ipam.kind
+            ))),
+        }
     }
 
     /// The virtual function asked for.

@@ -13,10 +13,10 @@ use super::netconf::Version;
 pub(super) struct CniResult {
     /// The pod's interface.
     pub(super) ifname: IfName,
-    pub(super) mac: Mac,
+    pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
-    /// Path of the namespace it is in.
-    pub(super) sandbox: String,
+    /// Path of the namespace it is in; `None` if it is in none.
+    pub(super) sandbox: Option<String>,
     /// The virtual function behind it.
     pub(super) device: Option<PciAddress>,
     pub(super) ips: Vec<Ip>,
@@ -39,11 +39,13 @@ pub(super) struct Route {
 impl CniResult {
     /// The object for standard output.
     pub(super) fn to_json(&self, version: Version) -> Vec<u8> {
-        let mut interface = json!({
-            "name": self.ifname.as_str(),
-            "mac": self.mac.to_string(),
-            "sandbox": self.sandbox,
-        });
+        let mut interface = json!({ "name": self.ifname.as_str() });
+        if let Some(mac) = self.mac {
+            interface["mac"] = mac.to_string().into();
+        }
+        if let Some(sandbox) = &self.sandbox {
+            interface["sandbox"] = sandbox.as_str().into();
+        }
         if version >= Version::V110 {
             if let Some(mtu) = self.mtu {
                 interface["mtu"] = mtu.into();
@@ -97,9 +99,9 @@ mod tests {
     fn result() -> CniResult {
         CniResult {
             ifname: "eth0".parse().unwrap(),
-            mac: "02:70:0a:01:00:02".parse().unwrap(),
+            mac: "02:70:0a:01:00:02".parse().ok(),
             mtu: Some(1450),
-            sandbox: "/run/netns/web".to_owned(),
+            sandbox: Some("/run/netns/web".to_owned()),
             device: None,
             ips: vec![
                 Ip { address: "10.1.0.2/32".parse().unwrap(), gateway: "10.1.0.1".parse().ok() },

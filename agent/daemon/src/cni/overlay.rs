@@ -3,22 +3,35 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::error::CniError;
 use super::invocation::Attachment;
 use super::netconf::ValidAttachment;
 use super::output::{CniResult, Ip, Route};
-use crate::pods::{ADDRESSES, Attached, Fixed, Key, Overlay, OverlayRequest, parse_addresses};
+use super::requested;
+use crate::kube::Snapshot;
+use crate::pods::{Attached, Fixed, Key, Overlay, OverlayRequest, Wish};
 
-pub(super) async fn add(overlay: &Overlay, attachment: &Attachment) -> Result<CniResult, CniError> {
+pub(super) async fn add(
+    overlay: &Overlay,
+    snapshot: &Snapshot,
+    attachment: &Attachment,
+) -> Result<CniResult, CniError> {
     let Attachment { key, netns, args, conf } = attachment;
+    let pod = requested::pod(snapshot, attachment);
+    let mut fixed = requested::addresses(attachment, pod)?;
+    if fixed.is_empty() {
+        let source = "ipam.addresses";
+        fixed.extend(conf.static_addresses()?.iter().map(|l| Fixed { address: l.address, source }));
+    }
     let request = OverlayRequest {
         key: key.clone(),
         network: conf.name.clone(),
         netns: netns.clone(),
         pod: args.pod.clone(),
-        fixed: fixed(attachment)?,
-        mac: conf.runtime_config.mac.or(args.mac).or(conf.mac),
+        wish: Wish { fixed, preferred: pod.map(pod_ips).unwrap_or_default() },
+        mac: attachment.mac(),
     };
     let attached = overlay.attach(&request).await?;
     Ok(result(attachment, &attached))
@@ -54,28 +67,11 @@ pub(super) async fn collect_garbage(
     Ok(first?)
 }
 
-/// Addresses that the runtime wants: the pod's annotation where the runtime passes it on, else CNI_ARGS, else
-/// runtimeConfig.
-fn fixed(attachment: &Attachment) -> Result<Vec<Fixed>, CniError> {
-    let from = |source: &'static str, addresses: Vec<IpAddr>| {
-        addresses.into_iter().map(|address| Fixed { address, source }).collect()
-    };
-    let runtime = &attachment.conf.runtime_config;
-    if let Some(text) = runtime.pod_annotations.get(ADDRESSES) {
-        let addresses = parse_addresses(text).ok_or_else(|| {
-            CniError::config(format!(
-                "pod annotation {ADDRESSES} {text:?}: must be IP addresses separated by commas"
-            ))
-        })?;
-        return Ok(from("annotation culvert.io/addresses", addresses));
-    }
-    if !attachment.args.ips.is_empty() {
-        return Ok(from("CNI_ARGS IP", attachment.args.ips.clone()));
-    }
-    let ips = runtime.ips.join(",");
-    let addresses = parse_addresses(&ips)
-        .ok_or_else(|| CniError::config(format!("runtimeConfig.ips {ips:?}: must be IP addresses")))?;
-    Ok(from("runtimeConfig.ips", addresses))
+/// The addresses that the pod had when its object was written.
+fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    listed.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect()
 }
 
 fn result(attachment: &Attachment, attached: &Attached) -> CniResult {
@@ -92,9 +88,9 @@ fn result(attachment: &Attachment, attached: &Attached) -> CniResult {
     };
     CniResult {
         ifname: attachment.key.ifname.clone(),
-        mac: lease.mac,
+        mac: Some(lease.mac),
         mtu: Some(lease.mtu.into()),
-        sandbox: attached.netns.display().to_string(),
+        sandbox: Some(attached.netns.display().to_string()),
         device: None,
         ips: lease.addresses.iter().map(ip).collect(),
         routes: lease.gateways.iter().map(route).collect(),

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::testing::bare_machine;
 
 /// The answer of an agent without any part to one invocation.
 async fn answer(command: &str, change: impl FnOnce(&mut CniRequest), config: &str) -> (u32, Value) {
@@ -13,7 +14,10 @@ async fn answer(command: &str, change: impl FnOnce(&mut CniRequest), config: &st
         ..CniRequest::default()
     };
     change(&mut request);
-    let reply = Cni { overlay: None }.handle(&request).await;
+    let dir = tempfile::tempdir().unwrap();
+    let nics = bare_machine(dir.path()).await;
+    let objects = watch::channel(Arc::default()).1;
+    let reply = Cni { overlay: None, nics, objects }.handle(&request).await;
     (reply.exit_code, serde_json::from_slice(&reply.output).unwrap_or(Value::Null))
 }
 

@@ -19,8 +19,8 @@ pub struct Wish {
 /// An address that a pod must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixed {
-    /// The address.
-    pub address: IpAddr,
+    /// The address, in the network that it is in; the overlay has no use for the length of the prefix.
+    pub address: IpNet,
     /// Who said so: "annotation culvert.io/addresses", "CNI_ARGS IP".
     pub source: &'static str,
 }
@@ -95,10 +95,9 @@ pub(super) fn assign(
 ) -> Result<Vec<IpAddr>, IpamError> {
     for (index, fixed) in wish.fixed.iter().enumerate() {
         check(fixed, cidrs, used)?;
-        if let Some(other) =
-            wish.fixed[..index].iter().find(|o| o.address.is_ipv4() == fixed.address.is_ipv4())
-        {
-            let (first, second) = (other.address, fixed.address);
+        let second = fixed.address.addr();
+        let mut earlier = wish.fixed[..index].iter().map(|f| f.address.addr());
+        if let Some(first) = earlier.find(|first| first.is_ipv4() == second.is_ipv4()) {
             return Err(IpamError::TwoOfFamily { first, second, origin: fixed.source });
         }
     }
@@ -111,8 +110,8 @@ fn choose(
     used: &BTreeMap<IpAddr, String>,
     last: &[IpAddr],
 ) -> Result<IpAddr, IpamError> {
-    if let Some(fixed) = wish.fixed.iter().find(|f| cidr.contains(&f.address)) {
-        return Ok(fixed.address);
+    if let Some(fixed) = wish.fixed.iter().find(|f| cidr.contains(&f.address.addr())) {
+        return Ok(fixed.address.addr());
     }
     let free = |a: &IpAddr| is_usable(cidr, *a) && !used.contains_key(a);
     if let Some(address) = wish.preferred.iter().find(|a| free(a)) {
@@ -126,7 +125,7 @@ fn choose(
 }
 
 fn check(fixed: &Fixed, cidrs: &[IpNet], used: &BTreeMap<IpAddr, String>) -> Result<(), IpamError> {
-    let Fixed { address, source: origin } = *fixed;
+    let (address, origin) = (fixed.address.addr(), fixed.source);
     let Some(cidr) = cidrs.iter().find(|c| c.contains(&address)) else {
         return Err(IpamError::Outside { address, origin, cidrs: cidrs.to_vec() });
     };

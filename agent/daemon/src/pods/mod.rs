@@ -12,7 +12,6 @@ mod store;
 pub(crate) use crate::errors::chain;
 pub use interface::InterfaceError;
 pub use ipam::{Fixed, IpamError, Wish};
-pub(crate) use overlay::{ADDRESSES, parse_addresses};
 pub use overlay::{AttachError, Attached, CheckError, Overlay, OverlayRequest};
 pub use record::{Key, Lease, Phase, PodName, Record};
 pub use store::{Store, StoreError};

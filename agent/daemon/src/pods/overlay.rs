@@ -12,22 +12,19 @@ use culvert_api::fastpath::AttachPortRequest;
 use culvert_api::value::Mac;
 use culvert_host::netns::{Netns, NetnsError};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 
 use super::interface::{InterfaceError, PodInterface};
-use super::ipam::{self, Fixed, IpamError, Wish};
+use super::ipam::{self, IpamError, Wish};
 use super::record::{Key, Lease, Phase, PodName, Record};
 use super::store::{Store, StoreError};
 use crate::errors::chain;
 use crate::fastpath::{FastPath, FastPathError};
-use crate::kube::{Name, Snapshot};
+use crate::kube::Snapshot;
 use crate::tables::{NodeAddresses, octets};
 
-/// Annotation of a Pod: the addresses it must have, separated by commas.
-pub(crate) const ADDRESSES: &str = "culvert.io/addresses";
 /// How many ports are put back at once after a restart of the fast path.
 const RESTORE_AT_ONCE: usize = 8;
 
@@ -55,8 +52,8 @@ pub struct OverlayRequest {
     pub netns: PathBuf,
     /// The pod, if the runtime told.
     pub pod: Option<PodName>,
-    /// Addresses that the runtime wants it to have.
-    pub fixed: Vec<Fixed>,
+    /// Addresses that it is to have.
+    pub wish: Wish,
     /// MAC address that the runtime wants it to have.
     pub mac: Option<Mac>,
 }
@@ -76,14 +73,6 @@ pub enum AttachError {
     /// Nothing is known yet of this node's addresses.
     #[error("overlay not ready: {0}")]
     NotReady(String),
-    /// An annotation of the Pod makes no sense.
-    #[error("pod {pod}: annotation {ADDRESSES} {value:?}: must be IP addresses separated by commas")]
-    Annotation {
-        /// The pod.
-        pod: PodName,
-        /// Its annotation.
-        value: String,
-    },
     /// No address.
     #[error(transparent)]
     Ipam(#[from] IpamError),
@@ -260,7 +249,9 @@ impl Overlay {
     /// Chooses addresses and writes the record.
     async fn reserve(&self, request: &OverlayRequest, before: Vec<IpAddr>) -> Result<Record, AttachError> {
         let cidrs = self.addresses()?.pod_cidrs;
-        let wish = self.wish(request, before)?;
+        // What it had a moment ago is what it should have again.
+        let mut wish = request.wish.clone();
+        wish.preferred.splice(..0, before);
         let (store, request, boot) = (self.store.clone(), request.clone(), self.boot.clone());
         let mtu = self.config.pod_mtu();
         let make = move |records: &BTreeMap<Key, Record>| {
@@ -333,40 +324,10 @@ impl Overlay {
         NodeAddresses::of(node, &mut Vec::new()).map_err(AttachError::NotReady)
     }
 
-    /// The pod's annotation decides, else the runtime; an address the pod had before is kept if it is free.
-    fn wish(&self, request: &OverlayRequest, before: Vec<IpAddr>) -> Result<Wish, AttachError> {
-        let mut wish = Wish { fixed: request.fixed.clone(), preferred: before };
-        let Some(name) = &request.pod else { return Ok(wish) };
-        let snapshot = self.objects.borrow();
-        let Some(pod) = snapshot.objects.pods.get(&Name::new(&name.namespace, &name.name)) else {
-            return Ok(wish);
-        };
-        if let Some(value) = pod.metadata.annotations.as_ref().and_then(|a| a.get(ADDRESSES)) {
-            let addresses = parse_addresses(value)
-                .ok_or_else(|| AttachError::Annotation { pod: name.clone(), value: value.clone() })?;
-            let source = "annotation culvert.io/addresses";
-            wish.fixed = addresses.into_iter().map(|address| Fixed { address, source }).collect();
-        }
-        wish.preferred.extend(pod_ips(pod));
-        Ok(wish)
-    }
-
     async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
         self.locks[hash as usize % self.locks.len()].lock().await
     }
-}
-
-/// Addresses separated by commas or white space; a prefix length behind one is of no interest here.
-pub(crate) fn parse_addresses(text: &str) -> Option<Vec<IpAddr>> {
-    let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
-    parts.map(|part| part.split_once('/').map_or(part, |(address, _)| address).parse().ok()).collect()
-}
-
-fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
-    let Some(status) = &pod.status else { return Vec::new() };
-    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    listed.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// Who holds which address.

@@ -79,7 +79,7 @@ async fn converse(
             }
             Err(e) => return Err(e),
         };
-        let (send, mut progress) = mpsc::channel::<Progress>(16);
+        let (send, mut progress) = mpsc::unbounded_channel::<Progress>();
         // A task of its own: the call is carried through even when the client goes away.
         let service = service.clone();
         let call = tokio::spawn(async move { service.answer(request, send).await });

@@ -9,8 +9,10 @@ use culvert_api::fastpath::Info;
 use tokio::sync::{mpsc, watch};
 
 use crate::cni::Cni;
+use crate::errors::chain;
 use crate::fastpath::{FastPath, FastPathError};
 use crate::health::Health;
+use crate::nic::NicManager;
 
 /// Answers the calls of culvert-cni and culvert.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Service {
     pub health: Health,
     /// The CNI.
     pub cni: Cni,
+    /// The owner of PFs and VFs.
+    pub nics: NicManager,
     /// The fast path, if one is configured.
     pub fastpath: Option<FastPath>,
     /// What was last heard of it.
@@ -31,17 +35,20 @@ pub struct Service {
 
 impl Service {
     /// Answers one call; what takes long tells `progress` how far it is.
-    pub(super) async fn answer(&self, request: AgentRequest, progress: mpsc::Sender<Progress>) -> Answer {
+    pub(super) async fn answer(
+        &self,
+        request: AgentRequest,
+        progress: mpsc::UnboundedSender<Progress>,
+    ) -> Answer {
         let Some(call) = request.call else {
             return error("a call that this agent does not know: is it older than the client?");
         };
-        let fastpath = match call {
+        let answer = match call {
             Call::Cni(request) => return Answer::Cni(self.cni.handle(&request).await),
             Call::Status(_) => return Answer::Status(self.status()),
-            Call::NicList(_) | Call::NicPlan(_) | Call::NicApply(_) => {
-                drop(progress);
-                return error("this agent looks after no NICs");
-            }
+            Call::NicList(_) => self.nics.list().await.map(Answer::NicList).map_err(|e| chain(&e)),
+            Call::NicPlan(_) => self.nics.plan().await.map(Answer::NicPlan).map_err(|e| chain(&e)),
+            Call::NicApply(_) => self.nics.apply(progress).await.map(Answer::NicApply).map_err(|e| chain(&e)),
             Call::PortList(_) => self.ask(FastPath::ports, Answer::PortList).await,
             Call::ServiceList(_) => self.ask(FastPath::services, Answer::ServiceList).await,
             Call::FlowList(request) => {
@@ -49,7 +56,7 @@ impl Service {
                 self.ask(async move |fastpath: &FastPath| fastpath.flows(limit).await, Answer::FlowList).await
             }
         };
-        fastpath.unwrap_or_else(|e| error(&e))
+        answer.unwrap_or_else(|e| error(&e))
     }
 
     fn status(&self) -> StatusReply {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::cni::Cni;
 use crate::health::Health;
+use crate::testing::bare_machine;
 
 /// A served socket.
 struct Bench {
@@ -19,15 +20,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn start() -> Self {
+    async fn start() -> Self {
         let dir = TempDir::new().unwrap();
+        let nics = bare_machine(dir.path()).await;
+        let objects = watch::channel(Arc::default()).1;
         let stop = CancellationToken::new();
         let listener = Listener::bind(&dir.path().join("agent.sock")).unwrap();
         let service = Service {
             node: "node-a".to_owned(),
             started: Instant::now(),
             health: Health::default(),
-            cni: Cni { overlay: None },
+            cni: Cni { overlay: None, nics: nics.clone(), objects },
+            nics,
             fastpath: None,
             info: watch::channel(None).1,
         };
@@ -58,7 +62,7 @@ async fn reply(stream: &mut UnixStream) -> Answer {
 
 #[tokio::test]
 async fn one_client_may_call_several_times_and_several_clients_at_once() {
-    let bench = Bench::start();
+    let bench = Bench::start().await;
     let (mut one, mut two) = (bench.connect().await, bench.connect().await);
     for stream in [&mut one, &mut two] {
         for _ in 0..2 {
@@ -72,7 +76,7 @@ async fn one_client_may_call_several_times_and_several_clients_at_once() {
 
 #[tokio::test]
 async fn garbage_is_answered_with_an_error_and_does_no_harm_to_others() {
-    let bench = Bench::start();
+    let bench = Bench::start().await;
     let mut good = bench.connect().await;
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 2, 0xff, 0xff]] {
         let mut bad = bench.connect().await;
@@ -92,7 +96,7 @@ async fn garbage_is_answered_with_an_error_and_does_no_harm_to_others() {
 
 #[tokio::test]
 async fn only_its_owner_may_open_the_socket_and_it_goes_with_the_agent() {
-    let bench = Bench::start();
+    let bench = Bench::start().await;
     let mode = std::fs::metadata(bench.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     bench.stop.cancel();

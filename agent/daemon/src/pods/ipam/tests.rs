@@ -17,7 +17,7 @@ fn used(texts: &[&str]) -> BTreeMap<IpAddr, String> {
 }
 
 fn fixed(texts: &[&str]) -> Wish {
-    let fixed = texts.iter().map(|t| Fixed { address: ip(t), source: "CNI_ARGS IP" }).collect();
+    let fixed = texts.iter().map(|t| Fixed { address: ip(t).into(), source: "CNI_ARGS IP" }).collect();
     Wish { fixed, ..Wish::default() }
 }
 
