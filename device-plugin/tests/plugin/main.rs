@@ -4,4 +4,5 @@
 
 mod node;
 mod offer;
+mod pod_resources;
 mod registration;
