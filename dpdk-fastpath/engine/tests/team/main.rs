@@ -15,6 +15,9 @@ use culvert_engine::table::{PortIndex, Snapshot};
 use culvert_engine::worker::{Recruit, Team};
 use libtest_mimic::{Arguments, Trial};
 
+/// What holds, and its body.
+type Case = (&'static str, fn(&Eal));
+
 const INDEX: PortIndex = PortIndex(3);
 
 fn main() -> ExitCode {
@@ -22,7 +25,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let eal =
         Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
-    let cases: [(&str, fn(&Eal)); 5] = [
+    let cases: [Case; 5] = [
         ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
         ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
         ("a_stopped_worker_leaves_no_buffer_behind", stop_with_packets),
