@@ -64,8 +64,11 @@ impl FastPath {
 
     fn ask_neighbours(&mut self, now: Instant) {
         let mut questions = Vec::new();
-        if self.neighbours.poll(now, QUESTIONS, &mut questions) {
-            tracing::warn!("a neighbour on the uplink does not answer any more");
+        let failed = self.neighbours.poll(now, QUESTIONS, &mut questions);
+        for neighbour in &failed {
+            tracing::warn!(%neighbour, "next hop on the uplink does not answer; asking on");
+        }
+        if !failed.is_empty() {
             self.tell_neighbours();
         }
         for question in questions {

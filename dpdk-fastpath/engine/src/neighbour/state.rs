@@ -122,18 +122,19 @@ impl Neighbours {
         changed
     }
 
-    /// Does what is due: puts at most `limit` questions into `out`, the rest stays due. True if an Ethernet address
-    /// was given up.
-    pub fn poll(&mut self, now: Instant, limit: usize, out: &mut Vec<Solicitation>) -> bool {
+    /// Does what is due: puts at most `limit` questions into `out`, the rest stays due. Returns those that have failed
+    /// just now; their Ethernet addresses are forgotten.
+    pub fn poll(&mut self, now: Instant, limit: usize, out: &mut Vec<Solicitation>) -> Vec<IpAddr> {
         let Timing { retransmit, retry, multicast, unicast, .. } = self.timing;
-        let mut given_up = false;
+        let mut failed = Vec::new();
         let due = self.entries.iter_mut().filter(|(_, entry)| entry.due <= now);
         for (&target, entry) in due.take(limit) {
             match entry.state {
                 State::Reachable | State::Stale => entry.enter(State::Probe, now),
                 State::Probe if entry.asked >= unicast => entry.enter(State::Incomplete, now),
                 State::Incomplete if entry.asked >= multicast => {
-                    given_up |= entry.mac.take().is_some();
+                    failed.push(target);
+                    entry.mac = None;
                     entry.enter(State::Failed, now);
                 }
                 State::Probe | State::Incomplete | State::Failed => {}
@@ -144,7 +145,7 @@ impl Neighbours {
             let to = if entry.state == State::Probe { entry.mac } else { None };
             out.push(Solicitation { target, to });
         }
-        given_up
+        failed
     }
 
     /// When [`Self::poll`] has something to do next; `None` if nothing is followed.

@@ -82,6 +82,8 @@ fn one_that_never_answers_fails_after_three_questions_and_is_asked_for_every_two
     assert_eq!(bench.run_for(SECOND), [to_all("10.0.0.2")]);
     assert_eq!(bench.state("10.0.0.2"), (State::Failed, None));
     assert_eq!(bench.run_for(50 * SECOND).len(), 25);
+    bench.now += 2 * SECOND;
+    assert!(bench.neighbours.poll(bench.now, 1, &mut Vec::new()).is_empty(), "a failure is reported once");
     assert!(bench.hear("10.0.0.2", 7, true));
     assert_eq!(bench.state("10.0.0.2"), (State::Reachable, Some(mac(7))));
 }
@@ -112,7 +114,7 @@ fn a_silent_neighbour_stays_in_use_until_broadcasts_too_went_unanswered() {
     assert_eq!(bench.state("10.0.0.2"), (State::Incomplete, Some(mac(7))));
     bench.now += SECOND;
     let mut out = Vec::new();
-    assert!(bench.neighbours.poll(bench.now, 1, &mut out), "giving up the address is reported");
+    assert_eq!(bench.neighbours.poll(bench.now, 1, &mut out), [ip("10.0.0.2")], "the failure is reported");
     assert_eq!(bench.state("10.0.0.2"), (State::Failed, None));
 }
 
