@@ -75,8 +75,8 @@ def wrong(eth):
         chain = chain / IPv6ExtHdrDestOpt()
     yield bytes(eth / chain / UDP())
     yield bytes(eth / v6 / IPv6ExtHdrFragment(offset=8191, m=1) / Raw(bytes(64)))
-    yield bytes(eth) + bytes(1486)
-    yield bytes(eth) + b"\xff" * 1486
+    yield bytes(eth) + bytes(1400)
+    yield bytes(eth) + b"\xff" * 1400
 
 
 def tunnelled(inner):
@@ -111,9 +111,11 @@ def frames():
     outer = Ether(src=source_mac, dst=router_mac)
     yield from variants(bytes(outer / IP(src="10.1.1.2", dst="10.1.1.1") / ICMP() / data), 64)
     yield from variants(bytes(outer / IPv6(src="fd00:1::2", dst="fd00:1::1") / ICMPv6EchoRequest() / data), 64)
+    vxlan = UDP(sport=50000, dport=4789) / VXLAN(vni=4096, flags="Instance") / inner / Raw(bytes(2))
     for flags, offset in (("MF", 0), ("", 4)):
-        vxlan = UDP(sport=50000, dport=4789) / VXLAN(vni=4096, flags="Instance") / inner
         yield bytes(outer / IP(src="10.1.1.2", dst="10.1.1.1", flags=flags, frag=offset) / vxlan)
+    yield bytes(outer / IP(src="10.1.1.3", dst="10.1.1.1") / vxlan)
+    yield bytes(outer / IPv6(src="fd00:1::2", dst="fd00:1::1") / vxlan)
 
 
 link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)

@@ -1,12 +1,14 @@
 //! culvert-cni, called well and badly.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::ensure;
-use crate::frame::{Case, Context, Outcome, Place::Netns, Stop};
+use crate::frame::{Case, Context, Outcome, Place::Netns, Stop, wait_for};
 use crate::net::Ping;
 use crate::topology::cni::Cni;
-use crate::topology::{Addresses, Pod, Topology, local_pod};
+use crate::topology::{Addresses, Pod, Topology, pod_address};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "add_tells_the_runtime_what_the_pod_has", place: Netns, run: result },
@@ -19,12 +21,16 @@ pub(super) const CASES: &[Case] = &[
 
 fn result(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
-    let pod = Pod::unattached(context, "late", local_pod(9))?;
-    net.node.manifests.pod(&pod, "node-a")?;
+    let pod = Pod::unattached(context, "late")?;
+    let wanted = pod_address(1, 99);
+    net.node.manifests.pod_to_come("late", wanted)?;
+    wait_for("the agent knows the pod", Duration::from_secs(2), || {
+        Ok(net.node.agent.log().contains("late.yaml").then_some(()))
+    })?;
     let result = Cni::overlay(&net.node, &pod).add()?;
     let text = result.to_string();
     ensure!(result["cniVersion"] == "1.1.0", "{text}");
-    for address in [format!("{}/32", pod.addresses.v4), format!("{}/128", pod.addresses.v6)] {
+    for address in [format!("{}/32", wanted.v4), format!("{}/128", wanted.v6)] {
         ensure!(text.contains(&address), "{address} is not in {text}");
     }
     let link = pod.netns().sh("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu")?;
@@ -82,8 +88,7 @@ fn status(context: &Context) -> Outcome {
 
 fn bad_calls(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
-    let pod = Pod::unattached(context, "late", local_pod(9))?;
-    net.node.manifests.pod(&pod, "node-a")?;
+    let pod = Pod::unattached(context, "late")?;
     let ports = net.node.control()?.ports()?.len();
     let good = Cni::overlay(&net.node, &pod);
     let bad: [(&str, Cni); 6] = [
@@ -124,18 +129,14 @@ fn bad_calls(context: &Context) -> Outcome {
 
 fn addresses(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
-    // Its Pod object does not say an address, so CNI_ARGS may.
-    let pod = Pod::unattached(context, "late", local_pod(0))?;
+    let pod = Pod::unattached(context, "late")?;
     let cni = Cni::overlay(&net.node, &pod);
-    let taken = Cni { args: format!("{};IP={}", cni.args, net.pod("pod-a").addresses.v4), ..cni.clone() };
-    let message = taken.refused("ADD")?;
-    ensure!(message.contains("10.244.1.10"), "the address is not named: {message}");
-    let given = cni.add()?["ips"].to_string();
-    let Addresses { v4, v6 } = net.pod("pod-a").addresses;
-    ensure!(
-        given.contains("10.244.1.") && given.contains("fd00:244:1::"),
-        "not of the node's ranges: {given}"
-    );
-    ensure!(!given.contains(&format!("{v4}/")) && !given.contains(&format!("\"{v6}/")), "taken: {given}");
+    let taken = net.pod("pod-a").addresses;
+    let wish = Cni { args: format!("{};IP={},{}", cni.args, taken.v4, taken.v6), ..cni.clone() };
+    let message = wish.refused("ADD")?;
+    ensure!(message.contains(&taken.v4.to_string()), "the address is not named: {message}");
+    let given = Addresses::of_result(&cni.add()?)?;
+    ensure!(given.v4.octets()[..3] == [10, 244, 1] && given.v4 != taken.v4, "given: {given:?}");
+    ensure!(given.v6.segments()[..3] == [0xfd00, 0x244, 1] && given.v6 != taken.v6, "given: {given:?}");
     Ping::to(net.pod("pod-c").addresses.v4).answered(pod.netns())
 }

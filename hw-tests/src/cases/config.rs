@@ -1,12 +1,16 @@
 //! Configuration that makes no sense, and machines that lack something.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use crate::ensure;
-use crate::frame::{Case, Context, Outcome, Place::Netns};
-use crate::net::{self, program, run};
+use crate::frame::{Case, Context, Outcome, Place::Netns, wait_for};
+use crate::net::{self, Process, program, run};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "a_bad_configuration_is_refused_by_key_and_value", place: Netns, run: bad_configs },
-    Case { name: "a_fast_path_without_hugetlbfs_says_what_to_do", place: Netns, run: no_hugetlbfs },
+    Case { name: "too_few_hugepages_are_told_with_what_to_do", place: Netns, run: too_few_hugepages },
+    Case { name: "the_fast_path_needs_no_hugetlbfs_mount", place: Netns, run: no_hugetlbfs },
     Case { name: "programs_without_permission_say_so", place: Netns, run: no_permission },
 ];
 
@@ -48,27 +52,47 @@ fn bad_configs(context: &Context) -> Outcome {
     Ok(())
 }
 
-const FASTPATH: &str = "memory: { hugepages: required, megabytes: 64, mbufs: 2048 }\n\
-                        uplink: { tap: { name: cvup0 } }\n";
+/// A fast path that wants `megabytes` of hugepages.
+fn fastpath(context: &Context, megabytes: u32) -> Outcome<PathBuf> {
+    let text = format!(
+        "socket: {}/s\nmemory: {{ hugepages: required, megabytes: {megabytes}, mbufs: 2048 }}\n\
+         uplink: {{ tap: {{ name: cvup0 }} }}\n",
+        context.dir().display()
+    );
+    context.file("fastpath.yaml", &text)
+}
+
+fn too_few_hugepages(context: &Context) -> Outcome {
+    let config = fastpath(context, 1 << 20)?;
+    let netns = net::Netns::create("bare")?;
+    let path = program("culvert-fastpath")?;
+    let ran = run(netns.command("timeout").arg("20").arg(path).arg("--config").arg(config))?;
+    ensure!(ran.status.code() == Some(1), "{}\n{}", ran.status, ran.stderr);
+    let says = ran.stderr.contains("hugepages") && ran.stderr.contains("nr_hugepages");
+    ensure!(says, "it does not say what is missing, and how to get it:\n{}", ran.stderr);
+    Ok(())
+}
 
 fn no_hugetlbfs(context: &Context) -> Outcome {
-    let config =
-        context.file("fastpath.yaml", &format!("socket: {}/s\n{FASTPATH}", context.dir().display()))?;
+    let config = fastpath(context, 64)?;
     let netns = net::Netns::create("bare")?;
-    let script = format!(
-        "umount -a -t hugetlbfs; exec timeout 20 {} --config {}",
-        program("culvert-fastpath")?.display(),
-        config.display()
-    );
-    let ran = run(netns.command("unshare").args(["--mount", "sh", "-c", &script]))?;
-    ensure!(ran.status.code() == Some(1), "{}\n{}", ran.status, ran.stderr);
-    ensure!(ran.stderr.contains("hugetlbfs"), "it does not say what is missing:\n{}", ran.stderr);
+    let path = program("culvert-fastpath")?;
+    let script = format!("umount -a -t hugetlbfs; exec {} --config {}", path.display(), config.display());
+    let mut command = netns.command("unshare");
+    let mut process =
+        Process::spawn("fastpath", command.args(["--mount", "sh", "-c", &script]), context.dir())?;
+    wait_for("it serves", Duration::from_secs(10), || {
+        process.check_alive()?;
+        Ok(process.log().contains("ready").then_some(()))
+    })?;
+    let status = process.stop()?;
+    ensure!(status.success(), "it ended with {status}");
     Ok(())
 }
 
 fn no_permission(context: &Context) -> Outcome {
     let socket = context.dir().join("s").display().to_string();
-    let fastpath = context.file("fastpath.yaml", &format!("socket: {socket}\n{FASTPATH}"))?;
+    let fastpath = fastpath(context, 64)?;
     let state = context.dir().join("state").display().to_string();
     let agent = context.file("agent.yaml", &format!("node: a\nsocket: {socket}\nstateDir: {state}\n"))?;
     let netns = net::Netns::create("weak")?;

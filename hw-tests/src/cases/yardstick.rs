@@ -2,7 +2,7 @@
 
 use crate::frame::{Case, Context, Outcome, Place::Netns};
 use crate::net::{self, Ping};
-use crate::topology::{Far, POD_PORT, Pod, far_pod, local_pod};
+use crate::topology::{Far, POD_PORT, Pod, pod_address};
 
 pub(super) const CASES: &[Case] =
     &[Case { name: "two_kernels_reach_each_other_over_vxlan", place: Netns, run: kernels }];
@@ -14,8 +14,8 @@ fn kernels(context: &Context) -> Outcome {
     near.take_wire(&wire)?;
     wire.ip("link set other name cvup0")?;
     far.take_wire(&wire)?;
-    let a = Pod::far(context, &near, "pod-a", local_pod(0))?;
-    let c = Pod::far(context, &far, "pod-c", far_pod(0))?;
+    let a = Pod::far(context, &near, "pod-a", pod_address(1, 0))?;
+    let c = Pod::far(context, &far, "pod-c", pod_address(2, 0))?;
     c.wait_until_serving()?;
     for address in c.addresses.both() {
         Ping::to(address).answered(a.netns())?;

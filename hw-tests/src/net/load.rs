@@ -16,8 +16,8 @@ use crate::frame::{Outcome, Stop};
 pub struct Tally {
     /// Answers by the name of who gave them.
     pub answers: BTreeMap<String, u32>,
-    /// Requests without an answer.
-    pub failures: Vec<String>,
+    /// Requests without an answer: when that was clear, and why.
+    pub failures: Vec<(Instant, String)>,
     /// When each server answered last.
     pub last: BTreeMap<String, Instant>,
     /// The longest time that one request took.
@@ -30,10 +30,19 @@ impl Tally {
         self.answers.values().sum()
     }
 
+    /// Fails unless at most `most` requests failed, and none later than `settled`: what was on its way when something
+    /// went away may be cut off, what comes after may not.
+    pub fn lost_at_most(&self, most: usize, settled: Instant) -> Outcome {
+        let late = self.failures.iter().find(|(when, _)| *when > settled);
+        ensure!(late.is_none(), "a request failed after all had settled: {late:?}");
+        ensure!(self.failures.len() <= most, "{} requests failed: {:?}", self.failures.len(), self.failures);
+        Ok(())
+    }
+
     /// Fails unless there were `least` answers and every request had one.
     pub fn nothing_lost(&self, least: u32) -> Outcome {
         let count = self.failures.len();
-        let first = self.failures.first().map_or("", String::as_str);
+        let first = self.failures.first().map_or("", |(_, why)| why);
         ensure!(
             count == 0,
             "{count} of {} requests failed; the first: {first}",
@@ -101,7 +110,7 @@ fn ask_until(stop: &AtomicBool, tally: &Mutex<Tally>, to: SocketAddr) {
                 *tally.answers.entry(name.clone()).or_default() += 1;
                 tally.last.insert(name, now);
             }
-            Err(stop) => tally.failures.push(stop.text().to_owned()),
+            Err(stop) => tally.failures.push((now, stop.text().to_owned())),
         }
         drop(tally);
         // Hundreds of requests a second are enough, and each leaves a socket in TIME-WAIT.

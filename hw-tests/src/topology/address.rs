@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde_json::Value;
+
+use crate::frame::{Outcome, Stop};
+
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -26,6 +30,17 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// Those that a CNI result gives.
+    pub fn of_result(result: &Value) -> Outcome<Self> {
+        let ips = result["ips"].as_array().into_iter().flatten();
+        let addresses: Vec<IpAddr> =
+            ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect();
+        match addresses[..] {
+            [IpAddr::V4(v4), IpAddr::V6(v6)] | [IpAddr::V6(v6), IpAddr::V4(v4)] => Ok(Self { v4, v6 }),
+            _ => Err(Stop::fail(format!("not one address of each family: {result}"))),
+        }
+    }
+
     /// That of `family`.
     pub fn get(self, family: Family) -> IpAddr {
         match family {
@@ -53,17 +68,8 @@ pub const GATEWAY: Addresses =
 pub const CLUSTER_IP: Addresses =
     Addresses { v4: Ipv4Addr::new(10, 96, 0, 10), v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x10) };
 
-/// A pod of this node: 10.244.1.0/24, fd00:244:1::/64.
-pub const fn local_pod(index: u8) -> Addresses {
-    pod(1, index)
-}
-
-/// A pod of the far node: 10.244.2.0/24, fd00:244:2::/64.
-pub const fn far_pod(index: u8) -> Addresses {
-    pod(2, index)
-}
-
-const fn pod(node: u8, index: u8) -> Addresses {
+/// A pod of node 1 or 2, which are 10.244.NODE.0/24 and fd00:244:NODE::/64.
+pub const fn pod_address(node: u8, index: u8) -> Addresses {
     let host = 10 + index;
     Addresses {
         v4: Ipv4Addr::new(10, 244, node, host),

@@ -13,6 +13,24 @@ use tower::service_fn;
 
 use crate::frame::{Outcome, Stop};
 
+/// Counters that are not zero, one a line.
+pub(super) fn describe(counters: &Counters) -> String {
+    let mut text = String::new();
+    for (kind, named) in [("dropped", &counters.drops), ("answered", &counters.answered)] {
+        for counter in named.iter().filter(|counter| counter.value > 0) {
+            text += &format!("{kind} {} {}\n", counter.name, counter.value);
+        }
+    }
+    for port in &counters.ports {
+        let c = port.counters.unwrap_or_default();
+        text += &format!(
+            "port {} {}: received {}, dropped {}; sent {}, not taken {}\n",
+            port.name, port.owner, c.rx_packets, c.rx_dropped, c.tx_packets, c.tx_dropped
+        );
+    }
+    text
+}
+
 /// A connection to culvert-fastpath.
 #[derive(Debug)]
 pub struct Control {

@@ -63,6 +63,29 @@ impl Manifests {
         self.write(&format!("{}.yaml", pod.name), &pod_yaml(&pod.name, pod.addresses, node))
     }
 
+    /// Writes a Pod that has no address yet, but must get certain ones.
+    pub fn pod_to_come(&self, name: &str, addresses: Addresses) -> Outcome {
+        let text = format!(
+            "apiVersion: v1
+kind: Pod
+metadata:
+  annotations:
+    culvert.io/addresses: \"{},{}\"
+  name: {name}
+  namespace: default
+spec:
+  containers:
+  - image: registry.invalid/web:1
+    name: web
+  nodeName: node-a
+status:
+  phase: Pending
+",
+            addresses.v4, addresses.v6
+        );
+        self.write(&format!("{name}.yaml"), &text)
+    }
+
     /// Writes a Service and the slices of its endpoints.
     pub fn service(&self, service: &Service) -> Outcome {
         let Service { name, backends, .. } = service;

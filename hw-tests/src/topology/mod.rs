@@ -21,9 +21,10 @@ pub mod sriov;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-pub use address::{Addresses, CLUSTER_IP, FAR_VTEP, Family, GATEWAY, VTEP, far_pod, local_pod};
+pub use address::{Addresses, CLUSTER_IP, FAR_VTEP, Family, GATEWAY, VTEP, pod_address};
 pub use agent::Agent;
 pub use control::Control;
 pub use far::Far;
@@ -40,9 +41,21 @@ pub const SERVICE_PORT: u16 = 80;
 /// The pods that serve: two here, two on the far node.
 pub const BACKENDS: [&str; 4] = ["pod-a", "pod-b", "pod-c", "pod-d"];
 
+impl Drop for Topology {
+    /// Leaves the fast path's counters where the report of a failure finds them.
+    fn drop(&mut self) {
+        let counters = self.node.control().and_then(|control| control.counters());
+        // Without a fast path there is nothing to tell.
+        if let Ok(counters) = counters {
+            let _ = std::fs::write(self.dir.join("counters.log"), control::describe(&counters));
+        }
+    }
+}
+
 /// Both nodes with their pods, and a Service over all that serve.
 #[derive(Debug)]
 pub struct Topology {
+    dir: PathBuf,
     // Dropped in this order: pods go before the nodes that they hang on.
     pods: BTreeMap<&'static str, Pod>,
     /// The node that runs Culvert.
@@ -55,11 +68,12 @@ impl Topology {
     /// Starts everything and returns when the Service has been programmed.
     pub fn start(context: &Context) -> Outcome<Self> {
         let mut net = Self::without_pods(context)?;
-        for (index, name) in ["pod-a", "pod-b", "client"].into_iter().enumerate() {
-            net.attach(context, name, local_pod(index as u8))?;
+        for name in ["pod-a", "pod-b", "client"] {
+            let pod = Pod::local(context, &net.node, name)?;
+            net.pods.insert(name, pod);
         }
         for (index, name) in ["pod-c", "pod-d"].into_iter().enumerate() {
-            let pod = Pod::far(context, &net.far, name, far_pod(index as u8))?;
+            let pod = Pod::far(context, &net.far, name, pod_address(2, index as u8))?;
             net.node.manifests.pod(&pod, "node-b")?;
             net.pods.insert(name, pod);
         }
@@ -80,14 +94,7 @@ impl Topology {
         node.start_fastpath()?;
         far.take_wire(node.netns())?;
         node.start_agent()?;
-        Ok(Self { pods: BTreeMap::new(), node, far })
-    }
-
-    /// Attaches a pod to this node with culvert-cni, as a container runtime does.
-    pub fn attach(&mut self, context: &Context, name: &'static str, addresses: Addresses) -> Outcome {
-        let pod = Pod::local(context, &self.node, name, addresses)?;
-        self.pods.insert(name, pod);
-        Ok(())
+        Ok(Self { dir: context.dir().to_owned(), pods: BTreeMap::new(), node, far })
     }
 
     /// A pod by name.

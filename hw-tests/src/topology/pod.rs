@@ -1,5 +1,6 @@
 //! Pods: namespaces with a server inside.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::cni::Cni;
@@ -19,27 +20,28 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// A pod of this node, attached by culvert-cni.
-    pub fn local(context: &Context, node: &Node, name: &str, addresses: Addresses) -> Outcome<Self> {
-        let pod = Self::unattached(context, name, addresses)?;
+    /// A pod of this node: culvert-cni attaches it and chooses its addresses, then its Pod object tells them.
+    pub fn local(context: &Context, node: &Node, name: &str) -> Outcome<Self> {
+        let mut pod = Self::unattached(context, name)?;
+        pod.addresses = Addresses::of_result(&Cni::overlay(node, &pod).add()?)?;
         node.manifests.pod(&pod, "node-a")?;
-        Cni::overlay(node, &pod).add()?;
         Ok(pod)
     }
 
     /// A pod of the far node, attached by veth.
     pub fn far(context: &Context, far: &Far, name: &str, addresses: Addresses) -> Outcome<Self> {
-        let pod = Self::unattached(context, name, addresses)?;
+        let pod = Self { addresses, ..Self::unattached(context, name)? };
         far.add_pod(name, &pod.netns, addresses)?;
         Ok(pod)
     }
 
-    /// A namespace with a server, and no way out.
-    pub fn unattached(context: &Context, name: &str, addresses: Addresses) -> Outcome<Self> {
+    /// A namespace with a server, no addresses, and no way out.
+    pub fn unattached(context: &Context, name: &str) -> Outcome<Self> {
         let netns = Netns::create(name)?;
         let mut command = netns.command(program("culvert-hw-tests")?);
         command.args(["serve", "--name", name, "--port", &POD_PORT.to_string()]);
         let server = Process::spawn(name, &mut command, context.dir())?;
+        let addresses = Addresses { v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED };
         Ok(Self { server, netns, name: name.to_owned(), addresses })
     }
 
