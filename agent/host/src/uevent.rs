@@ -1,18 +1,18 @@
 //! News of devices: what the kernel tells udev (`lib/kobject_uevent.c`).
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixDatagram as StdDatagram;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-};
-use tokio::io::unix::AsyncFd;
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
+use tokio::net::UnixDatagram;
 
 /// Hears of every device that comes, goes, or gets or loses a driver.
 #[derive(Debug)]
 pub struct UeventMonitor {
-    socket: AsyncFd<OwnedFd>,
+    /// Of the netlink family; tokio's type does nothing with it that depends on the family.
+    socket: UnixDatagram,
 }
 
 /// One piece of news.
@@ -42,27 +42,21 @@ impl UeventMonitor {
             SockProtocol::NetlinkKObjectUEvent,
         )?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
-        Ok(Self { socket: AsyncFd::new(socket)? })
+        Ok(Self { socket: UnixDatagram::from_std(StdDatagram::from(socket))? })
     }
 
     /// The next piece of news. Lost messages show as one with action "lost".
     pub async fn next(&self) -> io::Result<Uevent> {
         let mut buffer = [0; MESSAGE_MAX];
         loop {
-            let mut ready = self.socket.readable().await?;
-            let received = ready.try_io(|fd| {
-                Ok(recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?)
-            });
-            match received {
-                Ok(Ok(length)) => {
+            match self.socket.recv(&mut buffer).await {
+                Ok(length) => {
                     if let Some(event) = Uevent::parse(&buffer[..length]) {
                         return Ok(event);
                     }
                 }
-                Ok(Err(e)) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Uevent::lost()),
-                Ok(Err(e)) => return Err(e),
-                // Nothing there after all.
-                Err(_) => {}
+                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Uevent::lost()),
+                Err(e) => return Err(e),
             }
         }
     }
@@ -89,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_kernel_message_parses_and_udevs_own_and_cut_ones_do_not() {
-        let message = b"remove@/devices/pci0000:40/0000:41:10.0\0ACTION=remove\0DEVPATH=/x\0SUBSYSTEM=pci\0SEQNUM=7\0";
+        let message =
+            b"remove@/devices/pci0000:40/0000:41:10.0\0ACTION=remove\0DEVPATH=/x\0SUBSYSTEM=pci\0SEQNUM=7\0";
         let event = Uevent::parse(message).unwrap();
         assert_eq!((event.action.as_str(), event.subsystem.as_str()), ("remove", "pci"));
         assert_eq!(event.device, "/devices/pci0000:40/0000:41:10.0");
