@@ -199,3 +199,17 @@ fn a_file_that_is_no_namespace_and_a_missing_one_are_told_apart() {
     let missing = Netns::open("/run/netns/cvtest-no-such").unwrap_err();
     assert!(matches!(missing, NetnsError::Open { .. }) && missing.is_absent());
 }
+
+#[tokio::test]
+async fn lists_asked_for_at_once_are_all_given() {
+    let Some(namespace) = Namespace::new() else { return };
+    for number in 0..100 {
+        namespace.ip(&format!("link add b{number} type bridge"));
+    }
+    let netlink = Netlink::open_in(&namespace.open()).unwrap();
+    let (links, addresses, routes, again) =
+        tokio::join!(netlink.links(), netlink.addresses(), netlink.routes(), netlink.links());
+    assert_eq!(links.unwrap().len(), again.unwrap().len());
+    addresses.unwrap();
+    routes.unwrap();
+}

@@ -12,6 +12,7 @@ use super::{Netlink, NetlinkError};
 impl Netlink {
     /// All addresses of the namespace, each with the index of its interface.
     pub async fn addresses(&self) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+        let _dumping = self.dumping.lock().await;
         let dump = self.handle.address().get().execute();
         let messages: Vec<AddressMessage> =
             dump.try_collect().await.map_err(|e| NetlinkError::new("addresses", "list them", e))?;

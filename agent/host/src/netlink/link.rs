@@ -98,6 +98,7 @@ impl Netlink {
     /// All interfaces of the namespace.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
         let skip = vec![LinkExtentMask::SkipStats];
+        let _dumping = self.dumping.lock().await;
         let dump = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, skip).execute();
         dump.map_ok(Link::from)
             .try_collect()

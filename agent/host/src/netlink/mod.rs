@@ -8,6 +8,7 @@ mod route;
 mod vf;
 
 use tokio::runtime;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 pub use error::{NetlinkCause, NetlinkError};
@@ -25,13 +26,15 @@ use crate::netns::Netns;
 pub struct Netlink {
     handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
+    /// Held from a dump's request to its end: the kernel answers EBUSY to a second one on the same socket meanwhile.
+    dumping: Mutex<()>,
 }
 
 impl Netlink {
     /// Opens a socket in the program's own network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Mutex::default() })
     }
 
     /// Opens a socket in `netns`.
@@ -42,7 +45,7 @@ impl Netlink {
             rtnetlink::new_connection()
         });
         let (connection, handle, _) = opened.map_err(NetlinkError::netns)?.map_err(NetlinkError::open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Mutex::default() })
     }
 }
 

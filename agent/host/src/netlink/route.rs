@@ -65,6 +65,7 @@ impl Netlink {
         let families =
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
         for request in families {
+            let _dumping = self.dumping.lock().await;
             let dump = self.handle.route().get(request).execute();
             let messages: Vec<RouteMessage> =
                 dump.try_collect().await.map_err(|e| NetlinkError::new("routes", "list them", e))?;
