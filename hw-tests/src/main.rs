@@ -128,9 +128,9 @@ fn run_cases(cases: &[Case], inside: bool) -> Outcome<ExitCode> {
     Ok(if report.failed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Loads the NIC drivers: the PF's first, so that it has set up its side when the VFs' comes.
+/// Loads drivers: the PF's before the VFs', so that it has set up its side when theirs comes.
 fn prepare_guest() -> Outcome {
-    for module in ["igb", "igbvf"] {
+    for module in ["igb", "igbvf", "vfio-pci"] {
         net::run(Command::new("modprobe").arg(module))?.success()?;
     }
     Ok(())
