@@ -133,11 +133,17 @@ fn a_service_shows_its_backends_and_one_without_says_none() {
         }),
         ..ServiceStatus::default()
     };
-    let backend = Backend { address: vec![10, 1, 0, 7], port: 8080, terminating: true, weight: 0 };
-    let reply = ListServicesResponse { services: vec![service(vec![backend]), service(vec![])] };
+    let backend = Backend { address: vec![10, 1, 0, 7], port: 8080, terminating: true, ..Backend::default() };
+    let not_ready = Backend { address: vec![10, 1, 0, 8], port: 8080, draining: true, ..Backend::default() };
+    let reply = ListServicesResponse { services: vec![service(vec![backend, not_ready]), service(vec![])] };
     let (code, out, _) = culvert(&["service", "list"], vec![Reply::ServiceList(reply)]);
     assert_eq!(code, 0);
-    assert!(out.contains("10.1.0.7:8080 (terminating)") && out.contains("none"), "{out}");
+    assert!(
+        out.contains("10.1.0.7:8080 (terminating)")
+            && out.contains("10.1.0.8:8080 (not ready)")
+            && out.contains("none"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -35,6 +35,7 @@ struct BackendView {
     address: String,
     port: u32,
     terminating: bool,
+    draining: bool,
     weight: u32,
     #[serde(skip)]
     text: String,
@@ -64,11 +65,16 @@ fn service_view(status: ServiceStatus) -> ServiceView {
 }
 
 fn backend_view(backend: &Backend) -> BackendView {
-    let mark = if backend.terminating { " (terminating)" } else { "" };
+    let mark = match (backend.terminating, backend.draining) {
+        (true, _) => " (terminating)",
+        (_, true) => " (not ready)",
+        _ => "",
+    };
     BackendView {
         address: address(&backend.address),
         port: backend.port,
         terminating: backend.terminating,
+        draining: backend.draining,
         weight: backend.weight.max(1),
         text: format!("{}{mark}", endpoint(&backend.address, backend.port)),
     }

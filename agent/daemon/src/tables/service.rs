@@ -204,28 +204,28 @@ impl Wanted<'_> {
     /// The backends, ordered by address and port, none twice.
     fn backends(&self, slices: &[(&Name, &EndpointSlice)], problems: &mut Vec<String>) -> Vec<Backend> {
         // An endpoint may be in two slices while the controller moves it from one to the other.
-        let mut terminating: BTreeMap<(IpAddr, u16), bool> = BTreeMap::new();
+        let mut backends: BTreeMap<(IpAddr, u16), Serves> = BTreeMap::new();
         let family = if self.vip.is_ipv4() { "IPv4" } else { "IPv6" };
         for (name, slice) in slices.iter().filter(|(_, slice)| slice.address_type == family) {
             for number in self.ports(name, slice, problems) {
                 for endpoint in &slice.endpoints {
-                    let Some(state) = Serves::of(endpoint) else { continue };
                     if self.node.is_some_and(|node| endpoint.node_name.as_deref() != Some(node)) {
                         continue;
                     }
                     let Some(address) = self.address(name, endpoint, problems) else { continue };
-                    let ends = terminating.entry((address, number)).or_insert(true);
-                    *ends &= state == Serves::UntilItEnds;
+                    let serves = Serves::of(endpoint);
+                    backends.entry((address, number)).and_modify(|s| *s = serves.min(*s)).or_insert(serves);
                 }
             }
         }
-        let backend = |((address, port), terminating): ((IpAddr, u16), bool)| Backend {
+        let backend = |((address, port), serves): ((IpAddr, u16), Serves)| Backend {
             address: octets(address),
             port: port.into(),
-            terminating,
+            terminating: serves == Serves::UntilItEnds,
             weight: 0,
+            draining: serves == Serves::OnlyItsConnections,
         };
-        terminating.into_iter().map(backend).collect()
+        backends.into_iter().map(backend).collect()
     }
 
     /// Numbers of the ports of `slice` that bear this port's name and protocol.
@@ -268,26 +268,28 @@ impl Wanted<'_> {
     }
 }
 
-/// How an endpoint takes part, by its conditions (KEP-1669).
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How an endpoint takes part, by its conditions (KEP-1669); what serves better comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Serves {
     /// It is ready.
     Yes,
     /// It shuts down but still answers: it is there for its flows, and for new ones if no other endpoint is ready.
     UntilItEnds,
+    /// It is not ready, which may pass: its connections are not cut, but nothing new goes there.
+    OnlyItsConnections,
 }
 
 impl Serves {
-    fn of(endpoint: &Endpoint) -> Option<Self> {
+    fn of(endpoint: &Endpoint) -> Self {
         let conditions = endpoint.conditions.as_ref();
         // The API's defaults: unknown readiness counts as ready, and `serving` as what `ready` says.
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
         let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
         let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
         match (ready, serving, terminating) {
-            (true, _, _) => Some(Self::Yes),
-            (false, true, true) => Some(Self::UntilItEnds),
-            _ => None,
+            (true, _, _) => Self::Yes,
+            (false, true, true) => Self::UntilItEnds,
+            _ => Self::OnlyItsConnections,
         }
     }
 }

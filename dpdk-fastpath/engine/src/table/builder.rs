@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use culvert_api::fastpath as proto;
 use culvert_packet::eth::EthAddr;
+use culvert_packet::ip::Protocol;
 use ipnet::IpNet;
 
 use super::error::{Problem, TableError};
@@ -275,27 +276,38 @@ impl Builder {
     }
 
     fn put_service(&mut self, spec: ServiceSpec, slot: u32, before: Option<&Service>) {
-        let had: Map<_, _> =
-            before.into_iter().flat_map(Service::backends).map(|b| ((b.address, b.port), b.id)).collect();
+        let had: Map<_, _> = before
+            .into_iter()
+            .flat_map(Service::backends)
+            .map(|backend| ((backend.address, backend.port), backend))
+            .collect();
         let services = Arc::make_mut(&mut self.snapshot.services);
-        let ids: Vec<_> = spec
-            .backends
-            .iter()
-            .map(|backend| match had.get(&backend.endpoint()) {
-                Some(id) => *id,
-                None => {
+        let mut ids = Vec::with_capacity(spec.backends.len());
+        for backend in &spec.backends {
+            let known = had.get(&backend.endpoint());
+            let mut id = known.map_or_else(
+                || {
                     let slot = self.backend_slots.take();
                     if services.generations.len() <= slot as usize {
                         services.generations.resize(slot as usize + 1, 0);
                     }
                     BackendId { slot, generation: services.generations[slot as usize] }
-                }
-            })
-            .collect();
-        for (endpoint, id) in had {
+                },
+                |known| known.id,
+            );
+            // Only a connection is worth keeping at an endpoint that is not ready: all else is decided anew.
+            let drains = backend.draining && known.is_some_and(|known| !known.draining);
+            if drains && spec.key.protocol != Protocol::TCP {
+                id.generation += 1;
+                services.generations[id.slot as usize] = id.generation;
+                self.stale.decisions = true;
+            }
+            ids.push(id);
+        }
+        for (endpoint, gone) in had {
             if spec.backends.binary_search_by_key(&endpoint, BackendSpec::endpoint).is_err() {
-                services.generations[id.slot as usize] += 1;
-                self.backend_slots.give_back(id.slot);
+                services.generations[gone.id.slot as usize] += 1;
+                self.backend_slots.give_back(gone.id.slot);
                 self.stale.decisions = true;
             }
         }

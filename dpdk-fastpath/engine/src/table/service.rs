@@ -47,6 +47,7 @@ pub(super) struct BackendSpec {
     pub(super) address: IpAddr,
     pub(super) port: u16,
     pub(super) terminating: bool,
+    pub(super) draining: bool,
     pub(super) weight: u32,
 }
 
@@ -134,6 +135,7 @@ fn backend(backend: &proto::Backend, vip: IpAddr) -> Result<BackendSpec, Problem
         address,
         port: wire::port("backend port", backend.port)?,
         terminating: backend.terminating,
+        draining: backend.draining,
         weight: backend.weight.max(1),
     })
 }
@@ -147,6 +149,8 @@ pub struct Backend {
     pub port: u16,
     /// Shutting down: keeps its flows, gets new ones only if no other is left.
     pub terminating: bool,
+    /// Not ready: keeps its TCP connections, gets nothing new.
+    pub draining: bool,
     /// Share of new flows relative to the others.
     pub weight: u32,
     /// What flows remember it by.
@@ -166,9 +170,10 @@ impl Service {
     /// `ids` are those of `spec.backends`, in their order; `before` is the service that this one replaces.
     pub(super) fn new(spec: ServiceSpec, slot: u32, ids: &[BackendId], before: Option<&Self>) -> Self {
         let backends: Box<[_]> = spec.backends.iter().zip(ids).map(|(b, &id)| Backend::new(b, id)).collect();
-        let only_terminating = backends.iter().all(|backend| backend.terminating);
-        let usable =
-            backends.iter().enumerate().filter(|(_, backend)| !backend.terminating || only_terminating);
+        let ready = |backend: &Backend| !backend.terminating && !backend.draining;
+        let any_ready = backends.iter().any(ready);
+        let takes_new = |backend: &Backend| if any_ready { ready(backend) } else { !backend.draining };
+        let usable = backends.iter().enumerate().filter(|(_, backend)| takes_new(backend));
         let choices: Vec<_> = usable.map(|(index, backend)| backend.choice(index as u16)).collect();
         let choice = before.map_or_else(|| Maglev::new(&choices), |before| before.choice.successor(&choices));
         Self { spec, slot, choice, backends }
@@ -210,8 +215,8 @@ impl Service {
 
 impl Backend {
     fn new(spec: &BackendSpec, id: BackendId) -> Self {
-        let BackendSpec { address, port, terminating, weight } = *spec;
-        Self { address, port, terminating, weight, id }
+        let BackendSpec { address, port, terminating, draining, weight } = *spec;
+        Self { address, port, terminating, draining, weight, id }
     }
 
     fn choice(&self, index: u16) -> Choice {
@@ -248,6 +253,7 @@ impl From<&Service> for proto::Service {
                     port: backend.port.into(),
                     terminating: backend.terminating,
                     weight: backend.weight,
+                    draining: backend.draining,
                 })
                 .collect(),
             affinity_seconds: *affinity_seconds,

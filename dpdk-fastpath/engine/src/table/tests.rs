@@ -373,7 +373,31 @@ fn an_endpoint_that_stays_keeps_its_id_and_one_that_comes_back_gets_another() {
 }
 
 #[test]
-fn a_terminating_endpoint_gets_new_flows_only_if_no_other_is_left() {
+fn an_endpoint_that_is_not_ready_keeps_connections_and_loses_datagrams() {
+    for (protocol, keeps) in [(proto::Protocol::Tcp, true), (proto::Protocol::Udp, false)] {
+        let mut builder = builder();
+        let mut apply = |revision, draining| {
+            let backend = proto::Backend { draining, ..backend("10.1.0.5", 80) };
+            let mut web = service("web", "10.96.0.10", 80, &[backend]);
+            web.protocol = protocol.into();
+            builder.apply(&tables(revision, vec![], vec![web])).unwrap();
+            let snapshot = builder.snapshot();
+            let id = snapshot.services().next().unwrap().backends()[0].id;
+            (snapshot, id)
+        };
+        let (first, id) = apply(1, false);
+        let (drained, drained_id) = apply(2, true);
+        assert_eq!(drained.has_backend(id), keeps);
+        assert_eq!(first.epoch() == drained.epoch(), keeps);
+        assert!(drained.has_backend(drained_id));
+        let (again, again_id) = apply(3, false);
+        assert_eq!((again_id, again.epoch()), (drained_id, drained.epoch()));
+        assert_eq!(again.has_backend(id), keeps);
+    }
+}
+
+#[test]
+fn a_terminating_endpoint_gets_new_flows_only_if_no_other_is_left_and_one_not_ready_never() {
     let mut builder = builder();
     let closing = proto::Backend { terminating: true, ..backend("10.1.0.5", 80) };
     let mut picks = |revision, backends: &[proto::Backend]| {
@@ -389,6 +413,11 @@ fn a_terminating_endpoint_gets_new_flows_only_if_no_other_is_left() {
     assert_eq!(picks(1, &[closing.clone(), backend("10.2.0.5", 80)]), [Some(ip("10.2.0.5"))]);
     assert_eq!(picks(2, &[closing]), [Some(ip("10.1.0.5"))]);
     assert_eq!(picks(3, &[]), [None]);
+    let draining = |address| proto::Backend { draining: true, ..backend(address, 80) };
+    assert_eq!(picks(4, &[draining("10.1.0.5"), backend("10.2.0.5", 80)]), [Some(ip("10.2.0.5"))]);
+    let ending = proto::Backend { terminating: true, ..backend("10.2.0.5", 80) };
+    assert_eq!(picks(5, &[draining("10.1.0.5"), ending]), [Some(ip("10.2.0.5"))]);
+    assert_eq!(picks(6, &[draining("10.1.0.5")]), [None]);
 }
 
 #[test]

@@ -43,13 +43,18 @@ fn slice(endpoints: Value) -> Value {
     })
 }
 
-/// Backends as text, such as `10.1.0.2:8080`, with a `-` behind those that shut down.
+/// Backends as text, such as `10.1.0.2:8080`, with a `-` behind those that shut down and `!` behind those not ready.
 fn backends(entry: &fastpath::Service) -> Vec<String> {
     let ip = |b: &[u8]| match <[u8; 4]>::try_from(b) {
         Ok(v4) => IpAddr::from(v4),
         Err(_) => IpAddr::from(<[u8; 16]>::try_from(b).unwrap()),
     };
-    let text = |b: &Backend| format!("{}:{}{}", ip(&b.address), b.port, if b.terminating { "-" } else { "" });
+    let mark = |b: &Backend| match (b.terminating, b.draining) {
+        (true, _) => "-",
+        (_, true) => "!",
+        _ => "",
+    };
+    let text = |b: &Backend| format!("{}:{}{}", ip(&b.address), b.port, mark(b));
     entry.backends.iter().map(text).collect()
 }
 
@@ -96,7 +101,7 @@ fn both_families_and_all_ports_are_entries_with_the_endpoints_of_their_name_and_
 #[test]
 fn endpoints_take_part_by_their_conditions() {
     // KEP-1669: (ready, serving, terminating) -> how the endpoint takes part.
-    let (yes, ends, no) = (Some(false), Some(true), None);
+    let (yes, ends, no) = ((false, false), (true, false), (false, true));
     for (conditions, expected) in [
         (json!(null), yes),
         (json!({}), yes),
@@ -111,7 +116,8 @@ fn endpoints_take_part_by_their_conditions() {
     ] {
         let (entries, _) =
             built(&[web()], &[slice(json!([{ "addresses": ["10.1.0.2"], "conditions": conditions }]))]);
-        assert_eq!(entries[0].backends.first().map(|b| b.terminating), expected, "{conditions}");
+        let taken: Vec<_> = entries[0].backends.iter().map(|b| (b.terminating, b.draining)).collect();
+        assert_eq!(taken, [expected], "{conditions}");
     }
 }
 
@@ -260,7 +266,7 @@ fn reference(services: &[Value], slices: &[Value]) -> BTreeSet<(String, u64, Str
         let (meta, spec) = (&service["metadata"], &service["spec"]);
         for vip in spec["clusterIPs"].as_array().unwrap() {
             for port in spec["ports"].as_array().unwrap() {
-                let (mut ready, mut ending) = (BTreeSet::new(), BTreeSet::new());
+                let (mut ready, mut ending, mut not) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
                 for slice in slices {
                     let family = if vip.as_str().unwrap().contains(':') { "IPv6" } else { "IPv4" };
                     let ours = slice["metadata"]["namespace"] == meta["namespace"]
@@ -281,11 +287,15 @@ fn reference(services: &[Value], slices: &[Value]) -> BTreeSet<(String, u64, Str
                             ready.insert(address);
                         } else if is("serving") && is("terminating") {
                             ending.insert(address);
+                        } else {
+                            not.insert(address);
                         }
                     }
                 }
+                let not = not.iter().filter(|a| !ready.contains(*a) && !ending.contains(*a));
+                let not: Vec<_> = not.map(|a| format!("{a}!")).collect();
                 let ending = ending.difference(&ready).map(|a| format!("{a}-")).collect::<BTreeSet<_>>();
-                let all = ready.union(&ending).cloned().collect();
+                let all = ready.union(&ending).cloned().chain(not).collect();
                 entries.insert((text(vip), port["port"].as_u64().unwrap(), text(&port["protocol"]), all));
             }
         }
