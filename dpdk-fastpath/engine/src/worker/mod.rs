@@ -7,14 +7,17 @@
 //! order whatever queue they come through, and needs no ring between workers.
 //!
 //! # A round
-//! Take the current [`Snapshot`]; for each polled port receive a burst, run it through the [`Pipeline`], and put the
-//! packets aside by the port they leave through; at the end of the round one transmit burst per port. Every
-//! [`HOUSEKEEPING`] rounds: look for orders, send what the control thread wants sent, age some flows.
+//! Look for orders and frames of the control thread. Take the current [`Snapshot`]; for each polled port receive a burst,
+//! run it through the [`Pipeline`], and put the packets aside by the port they leave through; at the end of the round one
+//! transmit burst per port. Every 64 rounds: read the clock, age some flows.
+//!
+//! [`Snapshot`]: crate::table::Snapshot
+//! [`Pipeline`]: crate::pipeline::Pipeline
 //!
 //! Nothing here allocates, locks, logs or makes a system call, with two exceptions: what a driver does, and rest.
 //!
 //! # Rest
-//! After [`EMPTY_ROUNDS`] rounds without a packet a worker sleeps for a moment (`idleSleepMicroseconds`) between
+//! After 1024 rounds without a packet a worker sleeps for a moment (`idleSleepMicroseconds`) between
 //! rounds, so that an idle fast path does not take a whole CPU from a machine that has two. The first packet after a
 //! pause waits that long at most; the next thousand rounds are polled without rest.
 

@@ -14,7 +14,7 @@ use crate::pipeline::{Pipeline, Verdict};
 use crate::quiescent::Reader;
 use crate::table::Snapshot;
 
-/// Frames of the control thread sent in one housekeeping.
+/// Frames of the control thread sent in one round.
 const INJECTED: usize = 8;
 
 /// A worker.
@@ -50,12 +50,15 @@ impl Runner {
         let (mut rounds, mut empty) = (0_u32, 0_u32);
         loop {
             let begin = tsc::now();
+            if !self.obey() {
+                return;
+            }
             let packets = self.round(&mut burst, &mut dropped);
             rounds = rounds.wrapping_add(1);
             empty = if packets == 0 { empty.saturating_add(1) } else { 0 };
             let resting = empty > EMPTY_ROUNDS;
-            if (resting || rounds % HOUSEKEEPING == 0) && !self.keep_house() {
-                return;
+            if resting || rounds % HOUSEKEEPING == 0 {
+                self.keep_house();
             }
             self.pipeline.counters().polled(packets, tsc::now().wrapping_sub(begin));
             if resting && !self.idle_sleep.is_zero() {
@@ -96,9 +99,10 @@ impl Runner {
         packets
     }
 
-    /// What is done from time to time; false if the worker is to stop.
-    fn keep_house(&mut self) -> bool {
-        self.now = self.clock.tick();
+    /// Does what the control thread has asked for since the last round; false if that is to stop. Looked at in every
+    /// round: with a flood of packets and a busy machine, sixty rounds can take most of a second.
+    #[inline]
+    fn obey(&mut self) -> bool {
         while let Some(order) = self.mailbox.next_order() {
             let done = match order {
                 Order::Take(port) => {
@@ -112,10 +116,15 @@ impl Runner {
         }
         for _ in 0..INJECTED {
             let Some((port, frame)) = self.mailbox.next_injected() else { break };
-            self.ports.send(port, frame, port, self.pipeline.counters());
+            // Sent at the end of the round; one whose port has left is freed here.
+            let _ = self.ports.send(port, frame, port, self.pipeline.counters());
         }
-        self.ports.flush(self.pipeline.counters());
-        self.pipeline.age(self.tables.pin(), self.now);
         !self.mailbox.is_stopped()
+    }
+
+    /// What is done from time to time.
+    fn keep_house(&mut self) {
+        self.now = self.clock.tick();
+        self.pipeline.age(self.tables.pin(), self.now);
     }
 }

@@ -14,8 +14,8 @@ use crate::pipeline::{Neighbour, Pipeline};
 use crate::quiescent::Reader;
 use crate::table::{PortIndex, Snapshot};
 
-/// How long a worker may take to carry out an order: thousands of rounds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a worker may take to carry out an order. One round is enough, but the machine may be busy with others.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two looks at whether a worker is done.
 const PAUSE: Duration = Duration::from_micros(20);
@@ -35,7 +35,7 @@ pub enum WorkerError {
         cpu: u32,
     },
     /// It does not carry out its orders.
-    #[error("worker {worker} on CPU {cpu} has not answered for a second")]
+    #[error("worker {worker} on CPU {cpu} has not answered for {PATIENCE:?}")]
     Silent {
         /// The worker.
         worker: usize,

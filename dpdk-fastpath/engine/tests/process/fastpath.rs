@@ -5,7 +5,7 @@ use std::future::Future;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use culvert_api::fastpath::fast_path_client::FastPathClient;
 use culvert_api::fastpath::{self as api, Info};
@@ -87,6 +87,16 @@ impl FastPath {
 
     pub(crate) fn info(&mut self) -> Info {
         self.try_info().expect("culvert-fastpath answers")
+    }
+
+    /// Waits until as many buffers are free as before. One may be on its way for a moment: a question to a neighbour.
+    pub(crate) fn wait_for_buffers(&mut self, before: u64) {
+        let mut free = 0;
+        let end = Instant::now() + Duration::from_secs(5);
+        while free != before {
+            assert!(Instant::now() < end, "{before} buffers were free, now it is {free}");
+            free = self.info().mbufs_free;
+        }
     }
 
     pub(crate) fn counters(&self) -> api::Counters {
