@@ -128,7 +128,7 @@ fn tables_change(context: &Context) -> Outcome {
     });
     download?;
     let tally = load.finish()?;
-    tally.nothing_lost(100)?;
+    tally.nothing_lost(50)?;
     ensure!(tally.answers.len() == BACKENDS.len(), "only {:?} answered", tally.answers);
     Ok(())
 }

@@ -47,17 +47,29 @@ impl Agent {
         self.dir.join("agent.sock")
     }
 
-    /// Starts it and waits until it says that all is well, and `ready` agrees.
+    /// Starts it and waits until it says that all is well, and `ready` agrees. NICs may differ from the policy: it is the
+    /// operator who has them changed.
     pub fn start(&mut self, mut ready: impl FnMut() -> Outcome<bool>) -> Outcome {
         let mut command = self.inside(&program("culvert-agent")?);
         command.arg("--config").arg(self.config());
         let mut process = Process::spawn("agent", &mut command, &self.dir)?;
         wait_for("culvert-agent is ready", START, || {
             process.check_alive()?;
-            Ok((ready()? && self.culvert(&["status"])?.status.success()).then_some(()))
+            Ok((ready()? && self.is_well()?).then_some(()))
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    fn is_well(&self) -> Outcome<bool> {
+        let status = self.culvert(&["status", "-o", "json"])?.stdout;
+        let Ok(status) = serde_json::from_str::<serde_json::Value>(&status) else { return Ok(false) };
+        let well = |part: &serde_json::Value| match part["state"].as_str() {
+            Some("ok" | "off") => true,
+            Some("degraded") => part["name"] == "nic",
+            _ => false,
+        };
+        Ok(status["subsystems"].as_array().is_some_and(|parts| parts.iter().all(well)))
     }
 
     /// Ends it as `kill -9` does.
