@@ -15,7 +15,7 @@ pub mod nic;
 pub enum ConfigError {
     /// The text is no YAML, holds a key that does not exist, or a value of the wrong type. The message carries line
     /// and column.
-    #[error(transparent)]
+    #[error("{0}")]
     Yaml(Box<serde_saphyr::Error>),
     /// A value makes no sense.
     #[error("{key} {value}: {reason}")]

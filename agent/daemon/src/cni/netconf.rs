@@ -16,9 +16,7 @@ use super::error::CniError;
 /// A version of the CNI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// 0.3.0: the first with lists of interfaces and addresses.
-    V030,
-    /// 0.3.1.
+    /// 0.3.1: with lists of interfaces and addresses.
     V031,
     /// 0.4.0: the first with CHECK.
     V040,
@@ -30,14 +28,13 @@ pub enum Version {
 
 impl Version {
     /// All that are spoken here, oldest first.
-    pub const ALL: [Self; 5] = [Self::V030, Self::V031, Self::V040, Self::V100, Self::V110];
+    pub const ALL: [Self; 4] = [Self::V031, Self::V040, Self::V100, Self::V110];
     /// The newest.
     pub const LATEST: Self = Self::V110;
 
     /// The version as the specification writes it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::V030 => "0.3.0",
             Self::V031 => "0.3.1",
             Self::V040 => "0.4.0",
             Self::V100 => "1.0.0",

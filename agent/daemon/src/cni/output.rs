@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn versions_below_1_0_name_the_family_of_each_address() {
-        for version in [Version::V030, Version::V031, Version::V040] {
+        for version in [Version::V031, Version::V040] {
             let printed = printed(&result(), version);
             assert_eq!(printed["cniVersion"], version.as_str());
             assert_eq!(

@@ -49,7 +49,7 @@ async fn a_bad_configuration_is_refused_with_the_code_for_its_fault() {
         ("", 6, "EOF"),
         ("{", 6, "line 1 column 1"),
         (r#"{ "name": "n" }"#, 1, "cniVersion \"\""),
-        (r#"{ "cniVersion": "9.9.9", "name": "n" }"#, 1, "cniVersion \"9.9.9\": must be one of 0.3.0"),
+        (r#"{ "cniVersion": "9.9.9", "name": "n" }"#, 1, "cniVersion \"9.9.9\": must be one of 0.3.1"),
         (r#"{ "cniVersion": "1.1.0" }"#, 7, "name \"\""),
         (r#"{ "cniVersion": "1.1.0", "name": "a b" }"#, 7, "name \"a b\""),
         (r#"{ "cniVersion": "1.1.0", "name": "n", "vlan": 5000 }"#, 7, "vlan 5000: must be 0-4094"),
@@ -91,4 +91,22 @@ async fn without_an_overlay_del_succeeds_and_add_names_what_is_missing() {
     let vf = r#"{ "cniVersion": "1.1.0", "name": "n", "deviceID": "0000:ff:00.0" }"#;
     let (_, error) = answer("ADD", |_| {}, vf).await;
     assert!(error["details"].as_str().unwrap().contains("0000:ff:00.0"), "{error}");
+}
+
+/// What an ADD of interface `ifname` with these CNI_ARGS and this configuration is about.
+pub(super) fn attachment(ifname: &str, args: &str, config: &Value) -> invocation::Attachment {
+    let request = CniRequest {
+        command: "ADD".to_owned(),
+        container_id: "c1".to_owned(),
+        netns: "/run/netns/x".to_owned(),
+        ifname: ifname.to_owned(),
+        args: args.to_owned(),
+        config: config.to_string().into_bytes(),
+        ..CniRequest::default()
+    };
+    let mut version = Version::LATEST;
+    match Invocation::parse(&request, &mut version).unwrap().command {
+        Command::Add(attachment) => *attachment,
+        other => panic!("{other:?}"),
+    }
 }

@@ -124,3 +124,87 @@ fn result(attachment: &Attachment, device: PciAddress, plan: Plan, attached: VfA
         dns: attachment.conf.dns.clone().or(ipam_dns),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use culvert_api::value::LinkState;
+    use serde_json::{Value, json};
+
+    use super::super::tests::attachment;
+    use super::*;
+    use crate::nic::AttachedInterface;
+
+    fn with(more: Value) -> Attachment {
+        let mut config = json!({ "cniVersion": "1.1.0", "name": "n", "deviceID": "0000:03:10.0" });
+        let Value::Object(more) = more else { panic!("an object is wanted") };
+        config.as_object_mut().unwrap().extend(more);
+        attachment("net1", "MAC=02:00:00:00:00:02", &config)
+    }
+
+    #[test]
+    fn nothing_said_changes_nothing_but_the_mac_of_cni_args() {
+        let expected = VfChange { mac: "02:00:00:00:00:02".parse().ok(), ..VfChange::default() };
+        assert_eq!(settings(&with(json!({}))).unwrap(), expected);
+    }
+
+    #[test]
+    fn keys_that_users_of_sriov_cni_know_become_settings() {
+        let change = settings(&with(json!({
+            "runtimeConfig": { "mac": "02:00:00:00:00:01" }, "mac": "02:00:00:00:00:03",
+            "vlan": 100, "vlanQoS": 3, "vlanProto": "802.1ad", "spoofchk": "off", "trust": "on",
+            "link_state": "enable", "max_tx_rate": 1000,
+        })))
+        .unwrap();
+        let vlan = change.vlan.unwrap();
+        assert_eq!((vlan.id.get(), vlan.qos.get(), vlan.protocol), (100, 3, VlanProtocol::Dot1ad));
+        assert_eq!((change.spoof_check, change.trust), (Some(false), Some(true)));
+        assert_eq!(change.link_state, Some(LinkState::Enable));
+        assert_eq!(change.rates.map(|r| (r.min.get(), r.max.get())), Some((0, 1000)));
+        assert_eq!(change.mac, "02:00:00:00:00:01".parse().ok(), "the runtime's word counts first");
+    }
+
+    #[test]
+    fn a_priority_without_a_vlan_and_another_address_plugin_are_refused() {
+        let error = settings(&with(json!({ "vlanQoS": 3 }))).unwrap_err();
+        assert!(error.to_string().contains("without vlan"), "{error}");
+        let attachment = with(json!({ "ipam": { "type": "host-local" } }));
+        let error = Plan::new(&Snapshot::default(), &attachment).err().unwrap();
+        assert!(error.to_string().contains("ipam type \"host-local\": must be static"), "{error}");
+    }
+
+    #[test]
+    fn addresses_and_routes_come_from_ipam_unless_the_runtime_asks_for_others() {
+        let ipam = json!({
+            "type": "static",
+            "addresses": [{ "address": "10.9.0.5/24", "gateway": "10.9.0.1" }, { "address": "fd09::5/64" }],
+            "routes": [{ "dst": "10.8.0.0/16" }, { "dst": "10.7.0.0/16", "gw": "10.9.0.2" }, { "dst": "fd08::/64" }],
+        });
+        let plan = Plan::new(&Snapshot::default(), &with(json!({ "ipam": ipam }))).unwrap();
+        let (gateway, other) = ("10.9.0.1".parse().ok(), "10.9.0.2".parse().ok());
+        let ips: Vec<_> = plan.ips.iter().map(|ip| (ip.address.to_string(), ip.gateway)).collect();
+        assert_eq!(ips, [("10.9.0.5/24".to_owned(), gateway), ("fd09::5/64".to_owned(), None)]);
+        assert_eq!(plan.routes.iter().map(|r| r.gateway).collect::<Vec<_>>(), [gateway, other, None]);
+
+        let asked = with(json!({ "ipam": ipam, "runtimeConfig": { "ips": ["10.9.0.77/24"] } }));
+        let plan = Plan::new(&Snapshot::default(), &asked).unwrap();
+        assert_eq!(plan.ips, [Ip { address: "10.9.0.77/24".parse().unwrap(), gateway }]);
+    }
+
+    #[test]
+    fn a_vf_for_vfio_has_no_interface_in_the_pod_and_no_addresses() {
+        let attachment = with(json!({ "ipam": { "addresses": [{ "address": "10.9.0.5/24" }] } }));
+        let device: PciAddress = "0000:03:10.0".parse().unwrap();
+        let mac = "02:00:00:00:00:02".parse().ok();
+        let told = |interface| {
+            let plan = Plan::new(&Snapshot::default(), &attachment).unwrap();
+            result(&attachment, device, plan, VfAttached { mac, interface })
+        };
+        let vfio = told(None);
+        assert!(vfio.sandbox.is_none() && vfio.ips.is_empty() && vfio.device == Some(device));
+        let kernel = told(Some(AttachedInterface { name: "net1".parse().unwrap(), mtu: 1500 }));
+        assert_eq!(
+            (kernel.sandbox.as_deref(), kernel.mtu, kernel.ips.len()),
+            (Some("/run/netns/x"), Some(1500), 1)
+        );
+    }
+}
