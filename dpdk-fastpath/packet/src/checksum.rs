@@ -64,10 +64,10 @@ impl Sum {
     /// The sum in 16 bits; 0 only if every word was 0.
     #[inline]
     pub const fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        ((sum >> 16) + (sum & 0xffff)) as u16
+        // Added to itself with its halves swapped, a number has the sum of its halves in the upper one, and the carry out
+        // of it has been added already.
+        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
     }
 
     /// The checksum field that makes the sum come out right, when the words so far had 0 in its place.

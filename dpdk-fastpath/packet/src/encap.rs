@@ -149,7 +149,7 @@ impl VxlanTemplate {
     /// The frame is taken whole: cut its padding off before, at [`Parsed::end`]. `source_port` spreads flows
     /// over paths ([`flow::entropy_port`](crate::flow::entropy_port)); `traffic_class` is that of the outer
     /// packet, usually [`outer_traffic_class`] of the inner. On an error nothing has changed.
-    #[inline]
+    #[inline(always)]
     pub fn encap(
         &self,
         buf: &mut impl PacketBuf,

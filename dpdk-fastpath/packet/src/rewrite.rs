@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::checksum::Delta;
+use crate::checksum::{Delta, Sum};
 use crate::flow::{FlowKey4, FlowKey6};
 use crate::ip::Protocol;
 use crate::parse::{L3, L4, Parsed};
@@ -43,14 +43,19 @@ const _: () = assert!(size_of::<Translation4>() == 16 && size_of::<Translation6>
 impl Translation4 {
     /// What turns packets of flow `from` into packets of flow `to`. The identifier of an ICMP echo is the
     /// source port.
+    #[inline(always)]
     pub fn new(from: &FlowKey4, to: &FlowKey4) -> Self {
-        let header = Delta::of_v4(from.src(), to.src()).and(Delta::of_v4(from.dst(), to.dst()));
-        let src_port = Delta::of_word(from.src_port(), to.src_port());
+        let addresses = |key: &FlowKey4| Sum::ZERO.long(key.src().to_bits()).long(key.dst().to_bits());
+        let (old, new) = (addresses(from), addresses(to));
         let transport = match from.protocol() {
             // ICMP has no pseudo header, and the identifier is there once.
-            Protocol::ICMP => src_port,
-            _ => header.and(src_port).and(Delta::of_word(from.dst_port(), to.dst_port())),
+            Protocol::ICMP => Delta::of_word(from.src_port(), to.src_port()),
+            _ => Delta::between(
+                old.word(from.src_port()).word(from.dst_port()),
+                new.word(to.src_port()).word(to.dst_port()),
+            ),
         };
+        let header = Delta::between(old, new);
         let ports = Ports::new(to.src_port(), to.dst_port());
         Self { src: to.src().octets(), dst: to.dst().octets(), ports, header, transport }
     }
@@ -67,7 +72,7 @@ impl Translation4 {
 
     /// Rewrites a packet of the flow this was made for; no effect on what is not IPv4. A fragment other than
     /// the first gets the addresses only.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, frame: &mut [u8], parsed: &Parsed) {
         if parsed.l3 != L3::Ipv4 {
             return;
@@ -134,7 +139,7 @@ impl Ports {
         Self { src: src.to_be_bytes(), dst: dst.to_be_bytes() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply(self, delta: Delta, frame: &mut [u8], parsed: &Parsed) {
         match parsed.l4 {
             L4::Tcp => {
@@ -161,7 +166,7 @@ impl Ports {
 
 /// Takes one hop off the time to live or hop limit; `false`, and nothing changed, if that leaves none: the
 /// packet must be dropped and "time exceeded" answered. Also `false` for what is not IP.
-#[inline]
+#[inline(always)]
 pub fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) -> bool {
     match parsed.l3 {
         L3::Ipv4 => {
@@ -205,7 +210,7 @@ pub fn set_traffic_class(frame: &mut [u8], parsed: &Parsed, traffic_class: u8) {
 
 const OTHER_FRAME: &str = "a frame comes with the Parsed that was made from it";
 
-#[inline]
+#[inline(always)]
 fn ipv4<'a>(frame: &'a mut [u8], parsed: &Parsed) -> &'a mut [u8; 20] {
     frame[usize::from(parsed.l3_offset)..].first_chunk_mut().expect(OTHER_FRAME)
 }
@@ -215,12 +220,12 @@ fn ipv6<'a>(frame: &'a mut [u8], parsed: &Parsed) -> &'a mut [u8; 40] {
     frame[usize::from(parsed.l3_offset)..].first_chunk_mut().expect(OTHER_FRAME)
 }
 
-#[inline]
+#[inline(always)]
 fn l4<'a, const N: usize>(frame: &'a mut [u8], parsed: &Parsed) -> &'a mut [u8; N] {
     frame[usize::from(parsed.l4_offset)..].first_chunk_mut().expect(OTHER_FRAME)
 }
 
-#[inline]
+#[inline(always)]
 fn patch(field: &mut [u8], change: impl Fn(u16) -> u16) {
     let checksum = u16::from_be_bytes([field[0], field[1]]);
     field.copy_from_slice(&change(checksum).to_be_bytes());

@@ -60,6 +60,19 @@ impl Bucket {
         words.filter(move |&word| word != 0 && Slot::signature(word) == signature).map(Slot)
     }
 
+    /// The first slot with this signature, if no free one looks the same. Without a branch for each slot, since which of
+    /// them it is cannot be predicted.
+    #[inline(always)]
+    pub(super) fn first(&self, signature: u32) -> Option<Slot> {
+        let mut matches = 0_u32;
+        for (at, slot) in self.slots.iter().enumerate() {
+            let equal = Slot::signature(slot.load(Ordering::Relaxed)) == signature;
+            matches |= u32::from(equal) << at;
+        }
+        let word = self.slots.get(matches.trailing_zeros() as usize)?.load(Ordering::Acquire);
+        (word != 0 && Slot::signature(word) == signature).then_some(Slot(word))
+    }
+
     /// Whether keys whose primary bucket this is may be in their secondary one.
     #[inline]
     pub(super) fn has_overflowed(&self) -> bool {

@@ -124,7 +124,7 @@ macro_rules! key {
                 Self::reversed(self)
             }
 
-            #[inline]
+            #[inline(always)]
             fn translate(&self, to: &Self, frame: &mut [u8], parsed: &Parsed) {
                 <$translation>::new(self, to).apply(frame, parsed);
             }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use culvert_packet::tcp::TcpFlags;
+
 use super::key::Key;
 use super::out::Out;
 use super::state::State;
@@ -76,15 +78,24 @@ impl Meta {
     }
 
     /// `None` if the record is free.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn state(self) -> Option<State> {
         State::from_bits(self.0 as u8)
     }
 
+    /// What it becomes by a packet of the flow; itself if the record cannot be used.
+    #[inline(always)]
+    pub(super) fn after(self, now: Tick, reply: bool, flags: TcpFlags) -> Self {
+        match self.state() {
+            None | Some(State::Ending | State::Ended) => self,
+            Some(state) => Self::new(self.sequence(), now, state.after(reply, flags)),
+        }
+    }
+
     /// Whether the record is that of a flow that can be used.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_live(self) -> bool {
-        self.state().is_some_and(|state| !matches!(state, State::Ending | State::Ended))
+        (State::SynSent as u8..State::Ending as u8).contains(&(self.0 as u8))
     }
 }
 
@@ -103,7 +114,7 @@ pub(super) struct Words<'a, K: Key> {
 }
 
 impl<'a, K: Key> Words<'a, K> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(line: &'a K::Line) -> Self {
         let len = K::Words::default().as_ref().len();
         let (original, rest) = line.as_ref().split_at(len);
@@ -112,7 +123,7 @@ impl<'a, K: Key> Words<'a, K> {
         Self { original, translated, rest, key: std::marker::PhantomData }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn meta(&self) -> Meta {
         Meta(self.rest[META].load(Ordering::Acquire))
     }
@@ -127,7 +138,7 @@ impl<'a, K: Key> Words<'a, K> {
     }
 
     /// The record and its meta word, if it is live and did not become another's while it was read.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&self) -> Option<(Record<K>, Meta)> {
         let meta = self.meta();
         if !meta.is_live() {
@@ -140,7 +151,7 @@ impl<'a, K: Key> Words<'a, K> {
     }
 
     /// The record, for a caller who knows that it cannot become another's meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read_unchecked(&self) -> Record<K> {
         let slots = self.rest[SERVICE_AND_BACKEND].load(Ordering::Relaxed);
         Record {
@@ -194,7 +205,7 @@ impl<'a, K: Key> Words<'a, K> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn load<K: Key>(from: &[AtomicU64]) -> K {
     let mut words = K::Words::default();
     for (word, from) in words.as_mut().iter_mut().zip(from) {

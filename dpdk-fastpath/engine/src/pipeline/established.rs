@@ -8,9 +8,9 @@ use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::Verdict;
+use super::verdict::End;
 use crate::counter::DropReason;
-use crate::flow::{Hit, Key, Out, Route};
+use crate::flow::{Hit, Key, Out, Record, Route};
 
 impl Stage<'_> {
     /// Forwards a packet whose flow was looked up.
@@ -20,55 +20,73 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         key: &K,
         hit: Option<Hit<K>>,
-    ) -> Verdict {
+    ) -> End {
         match hit {
             // Requests come from the client's own port only: that is where its address was checked.
-            Some(hit) if hit.reply || packet.origin == Origin::Pod => self.established(packet, key, &hit),
+            Some(hit) if hit.reply || packet.origin == Origin::Pod => self.established(packet, key, hit),
             _ => self.route(packet, key),
         }
     }
 
-    /// Translates and sends a packet of a flow.
-    #[inline]
+    /// Whether a packet of a flow needs no more than to [follow](Self::follow) it.
+    #[inline(always)]
+    pub(super) fn may_follow<K: Key, B: PacketBuf>(&self, packet: &Packet<'_, B>, hit: &Hit<K>) -> bool {
+        let reopened = !hit.reply && hit.state().may_be_reopened() && packet.parsed.tcp_flags.opens();
+        (hit.reply || packet.origin == Origin::Pod)
+            && hit.record.route.epoch == self.view.epoch()
+            && !reopened
+            && !packet.parsed.is_fragment()
+    }
+
+    /// Sends a packet of a flow if the decision made for that still holds, or can be mended.
     pub(super) fn established<K: Key, B: PacketBuf>(
         &mut self,
         packet: Packet<'_, B>,
         key: &K,
-        hit: &Hit<K>,
-    ) -> Verdict {
-        let flags = packet.parsed.tcp_flags;
+        mut hit: Hit<K>,
+    ) -> End {
         if packet.parsed.is_fragment() {
             return self.drop(DropReason::SERVICE_FRAGMENT);
         }
-        if !hit.reply && hit.state().may_be_reopened() && flags.opens() {
-            return self.anew(packet, key, hit);
+        if !hit.reply && hit.state().may_be_reopened() && packet.parsed.tcp_flags.opens() {
+            return self.anew(packet, key, &hit);
         }
-        let mut route = hit.record.route;
-        if route.epoch != self.view.epoch() {
+        if hit.record.route.epoch != self.view.epoch() {
             let exists = self.view.has_backend(hit.record.backend);
             if !exists && !hit.reply {
-                return self.endpoint_gone(packet, key, hit);
+                return self.endpoint_gone(packet, key, &hit);
             }
-            route = self.ways(hit);
+            let route = self.ways(&hit);
             if exists {
-                K::table(&self.flows.tables).reroute(hit, route);
+                K::table(&self.flows.tables).reroute(&hit, route);
             }
+            hit.record.route = route;
         }
-        let (out, dst) = if hit.reply {
-            (route.reply, hit.record.original.source().0)
-        } else {
-            (route.forward, hit.record.translated.destination().0)
-        };
+        self.follow(packet, key, hit)
+    }
+
+    /// Translates and sends a packet of a flow whose decision holds.
+    #[inline(always)]
+    pub(super) fn follow<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        hit: Hit<K>,
+    ) -> End {
+        let Route { forward, reply, .. } = hit.record.route;
+        let out = if hit.reply { reply } else { forward };
         if out == Out::Nowhere {
+            let Record { original, translated, .. } = hit.record;
+            let dst = if hit.reply { original.source().0 } else { translated.destination().0 };
             return self.nowhere(packet, key.tenant(), dst);
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                K::table(&self.flows.tables).touch(hit, self.now, flags);
+                K::table(&self.flows.tables).touch(&hit, self.now, packet.parsed.tcp_flags);
                 self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
                 self.transmit(packet, out, |frame, parsed| hit.translate(frame, parsed))
             }
-            Step::Break(verdict) => verdict,
+            Step::Break(end) => end,
         }
     }
 
@@ -82,12 +100,7 @@ impl Stage<'_> {
         }
     }
 
-    fn endpoint_gone<K: Key, B: PacketBuf>(
-        &mut self,
-        packet: Packet<'_, B>,
-        key: &K,
-        hit: &Hit<K>,
-    ) -> Verdict {
+    fn endpoint_gone<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> End {
         // Whoever still opens a connection can as well open it to another endpoint.
         if packet.parsed.l4 != L4::Tcp || packet.parsed.tcp_flags.opens() {
             return self.anew(packet, key, hit);
@@ -97,7 +110,7 @@ impl Stage<'_> {
     }
 
     /// Forgets the flow and decides as for its first packet.
-    fn anew<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> Verdict {
+    fn anew<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> End {
         self.end(hit);
         self.route(packet, key)
     }

@@ -40,14 +40,16 @@ mod tests;
 mod uplink;
 mod verdict;
 
-use culvert_packet::PacketBuf;
+use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::L4;
+use culvert_packet::{PacketBuf, Parsed};
 
-use self::stage::{Admitted, Keyed, Packet, Stage, Step};
+use self::stage::{Admitted, Origin, Packet, Stage, Step};
+use self::verdict::End;
 pub use self::verdict::{Neighbour, Verdict};
 use crate::counter::{CounterWriter, DropReason};
 use crate::flow::{FlowWorker, Key, Sweep, Tick, prefetch};
-use crate::table::{PortIndex, PortKind, Snapshot};
+use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
 const BATCH: usize = 32;
@@ -63,14 +65,26 @@ const AGED: u32 = 16;
 pub struct Pipeline {
     flows: FlowWorker,
     counters: CounterWriter,
-    /// Admitted packets of the batch, with their place in it.
-    batch: Vec<(usize, Admitted)>,
+    /// Admitted packets of the batch.
+    batch4: Vec<Batched<FlowKey4>>,
+    batch6: Vec<Batched<FlowKey6>>,
+}
+
+/// An admitted packet that waits for the next pass.
+#[derive(Debug, Clone, Copy)]
+struct Batched<K> {
+    /// Place of the buffer in the batch.
+    at: usize,
+    parsed: Parsed,
+    origin: Origin,
+    key: K,
+    hash: u64,
 }
 
 impl Pipeline {
     /// With its share of the flow tables and its counters.
     pub fn new(flows: FlowWorker, counters: CounterWriter) -> Self {
-        Self { flows, counters, batch: Vec::with_capacity(BATCH) }
+        Self { flows, counters, batch4: Vec::with_capacity(BATCH), batch6: Vec::with_capacity(BATCH) }
     }
 
     /// The worker's counters, for what happens outside the pipeline: packets received and sent, polls.
@@ -109,47 +123,47 @@ impl Pipeline {
             (_, None) => return self.drop_all(in_port, bufs.len(), DropReason::NOT_PROGRAMMED, verdicts),
         };
         let first = verdicts.len();
-        let Self { flows, counters, batch } = self;
-        let mut stage = Stage { view, local, now, in_port, flows, counters };
-        batch.clear();
+        let Self { flows, counters, batch4, batch6 } = self;
+        let mut stage = Stage { view, local, now, in_port, flows, counters, learned: None };
+        batch4.clear();
+        batch6.clear();
 
         // First pass: what is it, and where may its flow be?
         for at in 0..bufs.len() {
             if let Some(next) = bufs.get(at + AHEAD) {
                 prefetch(next.data());
             }
+            // Replaced in the last pass, or at once.
+            verdicts.push(Verdict::Drop(DropReason::NO_ROUTE));
             let buf = &mut bufs[at];
-            let admitted = match port.kind {
-                PortKind::Pod => stage.admit_from_pod(port, buf),
-                PortKind::Uplink => stage.admit_from_uplink(port, buf),
+            let usual = match port.kind {
+                PortKind::Pod => stage.admit_usual_from_pod(port, buf),
+                PortKind::Uplink => stage.admit_usual_from_uplink(port, buf),
             };
-            verdicts.push(match admitted {
-                Step::Break(verdict) => verdict,
-                Step::Continue(admitted) => {
-                    match admitted.key {
-                        Keyed::V4(_, hash) => stage.flows.tables.v4.prefetch_bucket(hash),
-                        Keyed::V6(_, hash) => stage.flows.tables.v6.prefetch_bucket(hash),
-                    }
-                    batch.push((at, admitted));
-                    // Replaced in the last pass.
-                    Verdict::Drop(DropReason::NO_ROUTE)
+            if let Some((parsed, origin, key)) = usual {
+                let hash = key.hash64();
+                stage.flows.tables.v4.prefetch_bucket(hash);
+                batch4.push(Batched { at, parsed, origin, key, hash });
+                continue;
+            }
+            match stage.admit(port, buf) {
+                Step::Break(end) => verdicts[first + at] = stage.verdict(end),
+                Step::Continue(Admitted::V4(parsed, origin, key)) => {
+                    let hash = key.hash64();
+                    stage.flows.tables.v4.prefetch_bucket(hash);
+                    batch4.push(Batched { at, parsed, origin, key, hash });
                 }
-            });
-        }
-        // Second pass: which record may be the flow's?
-        for (_, admitted) in &*batch {
-            match admitted.key {
-                Keyed::V4(_, hash) => stage.flows.tables.v4.prefetch_record(hash),
-                Keyed::V6(_, hash) => stage.flows.tables.v6.prefetch_record(hash),
+                Step::Continue(Admitted::V6(parsed, origin, key)) => {
+                    let hash = key.hash64();
+                    stage.flows.tables.v6.prefetch_bucket(hash);
+                    batch6.push(Batched { at, parsed, origin, key, hash });
+                }
             }
         }
-        // Third pass: compare, decide, rewrite.
-        for &(at, admitted) in &*batch {
-            let buf = &mut bufs[at];
-            verdicts[first + at] = match admitted.key {
-                Keyed::V4(key, hash) => stage.look_up(buf, &admitted, &key, hash),
-                Keyed::V6(key, hash) => stage.look_up(buf, &admitted, &key, hash),
-            };
+        let verdicts = &mut verdicts[first..];
+        stage.finish(batch4, bufs, verdicts);
+        if !batch6.is_empty() {
+            stage.finish(batch6, bufs, verdicts);
         }
     }
 
@@ -179,20 +193,60 @@ impl Pipeline {
 }
 
 impl Stage<'_> {
-    /// Forwards an admitted packet by its flow, or without.
+    /// Lets a packet in, of whatever kind.
+    #[inline(never)]
+    fn admit<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
+        match port.kind {
+            PortKind::Pod => self.admit_from_pod(port, buf),
+            PortKind::Uplink => self.admit_from_uplink(port, buf),
+        }
+    }
+
+    /// The last two passes over the packets of one IP version.
     #[inline]
-    fn look_up<K: Key, B: PacketBuf>(
+    fn finish<K: Key, B: PacketBuf>(
         &mut self,
-        buf: &mut B,
-        admitted: &Admitted,
-        key: &K,
-        hash: u64,
-    ) -> Verdict {
-        let Admitted { parsed, origin, .. } = *admitted;
-        let hit = match parsed.l4 {
-            L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup(key, hash),
+        batch: &[Batched<K>],
+        bufs: &mut [B],
+        verdicts: &mut [Verdict],
+    ) {
+        // Second pass: which record may be the flow's?
+        for packet in batch {
+            K::table(&self.flows.tables).prefetch_record(packet.hash);
+        }
+        // Third pass: compare, decide, rewrite.
+        for Batched { at, parsed, origin, key, hash } in batch {
+            let packet = Packet { buf: &mut bufs[*at], parsed, origin: *origin, hash: *hash };
+            let hit = match parsed.l4 {
+                L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup_likely(key, *hash),
+                L4::Echo | L4::Icmp | L4::Opaque => None,
+            };
+            let end = match hit {
+                // In registers from here to the end: no other function gets to see this hit.
+                Some(hit) if self.may_follow(&packet, &hit) => self.follow(packet, key, hit),
+                _ => self.find_or_route(packet, key),
+            };
+            verdicts[*at] = self.verdict(end);
+        }
+    }
+
+    /// Forwards a packet whose flow was not found at once.
+    #[inline(never)]
+    fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
+        let hit = match packet.parsed.l4 {
+            L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup(key, packet.hash),
             L4::Echo | L4::Icmp | L4::Opaque => None,
         };
-        self.forward(Packet { buf, parsed, origin, hash }, key, hit)
+        self.forward(packet, key, hit)
+    }
+
+    #[inline(always)]
+    fn verdict(&mut self, end: End) -> Verdict {
+        match (end, self.learned) {
+            (End::Send(port), _) => Verdict::Send(port),
+            (End::Drop(reason), _) => Verdict::Drop(reason),
+            (End::Learned, Some(neighbour)) => Verdict::Learned(neighbour),
+            (End::Learned, None) => Verdict::Drop(DropReason::NEIGHBOUR_IGNORED),
+        }
     }
 }

@@ -17,7 +17,7 @@ use culvert_packet::{Malformed, PacketBuf, Parsed};
 use super::frame::eth;
 use super::pod::may_discover;
 use super::stage::Stage;
-use super::verdict::{Neighbour, Verdict};
+use super::verdict::{End, Neighbour};
 use crate::counter::{Answered, DropReason};
 use crate::table::Port;
 
@@ -25,13 +25,14 @@ use crate::table::Port;
 const HOP_LIMIT: u8 = 255;
 
 impl Stage<'_> {
+    /// Ends a packet that told of a neighbour.
+    fn learn(&mut self, neighbour: Neighbour) -> End {
+        self.learned = Some(neighbour);
+        End::Learned
+    }
+
     /// In: a pod's ARP packet. Out: a reply, if it asks for the router.
-    pub(super) fn arp_from_pod<B: PacketBuf>(
-        &mut self,
-        port: &Port,
-        buf: &mut B,
-        parsed: &Parsed,
-    ) -> Verdict {
+    pub(super) fn arp_from_pod<B: PacketBuf>(&mut self, port: &Port, buf: &mut B, parsed: &Parsed) -> End {
         let arp = match Arp::new(&buf.data()[usize::from(parsed.l3_offset)..]) {
             Ok(arp) => *arp,
             Err(malformed) => return self.drop(malformed),
@@ -57,7 +58,7 @@ impl Stage<'_> {
         port: &Port,
         buf: &mut B,
         parsed: &Parsed,
-    ) -> Verdict {
+    ) -> End {
         let Some(key) = FlowKey6::of(buf.data(), parsed, port.tenant) else {
             return self.drop(DropReason::ETHER_TYPE);
         };
@@ -74,12 +75,7 @@ impl Stage<'_> {
 
     /// In: the underlay's ARP packet. Out: a reply, if it asks for our address; a [`Neighbour`], if it says who has
     /// another.
-    pub(super) fn arp_from_uplink<B: PacketBuf>(
-        &mut self,
-        port: &Port,
-        buf: &mut B,
-        parsed: &Parsed,
-    ) -> Verdict {
+    pub(super) fn arp_from_uplink<B: PacketBuf>(&mut self, port: &Port, buf: &mut B, parsed: &Parsed) -> End {
         let arp = match Arp::new(&buf.data()[usize::from(parsed.l3_offset)..]) {
             Ok(arp) => *arp,
             Err(malformed) => return self.drop(malformed),
@@ -101,7 +97,7 @@ impl Stage<'_> {
             return self.drop(DropReason::NEIGHBOUR_IGNORED);
         }
         let solicited = reply && !announcement && eth(buf.data()).dst() == port.mac;
-        Verdict::Learned(Neighbour { ip: sender, mac: arp.sender_mac(), solicited })
+        self.learn(Neighbour { ip: sender, mac: arp.sender_mac(), solicited })
     }
 
     /// In: the underlay's discovery message. Out: an advertisement, if it asks for our address; a [`Neighbour`], if it
@@ -111,7 +107,7 @@ impl Stage<'_> {
         port: &Port,
         buf: &mut B,
         parsed: &Parsed,
-    ) -> Verdict {
+    ) -> End {
         if let Some(target) = solicited_target(buf.data(), parsed) {
             if !self.local.is_vtep(target) {
                 return self.drop(DropReason::NEIGHBOUR_IGNORED);
@@ -130,7 +126,7 @@ impl Stage<'_> {
             Ok(Some(neighbour)) if self.local.is_vtep(neighbour.ip) => {
                 self.drop(DropReason::ADDRESS_CONFLICT)
             }
-            Ok(Some(neighbour)) => Verdict::Learned(neighbour),
+            Ok(Some(neighbour)) => self.learn(neighbour),
             Ok(None) => self.drop(DropReason::NEIGHBOUR_IGNORED),
             Err(malformed) => self.drop(malformed),
         }

@@ -12,20 +12,20 @@ use culvert_packet::{PacketBuf, Parsed};
 
 use super::frame::set_stations;
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::Verdict;
+use super::verdict::End;
 use crate::counter::DropReason;
 use crate::flow::Out;
 use crate::table::{PortIndex, Unreachable};
 
 impl Stage<'_> {
     /// Sends a packet, rewritten by `rewrite`, if it may go there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send<B: PacketBuf>(
         &mut self,
         packet: Packet<'_, B>,
         out: Out,
         rewrite: impl FnOnce(&mut [u8], &Parsed),
-    ) -> Verdict {
+    ) -> End {
         match self.clear(packet, out) {
             Step::Continue(packet) => self.transmit(packet, out, rewrite),
             Step::Break(verdict) => verdict,
@@ -33,7 +33,7 @@ impl Stage<'_> {
     }
 
     /// Whether a packet may go there: it can be reached, the packet has a hop left and fits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn clear<'b, B: PacketBuf>(&mut self, packet: Packet<'b, B>, out: Out) -> Step<Packet<'b, B>> {
         let mtu = match out {
             Out::Pod(index) => match self.view.port(index) {
@@ -64,29 +64,27 @@ impl Stage<'_> {
     }
 
     /// Rewrites and sends a packet that is [`clear`](Self::clear) to go.
-    #[inline]
+    #[inline(always)]
     pub(super) fn transmit<B: PacketBuf>(
         &mut self,
         packet: Packet<'_, B>,
         out: Out,
         rewrite: impl FnOnce(&mut [u8], &Parsed),
-    ) -> Verdict {
+    ) -> End {
         let Packet { buf, parsed, hash, .. } = packet;
+        let frame = buf.data_mut();
+        // In one place only, so that it becomes part of this code.
+        rewrite(frame, parsed);
+        decrement_ttl(frame, parsed);
         match out {
             Out::Pod(index) => {
                 let Some(port) = self.view.port(index) else { return self.drop(DropReason::NO_SUCH_PORT) };
-                let frame = buf.data_mut();
-                rewrite(frame, &parsed);
-                decrement_ttl(frame, &parsed);
                 set_stations(frame, port.mac, self.local.gateway_mac);
-                Verdict::Send(index)
+                End::Send(index)
             }
             Out::Remote(slot) => {
-                let frame = buf.data_mut();
-                rewrite(frame, &parsed);
-                decrement_ttl(frame, &parsed);
                 match self.encap(buf, slot, hash, outer_traffic_class(parsed.traffic_class)) {
-                    Ok(uplink) => Verdict::Send(uplink),
+                    Ok(uplink) => End::Send(uplink),
                     Err(reason) => self.drop(reason),
                 }
             }
@@ -95,7 +93,7 @@ impl Stage<'_> {
     }
 
     /// Puts a frame into the tunnel to a remote node; returns the uplink.
-    #[inline]
+    #[inline(always)]
     pub(super) fn encap<B: PacketBuf>(
         &self,
         buf: &mut B,

@@ -8,17 +8,38 @@ use std::net::Ipv6Addr;
 
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::icmpv6::Icmpv6Type;
-use culvert_packet::parse::{L3, L4};
+use culvert_packet::parse::{L3, L4, parse_usual};
 use culvert_packet::{PacketBuf, Parsed, parse};
 
 use super::frame::eth;
-use super::stage::{Admitted, Keyed, Origin, Stage, Step};
+use super::stage::{Admitted, Origin, Stage, Step};
 use crate::counter::DropReason;
 use crate::table::Port;
 
 impl Stage<'_> {
+    /// Lets in what pods nearly always send: TCP and UDP over plain IPv4. `None`, and nothing has changed, for all that
+    /// needs a closer look; this decides nothing that [`admit_from_pod`](Self::admit_from_pod) would decide otherwise.
+    #[inline(always)]
+    pub(super) fn admit_usual_from_pod<B: PacketBuf>(
+        &self,
+        port: &Port,
+        buf: &mut B,
+    ) -> Option<(Parsed, Origin, FlowKey4)> {
+        let parsed = parse_usual(buf.data())?;
+        let header = eth(buf.data());
+        let key = FlowKey4::of(buf.data(), &parsed, port.tenant)?;
+        let may_pass = header.src() == port.mac
+            && header.dst() == self.local.gateway_mac
+            && port.v4 == Some(key.src())
+            && !(key.dst().is_multicast() || key.dst().is_broadcast());
+        if !may_pass || header.dst().is_multicast() {
+            return None;
+        }
+        buf.truncate(parsed.end());
+        Some((parsed, Origin::Pod, key))
+    }
+
     /// Lets a pod's packet in.
-    #[inline]
     pub(super) fn admit_from_pod<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
         let parsed = match parse(buf.data()) {
             Ok(parsed) => parsed,
@@ -32,7 +53,7 @@ impl Stage<'_> {
         if header.src() != port.mac {
             return self.stop(DropReason::SPOOFED_MAC);
         }
-        let key = match parsed.l3 {
+        let admitted = match parsed.l3 {
             L3::Arp => return Step::Break(self.arp_from_pod(port, buf, &parsed)),
             L3::Other(_) => return self.stop(DropReason::ETHER_TYPE),
             _ if is_discovery(&parsed) => return Step::Break(self.discovery_from_pod(port, buf, &parsed)),
@@ -48,7 +69,7 @@ impl Stage<'_> {
                 if key.dst().is_multicast() || key.dst().is_broadcast() {
                     return self.stop(DropReason::MULTICAST);
                 }
-                Keyed::V4(key, key.hash64())
+                Admitted::V4(parsed, Origin::Pod, key)
             }
             L3::Ipv6 => {
                 let Some(key) = FlowKey6::of(buf.data(), &parsed, port.tenant) else {
@@ -60,11 +81,11 @@ impl Stage<'_> {
                 if key.dst().is_multicast() {
                     return self.stop(DropReason::MULTICAST);
                 }
-                Keyed::V6(key, key.hash64())
+                Admitted::V6(parsed, Origin::Pod, key)
             }
         };
         buf.truncate(parsed.end());
-        Step::Continue(Admitted { parsed, origin: Origin::Pod, key })
+        Step::Continue(admitted)
     }
 }
 

@@ -11,7 +11,7 @@ use culvert_packet::flow::Tenant;
 use culvert_packet::parse::L4;
 
 use super::stage::{Origin, Packet, Stage};
-use super::verdict::Verdict;
+use super::verdict::End;
 use crate::counter::{Answered, DropReason};
 use crate::flow::{Key, Out};
 use crate::table::Target;
@@ -19,7 +19,7 @@ use crate::table::Target;
 impl Stage<'_> {
     /// Forwards by destination address.
     #[inline]
-    pub(super) fn route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
+    pub(super) fn route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let (tenant, dst) = (key.tenant(), key.destination().0);
         if self.local.is_gateway(dst) || self.local.is_vtep(dst) {
             return self.local(packet);
@@ -51,7 +51,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         tenant: Tenant,
         dst: IpAddr,
-    ) -> Verdict {
+    ) -> End {
         if is_martian(dst) {
             return self.drop(DropReason::MARTIAN);
         }
@@ -66,11 +66,11 @@ impl Stage<'_> {
     }
 
     /// A packet to one of this node's own addresses: ping is answered, nothing else is served there.
-    fn local<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>) -> Verdict {
+    fn local<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>) -> End {
         if packet.parsed.l4 != L4::Echo {
             return self.refuse(packet, DropReason::NOT_SERVED);
         }
-        match echo_reply(packet.buf.data_mut(), &packet.parsed) {
+        match echo_reply(packet.buf.data_mut(), packet.parsed) {
             Ok(()) => {
                 let answer = self.answer(&mut packet, Answered::EchoReply);
                 answer.unwrap_or_else(|reason| self.drop(reason))

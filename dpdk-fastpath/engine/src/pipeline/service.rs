@@ -11,7 +11,7 @@ use culvert_packet::ip::Protocol;
 use culvert_packet::parse::L4;
 
 use super::stage::{Packet, Stage, Step};
-use super::verdict::Verdict;
+use super::verdict::End;
 use crate::counter::DropReason;
 use crate::flow::{InsertError, Key, Out, Record, Route, State, Sweep};
 use crate::table::{Backend, Service, ServiceKey};
@@ -24,7 +24,7 @@ const SWEPT: u32 = 64;
 
 impl Stage<'_> {
     /// Opens a flow.
-    pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
+    pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let (vip, port) = key.destination();
         if packet.parsed.is_fragment() {
             return self.drop(DropReason::SERVICE_FRAGMENT);
@@ -52,7 +52,7 @@ impl Stage<'_> {
     }
 
     /// A packet to a virtual address, but not to what is served there.
-    fn not_served<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
+    fn not_served<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         match (packet.parsed.l4, key.protocol()) {
             (L4::Tcp | L4::Udp, _) => self.refuse(packet, DropReason::SERVICE_PORT),
             (_, Protocol::SCTP) => self.drop(DropReason::SERVICE_PROTOCOL),
@@ -68,7 +68,7 @@ impl Stage<'_> {
         service: &Service,
         backend: &Backend,
         out: Out,
-    ) -> Verdict {
+    ) -> End {
         let Some(source) = self.source(key, backend) else { return self.drop(DropReason::FLOW_NO_PORT) };
         let target = (backend.address, backend.port);
         let route = Route { epoch: self.view.epoch(), forward: out, reply: Out::Pod(self.in_port) };
@@ -89,7 +89,7 @@ impl Stage<'_> {
                         .transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed));
                 }
                 // Another worker was faster.
-                Err(InsertError::Exists(hit)) => return self.established(packet, key, &hit),
+                Err(InsertError::Exists(hit)) => return self.established(packet, key, hit),
                 Err(InsertError::ReplyTaken) => tried += 1,
                 Err(InsertError::Full) if !swept => {
                     swept = true;
@@ -130,7 +130,7 @@ impl Stage<'_> {
         service: &Service,
         translated: &K,
         out: Out,
-    ) -> Verdict {
+    ) -> End {
         if packet.parsed.l4 != L4::Udp || translated.source() != key.source() {
             return self.drop(DropReason::FLOW_TABLE_FULL);
         }

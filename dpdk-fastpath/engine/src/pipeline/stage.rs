@@ -7,13 +7,13 @@ use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
 
-use super::verdict::Verdict;
+use super::verdict::{End, Neighbour};
 use crate::counter::{Answered, CounterWriter, DropReason};
 use crate::flow::{FlowWorker, Tick};
 use crate::table::{LocalNode, PortIndex, Snapshot};
 
 /// What a stage decides: the packet's end, or what the next stage needs.
-pub(super) type Step<T> = ControlFlow<Verdict, T>;
+pub(super) type Step<T> = ControlFlow<End, T>;
 
 /// What stages work with while one burst of one port is processed.
 pub(super) struct Stage<'a> {
@@ -23,6 +23,8 @@ pub(super) struct Stage<'a> {
     pub(super) in_port: PortIndex,
     pub(super) flows: &'a mut FlowWorker,
     pub(super) counters: &'a mut CounterWriter,
+    /// What the packet that ended as [`End::Learned`] told.
+    pub(super) learned: Option<Neighbour>,
 }
 
 /// Where a packet comes from, which is where an answer to it goes.
@@ -34,25 +36,17 @@ pub(super) enum Origin {
     Tunnel(u32),
 }
 
-/// A packet's key and its hash.
+/// An IP packet that has been admitted: without padding, without outer headers, and from whom it says; with its key.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Keyed {
-    V4(FlowKey4, u64),
-    V6(FlowKey6, u64),
-}
-
-/// An IP packet that has been admitted: without padding, without outer headers, and from whom it says.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Admitted {
-    pub(super) parsed: Parsed,
-    pub(super) origin: Origin,
-    pub(super) key: Keyed,
+pub(super) enum Admitted {
+    V4(Parsed, Origin, FlowKey4),
+    V6(Parsed, Origin, FlowKey6),
 }
 
 /// An admitted packet in its buffer.
 pub(super) struct Packet<'b, B> {
     pub(super) buf: &'b mut B,
-    pub(super) parsed: Parsed,
+    pub(super) parsed: &'b Parsed,
     pub(super) origin: Origin,
     /// Hash of its key, which also spreads tunnel packets over the underlay's paths.
     pub(super) hash: u64,
@@ -60,10 +54,10 @@ pub(super) struct Packet<'b, B> {
 
 impl Stage<'_> {
     /// Ends a packet that nobody hears of again.
-    pub(super) fn drop(&mut self, reason: impl Into<DropReason>) -> Verdict {
+    pub(super) fn drop(&mut self, reason: impl Into<DropReason>) -> End {
         let reason = reason.into();
         self.counters.dropped(self.in_port, reason);
-        Verdict::Drop(reason)
+        End::Drop(reason)
     }
 
     /// Ends a packet that nobody hears of again.
@@ -77,7 +71,7 @@ impl Stage<'_> {
         mut packet: Packet<'_, B>,
         reason: DropReason,
         error: IcmpError,
-    ) -> Verdict {
+    ) -> End {
         let verdict = self.drop(reason);
         let gateway = match packet.parsed.l3 {
             L3::Ipv4 => self.local.gateway4.map(Into::into),
@@ -89,19 +83,19 @@ impl Stage<'_> {
             IcmpError::PacketTooBig { .. } => Answered::TooBig,
             _ => Answered::Unreachable,
         };
-        match icmp_error(packet.buf, &packet.parsed, gateway, error) {
+        match icmp_error(packet.buf, packet.parsed, gateway, error) {
             Ok(()) => self.answer(&mut packet, kind).unwrap_or(verdict),
             Err(_) => verdict,
         }
     }
 
     /// Ends a packet and tells its sender that nobody serves this port: with a reset for TCP, else with an ICMP error.
-    pub(super) fn refuse<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, reason: DropReason) -> Verdict {
+    pub(super) fn refuse<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, reason: DropReason) -> End {
         if packet.parsed.l4 != L4::Tcp {
             return self.report(packet, reason, IcmpError::PortUnreachable);
         }
         let verdict = self.drop(reason);
-        match tcp_reset(packet.buf, &packet.parsed) {
+        match tcp_reset(packet.buf, packet.parsed) {
             Ok(()) => self.answer(&mut packet, Answered::TcpReset).unwrap_or(verdict),
             Err(_) => verdict,
         }
@@ -112,13 +106,13 @@ impl Stage<'_> {
         &mut self,
         packet: &mut Packet<'_, B>,
         kind: Answered,
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<End, DropReason> {
         if let Origin::Tunnel(slot) = packet.origin {
             // An answer of ours carries no mark of congestion.
             self.encap(packet.buf, slot, packet.hash, 0)?;
         }
         self.counters.answered(kind);
-        Ok(Verdict::Send(self.in_port))
+        Ok(End::Send(self.in_port))
     }
 
     /// The end of a packet that was made into an answer to its own port, or could not be.
@@ -127,11 +121,11 @@ impl Stage<'_> {
         result: Result<(), NoAnswer>,
         kind: Answered,
         otherwise: DropReason,
-    ) -> Verdict {
+    ) -> End {
         match result {
             Ok(()) => {
                 self.counters.answered(kind);
-                Verdict::Send(self.in_port)
+                End::Send(self.in_port)
             }
             Err(NoAnswer::Malformed(malformed)) => self.drop(malformed),
             Err(NoAnswer::Room) => self.drop(DropReason::NO_HEADROOM),

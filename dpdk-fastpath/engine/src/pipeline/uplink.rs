@@ -9,19 +9,56 @@ use std::net::IpAddr;
 use culvert_packet::answer::echo_reply;
 use culvert_packet::encap::{decap, inner_traffic_class};
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
-use culvert_packet::parse::{L3, L4};
+use culvert_packet::parse::{L3, L4, parse_usual};
 use culvert_packet::rewrite::set_traffic_class;
 use culvert_packet::{PacketBuf, Parsed, parse};
 
 use super::frame::eth;
 use super::pod::is_discovery;
-use super::stage::{Admitted, Keyed, Origin, Stage, Step};
+use super::stage::{Admitted, Origin, Stage, Step};
 use crate::counter::{Answered, DropReason};
 use crate::table::Port;
 
 impl Stage<'_> {
+    /// Lets in what nearly always comes through a tunnel: TCP and UDP over plain IPv4, in both layers. `None`, and
+    /// nothing has changed, for all that needs a closer look; this decides nothing that
+    /// [`admit_from_uplink`](Self::admit_from_uplink) would decide otherwise.
+    #[inline(always)]
+    pub(super) fn admit_usual_from_uplink<B: PacketBuf>(
+        &self,
+        port: &Port,
+        buf: &mut B,
+    ) -> Option<(Parsed, Origin, FlowKey4)> {
+        let frame = buf.data();
+        let outer = parse_usual(frame)?;
+        let addresses = FlowKey4::of(frame, &outer, Tenant::DEFAULT)?;
+        let ours = outer.l4 == L4::Udp
+            && outer.dst_port == self.local.vxlan_port
+            && eth(frame).dst() == port.mac
+            && self.local.is_vtep(addresses.dst().into());
+        if !ours {
+            return None;
+        }
+        let slot = self.view.remote_of_vtep(addresses.src().into())?;
+        let tunnel = decap(frame, &outer).ok()?;
+        let inner = &frame[tunnel.inner_offset..tunnel.inner_offset + tunnel.inner_len];
+        let parsed = parse_usual(inner)?;
+        let key = FlowKey4::of(inner, &parsed, Tenant::DEFAULT)?;
+        let dst = eth(inner).dst();
+        let may_pass = tunnel.vni == self.local.vni.get()
+            && dst == self.local.vtep_mac
+            && !dst.is_multicast()
+            && !(key.dst().is_multicast() || key.dst().is_broadcast())
+            && inner_traffic_class(parsed.traffic_class, tunnel.traffic_class) == Some(parsed.traffic_class);
+        if !may_pass {
+            return None;
+        }
+        tunnel.strip(buf);
+        buf.truncate(parsed.end());
+        Some((parsed, Origin::Tunnel(slot), key))
+    }
+
     /// Lets in what comes through a tunnel.
-    #[inline]
     pub(super) fn admit_from_uplink<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
         let outer = match parse(buf.data()) {
             Ok(parsed) => parsed,
@@ -93,15 +130,17 @@ impl Stage<'_> {
             return self.stop(DropReason::VLAN_TAG);
         }
         let tenant = Tenant::DEFAULT;
-        let (key, multicast) = match parsed.l3 {
+        let origin = Origin::Tunnel(slot);
+        let (admitted, multicast) = match parsed.l3 {
             L3::Ipv4 => match FlowKey4::of(buf.data(), &parsed, tenant) {
                 Some(key) => {
-                    (Keyed::V4(key, key.hash64()), key.dst().is_multicast() || key.dst().is_broadcast())
+                    let multicast = key.dst().is_multicast() || key.dst().is_broadcast();
+                    (Admitted::V4(parsed, origin, key), multicast)
                 }
                 None => return self.stop(DropReason::ETHER_TYPE),
             },
             L3::Ipv6 => match FlowKey6::of(buf.data(), &parsed, tenant) {
-                Some(key) => (Keyed::V6(key, key.hash64()), key.dst().is_multicast()),
+                Some(key) => (Admitted::V6(parsed, origin, key), key.dst().is_multicast()),
                 None => return self.stop(DropReason::ETHER_TYPE),
             },
             L3::Arp => return self.stop(DropReason::NEIGHBOUR_IGNORED),
@@ -119,7 +158,7 @@ impl Stage<'_> {
             Some(marked) => set_traffic_class(buf.data_mut(), &parsed, marked),
         }
         buf.truncate(parsed.end());
-        Step::Continue(Admitted { parsed, origin: Origin::Tunnel(slot), key })
+        Step::Continue(admitted)
     }
 }
 

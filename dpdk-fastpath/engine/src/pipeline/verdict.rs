@@ -18,6 +18,17 @@ pub enum Verdict {
     Learned(Neighbour),
 }
 
+/// A [`Verdict`] as stages hand it on: small, so that it stays in a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// As [`Verdict::Send`].
+    Send(PortIndex),
+    /// As [`Verdict::Drop`].
+    Drop(DropReason),
+    /// As [`Verdict::Learned`]; of whom, the stages' common state says.
+    Learned,
+}
+
 /// A station of the underlay that has answered or asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Neighbour {
