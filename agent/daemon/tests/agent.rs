@@ -9,6 +9,8 @@ mod support;
 
 use std::time::Duration;
 
+use culvert_agent::pods::{Key, Lease, Phase, Record, Store};
+use culvert_api::fastpath::AttachPortRequest;
 use serde_json::json;
 use support::{Node, Pod, eventually, ip};
 
@@ -53,8 +55,9 @@ async fn revisions_go_on_from_those_of_the_agent_before_and_begin_anew_with_the_
     eventually("revision 43", async || node.fastpath.told().tables.revision == 43).await;
 
     drop(process);
-    eventually("failed", async || node.part("fastpath").await.0 == "failed").await;
-    assert!(node.part("fastpath").await.1.contains("is culvert-fastpath running?"));
+    eventually("noticed", async || node.part("fastpath").await.1.contains("is culvert-fastpath running?"))
+        .await;
+    assert_eq!(node.part("fastpath").await.0, "degraded");
     let _process = node.start_fastpath("two");
     eventually("programmed again", async || node.fastpath.told().tables.synced).await;
     assert_eq!(node.fastpath.told().tables.revision, 1);
@@ -267,10 +270,89 @@ async fn addresses_are_taken_from_the_annotation_else_from_the_runtime_and_no_ad
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_cannot_be_made_again_is_reported_and_tried_again() {
+    let Some(pod) = Pod::new() else { return };
+    let node = Node::new();
+    let process = node.start_fastpath("one");
+    let _agent = node.agent().await;
+    eventually("ready", async || node.part("fastpath").await.0 == "ok").await;
+    assert_eq!(node.cni("ADD", &pod, "").await.0, 0);
+    drop(process);
+    pod.ip("link del eth0");
+    let _process = node.start_fastpath("two");
+    node.fastpath.told().refuse = true;
+    eventually("told", async || node.part("fastpath").await.1.contains("ports not made again: 1")).await;
+    let (state, detail) = node.part("fastpath").await;
+    assert!(state == "degraded" && detail.contains("no port is left"), "{detail}");
+    assert!(node.fastpath.told().tables.synced, "the tables do not wait for ports");
+    node.fastpath.told().refuse = false;
+    eventually("ok", async || node.part("fastpath").await.0 == "ok").await;
+    assert_eq!(node.cni("CHECK", &pod, "").await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_was_at_when_it_was_killed_is_undone_when_it_starts_again() {
+    let node = Node::new();
+    let _process = node.start_fastpath("one");
+    let key = Key { container_id: "c1".to_owned(), ifname: "eth0".parse().unwrap() };
+    let port = key.port_name();
+    let lease = Lease {
+        port: port.clone(),
+        addresses: vec!["10.1.0.2".parse().unwrap()],
+        gateways: vec!["10.1.0.1".parse().unwrap()],
+        mac: "02:00:00:00:00:01".parse().unwrap(),
+        mtu: 1450,
+    };
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+    let record = Record {
+        key,
+        network: "culvert".to_owned(),
+        pod: None,
+        netns: "/run/netns/none".into(),
+        boot,
+        created: 1,
+        phase: Phase::Attaching,
+        lease,
+    };
+    Store::open(&node.path("state")).unwrap().put(&record).unwrap();
+    let half = AttachPortRequest { name: port.to_string(), ..AttachPortRequest::default() };
+    node.fastpath.told().ports.insert(port.to_string(), half);
+
+    let _agent = node.agent().await;
+    eventually("no port", async || node.fastpath.told().ports.is_empty()).await;
+    eventually("no record", async || std::fs::read_dir(node.path("state/attachments")).unwrap().count() == 0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_collection_removes_what_the_runtime_no_longer_knows_of_that_network_alone() {
+    let (Some(kept), Some(lost)) = (Pod::new(), Pod::new()) else { return };
+    let node = Node::new();
+    let _process = node.start_fastpath("one");
+    let _agent = node.agent().await;
+    eventually("ready", async || node.part("fastpath").await.0 == "ok").await;
+    assert_eq!(node.cni("ADD", &kept, "").await.0, 0);
+    assert_eq!(node.cni("ADD", &lost, "").await.0, 0);
+    let gc = |network: &str| {
+        format!(
+            r#"{{ "cniVersion": "1.1.0", "name": "{network}",
+                 "cni.dev/valid-attachments": [{{ "containerID": "{}", "ifname": "eth0" }}] }}"#,
+            kept.name
+        )
+    };
+    assert_eq!(node.cni_with("GC", &kept, "", &gc("other")).await.0, 0);
+    assert_eq!(node.fastpath.told().ports.len(), 2);
+    assert_eq!(node.cni_with("GC", &kept, "", &gc("culvert")).await.0, 0);
+    assert_eq!(node.fastpath.told().ports.len(), 1);
+    assert_eq!(node.cni("CHECK", &kept, "").await.0, 0);
+    assert_eq!(node.cni("CHECK", &lost, "").await.1["code"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_on_the_socket_is_refused_and_the_first_goes_on() {
     let node = Node::new();
     let _agent = node.agent().await;
     let error = culvert_agent::app::App::start(node.config()).await.unwrap_err().to_string();
     assert!(error.contains("agent.sock") && error.contains("another culvert-agent"), "{error}");
-    assert_eq!(node.part("fastpath").await.0, "failed");
+    assert_eq!(node.part("attachments").await.0, "ok");
 }

@@ -81,10 +81,13 @@ impl Keeper {
                     PROBE
                 }
                 Err(e) => {
-                    if e.is_away() {
+                    let state = if e.is_away() {
                         self.info.send_replace(None);
-                    }
-                    self.health.set(State::Failed, e.to_string());
+                        State::Degraded
+                    } else {
+                        State::Failed
+                    };
+                    self.health.set(state, e.to_string());
                     let pause = wait;
                     wait = (wait * 2).min(LONGEST_WAIT);
                     pause
@@ -115,7 +118,7 @@ impl Keeper {
         met.revision = met.revision.max(info.revision);
         self.info.send_replace(Some(info));
         self.publish(met).await?;
-        self.restore(met).await?;
+        self.restore(met).await;
         self.report(met);
         Ok(())
     }
@@ -157,25 +160,21 @@ impl Keeper {
     }
 
     /// Looks after the task that restores ports.
-    async fn restore(&self, met: &mut Met) -> Result<(), FastPathError> {
+    async fn restore(&self, met: &mut Met) {
         match &mut met.ports {
             Ports::Restoring(task) if task.is_finished() => {
-                let result = task.await.unwrap_or_else(|e| Ok(vec![e.to_string()]));
-                let again = Instant::now() + RETRY_PORTS;
-                met.ports = match result {
-                    Ok(lost) => Ports::Restored { lost, again },
-                    Err(e) => {
-                        met.ports = Ports::Restored { lost: vec![e.to_string()], again: Instant::now() };
-                        return Err(e);
-                    }
+                let lost = match task.await {
+                    Ok(Ok(lost)) => lost,
+                    Ok(Err(e)) => vec![e.to_string()],
+                    Err(e) => vec![e.to_string()],
                 };
+                met.ports = Ports::Restored { lost, again: Instant::now() + RETRY_PORTS };
             }
             Ports::Restored { lost, again } if !lost.is_empty() && *again <= Instant::now() => {
                 met.ports = Ports::Restoring(self.start_restoring());
             }
             Ports::Restoring(_) | Ports::Restored { .. } => {}
         }
-        Ok(())
     }
 
     fn start_restoring(&self) -> JoinHandle<Result<Vec<String>, FastPathError>> {
@@ -198,7 +197,7 @@ impl Keeper {
         match &met.given {
             None => self.health.set(State::Starting, "connected; this node's Node object is not known yet"),
             Some(_) if !lost.is_empty() => {
-                let detail = format!("{} ports not made again, first: {}", lost.len(), lost[0]);
+                let detail = format!("ports not made again: {}, the first: {}", lost.len(), lost[0]);
                 self.health.set(State::Degraded, detail);
             }
             Some(tables) if !tables.synced => {

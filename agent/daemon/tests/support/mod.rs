@@ -281,7 +281,12 @@ impl Node {
 
     /// One CNI invocation: exit code and standard output.
     pub(crate) async fn cni(&self, command: &str, pod: &Pod, args: &str) -> (u32, Value) {
-        let config = r#"{"cniVersion":"1.1.0","name":"culvert","type":"culvert-cni"}"#;
+        self.cni_with(command, pod, args, r#"{"cniVersion":"1.1.0","name":"culvert","type":"culvert-cni"}"#)
+            .await
+    }
+
+    /// The same with a configuration of the case's own.
+    pub(crate) async fn cni_with(&self, command: &str, pod: &Pod, args: &str, config: &str) -> (u32, Value) {
         let request = CniRequest {
             command: command.to_owned(),
             container_id: pod.name.clone(),
