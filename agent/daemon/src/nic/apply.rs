@@ -20,7 +20,7 @@ use super::journal::{Journal, JournalError};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Plan;
 use super::step::{Action, Object, Step};
-use crate::pods::chain;
+use crate::errors::chain;
 
 #[cfg(test)]
 mod tests;

@@ -67,7 +67,7 @@ pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observ
         tokio::task::spawn_blocking(move || Inventory::scan(&root)).await.expect("does not panic")?
     };
     for problem in &inventory.problems {
-        warn!("a NIC is left out: {}", crate::pods::chain(problem));
+        warn!("a NIC is left out: {}", crate::errors::chain(problem));
     }
     if inventory.pfs.is_empty() {
         return Ok(Observed::default());

@@ -16,7 +16,8 @@ use super::attach::{
 use super::journal::{Journal, State};
 use super::manager::{Command, Look, NicError, Shared, UPKEEP};
 use super::wanted::WantedVf;
-use crate::pods::{Key, Phase, chain};
+use crate::errors::chain;
+use crate::pods::{Key, Phase};
 
 /// The owner of all PFs and VFs.
 pub(super) struct Owner {

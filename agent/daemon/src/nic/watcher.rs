@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::manager::Shared;
-use crate::pods::chain;
+use crate::errors::chain;
 
 /// After a piece of news, more of it comes: the machine is looked at when this has passed.
 const QUIET: Duration = Duration::from_millis(50);

@@ -9,7 +9,6 @@ mod overlay;
 mod record;
 mod store;
 
-pub(crate) use crate::errors::chain;
 pub use interface::InterfaceError;
 pub use ipam::{Fixed, IpamError, Wish};
 pub use overlay::{AttachError, Attached, CheckError, Overlay, OverlayRequest};

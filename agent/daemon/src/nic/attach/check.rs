@@ -4,7 +4,8 @@ use super::super::attachment::{Attachment, PodInterface};
 use super::super::observe::Observed;
 use super::super::wanted::{Hold, WantedVf};
 use super::pod::Pod;
-use crate::pods::{Phase, chain};
+use crate::errors::chain;
+use crate::pods::Phase;
 
 /// What is wrong with `attachment`; empty if nothing is.
 pub(in super::super) async fn check(

@@ -15,7 +15,8 @@ use super::super::wanted::WantedVf;
 use super::ops::give_mac;
 use super::pod::Pod;
 use super::{AttachError, AttachedInterface, VfAttach, VfAttached, VfOps, release};
-use crate::pods::{Phase, chain};
+use crate::errors::chain;
+use crate::pods::Phase;
 
 /// Gives a VF to a pod; `base` is what the VF is of its own, if the policy says.
 ///

@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use super::apply::MachineError;
 use super::journal::JournalError;
 use super::observe::ObserveError;
-use crate::pods::{Key, chain};
+use crate::errors::chain;
+use crate::pods::Key;
 
 mod check;
 mod make;

@@ -18,7 +18,8 @@ use super::super::wanted::WantedVf;
 use super::ops::give_mac;
 use super::pod::{Pod, namespace};
 use super::{Problems, ReleaseError, VfOps};
-use crate::pods::{Key, Phase, chain};
+use crate::errors::chain;
+use crate::pods::{Key, Phase};
 
 /// How long the kernel may take to give the interfaces of a namespace that has ended back to the host.
 const NETNS_CLEANUP: Duration = Duration::from_secs(3);
