@@ -79,6 +79,10 @@ impl<K: Key> Arena<K> {
         if self.free != NONE {
             let index = self.free;
             self.free = table.words(index).next_free();
+            if self.free != NONE {
+                // The next flow's.
+                table.prefetch(self.free);
+            }
             return Some(index);
         }
         if let Some(index) = self.fresh.next() {

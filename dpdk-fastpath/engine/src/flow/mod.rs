@@ -25,6 +25,7 @@ mod bucket;
 mod key;
 mod line;
 mod listing;
+mod memory;
 mod out;
 mod prefetch;
 mod record;

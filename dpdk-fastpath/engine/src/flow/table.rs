@@ -10,6 +10,7 @@ use zerocopy::FromZeros;
 use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::key::Key;
+use super::memory::advise_hugepages;
 use super::prefetch::prefetch;
 use super::record::{Meta, Record, Route, Words};
 use super::state::State;
@@ -87,12 +88,11 @@ impl<K: Key> Table<K> {
         let records = budget.records();
         // At most four keys per bucket of seven slots. With the rule in `link`, a million keys then all find a slot.
         let buckets = (records as usize * 2).div_ceil(4).next_power_of_two();
-        Some(Self {
-            buckets: <[Bucket]>::new_box_zeroed_with_elems(buckets).ok()?,
-            lines: <[K::Line]>::new_box_zeroed_with_elems(records as usize).ok()?,
-            claimed: AtomicU32::new(0),
-            budget: Arc::clone(budget),
-        })
+        let buckets = <[Bucket]>::new_box_zeroed_with_elems(buckets).ok()?;
+        let lines = <[K::Line]>::new_box_zeroed_with_elems(records as usize).ok()?;
+        advise_hugepages(&buckets);
+        advise_hugepages(&lines);
+        Some(Self { buckets, lines, claimed: AtomicU32::new(0), budget: Arc::clone(budget) })
     }
 
     /// Most flows.
@@ -113,6 +113,12 @@ impl<K: Key> Table<K> {
     #[inline(always)]
     pub(super) fn words(&self, index: u32) -> Words<'_, K> {
         Words::of(&self.lines[index as usize])
+    }
+
+    /// Fetches a record.
+    #[inline]
+    pub(super) fn prefetch(&self, index: u32) {
+        prefetch(&self.lines[index as usize]);
     }
 
     /// Fetches what [`prefetch_record`](Self::prefetch_record) will look at.
@@ -245,10 +251,13 @@ impl<K: Key> Table<K> {
     fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {
         let place = self.place(key.hash64());
         let mut lock = place.primary.lock();
-        for bucket in [place.primary, place.secondary] {
-            if let Some(hit) = self.find(bucket, place.signature, key) {
-                return Err(InsertError::Exists(hit));
-            }
+        // As with a look-up, the other bucket is not worth a cache miss if no key has gone there.
+        let found = self.find(place.primary, place.signature, key).or_else(|| {
+            let overflowed = place.primary.has_overflowed();
+            overflowed.then(|| self.find(place.secondary, place.signature, key)).flatten()
+        });
+        if let Some(hit) = found {
+            return Err(InsertError::Exists(hit));
         }
         let slot = Slot::new(place.signature, reply, index);
         // The primary bucket as long as it is not crowded, which spares most look-ups the other; then the emptier one.

@@ -32,6 +32,7 @@ mod frame;
 mod neighbour;
 mod output;
 mod pod;
+mod recent;
 mod route;
 mod service;
 mod stage;
@@ -44,6 +45,8 @@ use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::L4;
 use culvert_packet::{PacketBuf, Parsed};
 
+use self::recent::Recent;
+use self::route::Destination;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::verdict::End;
 pub use self::verdict::{Neighbour, Verdict};
@@ -53,6 +56,9 @@ use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
 const BATCH: usize = 32;
+
+// A bit for each.
+const _: () = assert!(BATCH <= u32::BITS as usize);
 
 /// How far ahead packets' first bytes are fetched.
 const AHEAD: usize = 4;
@@ -68,6 +74,8 @@ pub struct Pipeline {
     /// Admitted packets of the batch.
     batch4: Vec<Batched<FlowKey4>>,
     batch6: Vec<Batched<FlowKey6>>,
+    destinations: Recent<Destination>,
+    vteps: Recent<Option<u32>>,
 }
 
 /// An admitted packet that waits for the next pass.
@@ -84,7 +92,14 @@ struct Batched<K> {
 impl Pipeline {
     /// With its share of the flow tables and its counters.
     pub fn new(flows: FlowWorker, counters: CounterWriter) -> Self {
-        Self { flows, counters, batch4: Vec::with_capacity(BATCH), batch6: Vec::with_capacity(BATCH) }
+        Self {
+            flows,
+            counters,
+            batch4: Vec::with_capacity(BATCH),
+            batch6: Vec::with_capacity(BATCH),
+            destinations: Recent::new(),
+            vteps: Recent::new(),
+        }
     }
 
     /// The worker's counters, for what happens outside the pipeline: packets received and sent, polls.
@@ -123,8 +138,11 @@ impl Pipeline {
             (_, None) => return self.drop_all(in_port, bufs.len(), DropReason::NOT_PROGRAMMED, verdicts),
         };
         let first = verdicts.len();
-        let Self { flows, counters, batch4, batch6 } = self;
-        let mut stage = Stage { view, local, now, in_port, flows, counters, learned: None };
+        let Self { flows, counters, batch4, batch6, destinations, vteps } = self;
+        destinations.renew(view.serial());
+        vteps.renew(view.serial());
+        let mut stage =
+            Stage { view, local, now, in_port, flows, counters, destinations, vteps, learned: None };
         batch4.clear();
         batch6.clear();
 
@@ -215,18 +233,31 @@ impl Stage<'_> {
             K::table(&self.flows.tables).prefetch_record(packet.hash);
         }
         // Third pass: compare, decide, rewrite.
-        for Batched { at, parsed, origin, key, hash } in batch {
-            let packet = Packet { buf: &mut bufs[*at], parsed, origin: *origin, hash: *hash };
+        let mut opening = 0_u32;
+        for (place, &Batched { at, ref parsed, origin, ref key, hash }) in batch.iter().enumerate() {
+            let packet = Packet { buf: &mut bufs[at], parsed, origin, hash };
             let hit = match parsed.l4 {
-                L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup_likely(key, *hash),
+                L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup_likely(key, hash),
                 L4::Echo | L4::Icmp | L4::Opaque => None,
             };
             let end = match hit {
                 // In registers from here to the end: no other function gets to see this hit.
                 Some(hit) if self.may_follow(&packet, &hit) => self.follow(packet, key, hit),
+                None if origin == Origin::Pod && self.expect(key, hash) => {
+                    opening |= 1 << place;
+                    continue;
+                }
                 _ => self.find_or_route(packet, key),
             };
-            verdicts[*at] = self.verdict(end);
+            verdicts[at] = self.verdict(end);
+        }
+        // Fourth pass: open flows, for which other lines of the table had to be fetched.
+        while opening != 0 {
+            let &Batched { at, ref parsed, origin, ref key, hash } =
+                &batch[opening.trailing_zeros() as usize];
+            opening &= opening - 1;
+            let end = self.find_or_route(Packet { buf: &mut bufs[at], parsed, origin, hash }, key);
+            verdicts[at] = self.verdict(end);
         }
     }
 

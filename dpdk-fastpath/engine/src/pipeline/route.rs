@@ -14,35 +14,59 @@ use super::stage::{Origin, Packet, Stage};
 use super::verdict::End;
 use crate::counter::{Answered, DropReason};
 use crate::flow::{Key, Out};
-use crate::table::Target;
+use crate::table::{Snapshot, Target};
+
+/// What an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// One of this node's own.
+    Local,
+    /// Some service's; nobody but pods is served there.
+    Vip,
+    /// A pod's, if there is a way to it.
+    Pod(Out),
+}
 
 impl Stage<'_> {
     /// Forwards by destination address.
     #[inline]
     pub(super) fn route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let (tenant, dst) = (key.tenant(), key.destination().0);
-        if self.local.is_gateway(dst) || self.local.is_vtep(dst) {
-            return self.local(packet);
-        }
-        if packet.origin == Origin::Pod && self.view.is_vip(tenant, dst) {
-            return self.open(packet, key);
-        }
-        match self.out(tenant, dst) {
+        let out = match self.destination(tenant, dst) {
+            Destination::Local => return self.local(packet),
+            Destination::Vip if packet.origin == Origin::Pod => return self.open(packet, key),
+            Destination::Vip => self.out(tenant, dst),
+            Destination::Pod(out) => out,
+        };
+        match out {
             Out::Nowhere => self.nowhere(packet, tenant, dst),
             out => self.send(packet, out, |_, _| {}),
+        }
+    }
+
+    /// What an address is.
+    #[inline(always)]
+    pub(super) fn destination(&mut self, tenant: Tenant, address: IpAddr) -> Destination {
+        let Self { view, local, destinations, .. } = self;
+        let ask = || {
+            if local.is_gateway(address) || local.is_vtep(address) {
+                Destination::Local
+            } else if view.is_vip(tenant, address) {
+                Destination::Vip
+            } else {
+                Destination::Pod(way(view, tenant, address))
+            }
+        };
+        match address {
+            IpAddr::V4(v4) => destinations.get(u64::from(tenant.get()) << 32 | u64::from(v4.to_bits()), ask),
+            IpAddr::V6(_) => ask(),
         }
     }
 
     /// Where a pod's address is.
     #[inline]
     pub(super) fn out(&self, tenant: Tenant, address: IpAddr) -> Out {
-        if let Some(port) = self.view.pod(tenant, address) {
-            return Out::Pod(port);
-        }
-        match self.view.route(tenant, address) {
-            Some(Target::Remote(slot)) => Out::Remote(slot),
-            Some(Target::Local) | None => Out::Nowhere,
-        }
+        way(self.view, tenant, address)
     }
 
     /// Ends a packet whose destination does not exist.
@@ -77,6 +101,17 @@ impl Stage<'_> {
             }
             Err(_) => self.drop(DropReason::NOT_SERVED),
         }
+    }
+}
+
+/// Where a pod's address is.
+fn way(view: &Snapshot, tenant: Tenant, address: IpAddr) -> Out {
+    if let Some(port) = view.pod(tenant, address) {
+        return Out::Pod(port);
+    }
+    match view.route(tenant, address) {
+        Some(Target::Remote(slot)) => Out::Remote(slot),
+        Some(Target::Local) | None => Out::Nowhere,
     }
 }
 

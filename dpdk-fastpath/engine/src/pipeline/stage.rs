@@ -7,6 +7,8 @@ use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
 
+use super::recent::Recent;
+use super::route::Destination;
 use super::verdict::{End, Neighbour};
 use crate::counter::{Answered, CounterWriter, DropReason};
 use crate::flow::{FlowWorker, Tick};
@@ -23,6 +25,10 @@ pub(super) struct Stage<'a> {
     pub(super) in_port: PortIndex,
     pub(super) flows: &'a mut FlowWorker,
     pub(super) counters: &'a mut CounterWriter,
+    /// Where packets to IPv4 addresses go.
+    pub(super) destinations: &'a mut Recent<Destination>,
+    /// Slots of the remote nodes behind IPv4 addresses of the underlay.
+    pub(super) vteps: &'a mut Recent<Option<u32>>,
     /// What the packet that ended as [`End::Learned`] told.
     pub(super) learned: Option<Neighbour>,
 }

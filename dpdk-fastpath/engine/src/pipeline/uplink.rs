@@ -25,7 +25,7 @@ impl Stage<'_> {
     /// [`admit_from_uplink`](Self::admit_from_uplink) would decide otherwise.
     #[inline(always)]
     pub(super) fn admit_usual_from_uplink<B: PacketBuf>(
-        &self,
+        &mut self,
         port: &Port,
         buf: &mut B,
     ) -> Option<(Parsed, Origin, FlowKey4)> {
@@ -39,7 +39,8 @@ impl Stage<'_> {
         if !ours {
             return None;
         }
-        let slot = self.view.remote_of_vtep(addresses.src().into())?;
+        let (view, src) = (self.view, addresses.src());
+        let slot = self.vteps.get(src.to_bits().into(), || view.remote_of_vtep(src.into()))?;
         let tunnel = decap(frame, &outer).ok()?;
         let inner = &frame[tunnel.inner_offset..tunnel.inner_offset + tunnel.inner_len];
         let parsed = parse_usual(inner)?;

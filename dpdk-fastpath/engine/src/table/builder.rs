@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_api::fastpath as proto;
 use culvert_packet::eth::EthAddr;
@@ -18,6 +19,9 @@ use super::remote::{MAX_REMOTES, Remote, RemoteNode};
 use super::route::{Routes, Target};
 use super::service::{BackendSpec, MAX_SERVICES, Service, ServiceKey, ServiceSpec};
 use super::snapshot::{BackendId, Ports, Remotes, Snapshot};
+
+/// Number of the next snapshot, whoever makes it.
+static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Epochs fit into 24 bits of a flow entry.
 const MAX_EPOCH: u32 = 0xff_ffff;
@@ -103,6 +107,7 @@ impl Builder {
         if self.ports[index].as_ref() != Some(&port) {
             self.stale = Stale { ports: true, remotes: port.kind == PortKind::Uplink, decisions: true };
             self.ports[index] = Some(port);
+            self.changed();
         }
         Ok(())
     }
@@ -134,7 +139,13 @@ impl Builder {
         self.stale.ports = true;
         self.stale.decisions = true;
         self.stale.remotes |= port.kind == PortKind::Uplink;
+        self.changed();
         Some(port)
+    }
+
+    /// The next snapshot is another.
+    fn changed(&mut self) {
+        self.snapshot.serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sets the Ethernet addresses of next hops in the underlay; `true` if that changes anything.
@@ -143,6 +154,9 @@ impl Builder {
         let changed = neighbours != self.neighbours;
         self.neighbours = neighbours;
         self.stale.remotes |= changed;
+        if changed {
+            self.changed();
+        }
         changed
     }
 
@@ -165,6 +179,7 @@ impl Builder {
     pub fn apply(&mut self, tables: &proto::Tables) -> Result<Applied, TableError> {
         let checked = self.check(tables)?;
         let mut applied = Applied::default();
+        self.changed();
         self.snapshot.revision = tables.revision;
         self.snapshot.synced |= tables.synced;
         if let Some(local) = checked.local.filter(|local| self.snapshot.local() != Some(local)) {

@@ -27,6 +27,7 @@ pub struct Snapshot {
     pub(super) revision: u64,
     pub(super) synced: bool,
     pub(super) epoch: u32,
+    pub(super) serial: u64,
     pub(super) local: Option<Arc<LocalNode>>,
     pub(super) ports: Arc<Ports>,
     pub(super) routes: Arc<Routes>,
@@ -91,6 +92,13 @@ impl Snapshot {
     #[inline]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// Number that no snapshot of this process has that says anything else, for whoever remembers what a snapshot said; 0
+    /// for the empty one.
+    #[inline]
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// This node; `None` before the first tables.

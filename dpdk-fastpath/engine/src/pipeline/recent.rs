@@ -1,0 +1,61 @@
+//! What the tables said lately, in one cache line's reach.
+
+/// Entries; a power of two.
+const ENTRIES: usize = 256;
+
+/// The last answers of one snapshot to one kind of question. An answer displaces another that has the same place.
+#[derive(Debug)]
+pub(super) struct Recent<V> {
+    /// Of the snapshot that gave the answers.
+    serial: u64,
+    entries: Box<[Option<(u64, V)>; ENTRIES]>,
+}
+
+impl<V: Copy> Recent<V> {
+    pub(super) fn new() -> Self {
+        Self { serial: 0, entries: Box::new([None; ENTRIES]) }
+    }
+
+    /// Forgets everything unless it is this snapshot's.
+    #[inline(always)]
+    pub(super) fn renew(&mut self, serial: u64) {
+        if self.serial != serial {
+            self.serial = serial;
+            self.entries.fill(None);
+        }
+    }
+
+    /// The answer for `key`, or that of `ask`.
+    #[inline(always)]
+    pub(super) fn get(&mut self, key: u64, ask: impl FnOnce() -> V) -> V {
+        let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % ENTRIES;
+        let entry = &mut self.entries[place];
+        match *entry {
+            Some((known, value)) if known == key => value,
+            _ => {
+                let value = ask();
+                *entry = Some((key, value));
+                value
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_asked_for_once_per_snapshot_and_never_anothers() {
+        let mut recent = Recent::new();
+        recent.renew(1);
+        for key in 0..100_000_u64 {
+            assert_eq!(recent.get(key, || key + 1), key + 1);
+            assert_eq!(recent.get(key, || unreachable!("it is known")), key + 1);
+        }
+        recent.renew(1);
+        assert_eq!(recent.get(99_999, || 0), 100_000);
+        recent.renew(2);
+        assert_eq!(recent.get(99_999, || 7), 7);
+    }
+}
