@@ -10,10 +10,11 @@ use culvert_api::config::agent::AgentConfig;
 use culvert_api::config::nic::NicPolicy;
 use culvert_device_plugin::{self as device, Device};
 use culvert_host::{FileError, HostRoot};
+use futures::future::select_all;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -57,6 +58,11 @@ pub enum StartError {
     #[error(transparent)]
     Metrics(io::Error),
 }
+
+/// A part of the agent that has ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+#[error("part {0} of the agent ended by itself; the log has the reason")]
+pub struct PartEnded(&'static str);
 
 /// The agent, ready to run: everything that can fail at the start has been done.
 #[derive(Debug)]
@@ -103,7 +109,10 @@ impl App {
 
     /// Runs until `stop`, then stops its parts in order. Pods, virtual functions and the fast path are left as they
     /// are.
-    pub async fn run(self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// When one of the parts came to an end by itself: a fault of the program, which a new start mends.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), PartEnded> {
         let Self { config, node, boot, listener, store, metrics: http, nics, nics_stop } = self;
         info!(node, version = env!("CARGO_PKG_VERSION"), "started");
         let health = Health::default();
@@ -157,17 +166,27 @@ impl App {
         parts.spawn("socket", |stop| socket::serve(listener, Arc::new(service), stop));
 
         notify(NotifyState::Ready);
-        stop.cancelled().await;
+        let result = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            part = parts.ended() => Err(PartEnded(part)),
+        };
         notify(NotifyState::Stopping);
         info!("stopping; pods and fast path go on");
         parts.stop().await;
         nics_stop.cancel();
+        result
     }
 }
 
 /// Running tasks, each stoppable by itself.
 #[derive(Default)]
-struct Parts(Vec<(&'static str, CancellationToken, JoinSet<()>)>);
+struct Parts(Vec<Part>);
+
+struct Part {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
 
 impl Parts {
     fn spawn<F: Future<Output = ()> + Send + 'static>(
@@ -176,16 +195,21 @@ impl Parts {
         task: impl FnOnce(CancellationToken) -> F,
     ) {
         let stop = CancellationToken::new();
-        let mut set = JoinSet::new();
-        set.spawn(task(stop.clone()));
-        self.0.push((name, stop, set));
+        let task = tokio::spawn(task(stop.clone()));
+        self.0.push(Part { name, stop, task });
+    }
+
+    /// Waits until one of them ends by itself, which none should, and returns its name.
+    async fn ended(&mut self) -> &'static str {
+        let (_, index, _) = select_all(self.0.iter_mut().map(|part| &mut part.task)).await;
+        self.0.remove(index).name
     }
 
     /// Stops them one after the other, the last started first: callers before what they call.
     async fn stop(self) {
-        for (name, stop, mut set) in self.0.into_iter().rev() {
+        for Part { name, stop, task } in self.0.into_iter().rev() {
             stop.cancel();
-            if timeout(STOP_DEADLINE, set.join_next()).await.is_err() {
+            if timeout(STOP_DEADLINE, task).await.is_err() {
                 warn!(part = name, "not stopped within {} s, abandoned", STOP_DEADLINE.as_secs());
             }
         }
@@ -195,7 +219,7 @@ impl Parts {
 fn report_damage(health: &Health, store: &Store) {
     let attachments = health.part("attachments");
     match store.damaged() {
-        [] => attachments.set(State::Ok, format!("{} recorded", store.all().len())),
+        [] => attachments.set(State::Ok, ""),
         damaged => attachments.set(State::Degraded, format!("damaged records: {}", damaged.join("; "))),
     }
 }

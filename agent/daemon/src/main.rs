@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use culvert_agent::app::{App, ConfigFileError, StartError, read_config};
+use culvert_agent::app::{App, ConfigFileError, PartEnded, StartError, read_config};
 use culvert_agent::errors::chain;
 use culvert_agent::privileges::{self, PrivilegeError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +51,8 @@ enum Failure {
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Ended(#[from] PartEnded),
     #[error("cannot listen for signals")]
     Signals(#[source] std::io::Error),
 }
@@ -84,7 +86,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
         let stop = stop_on_signal().map_err(Failure::Signals)?;
-        App::start(config).await?.run(stop).await;
+        App::start(config).await?.run(stop).await?;
         Ok(())
     })
 }

@@ -18,6 +18,8 @@ use crate::pods::Overlay;
 
 /// How often the fast path is asked whether it is still the same.
 const PROBE: Duration = Duration::from_millis(250);
+/// How often while ports are made again.
+const RESTORE_PROBE: Duration = Duration::from_millis(20);
 /// Wait after the first failure; doubles with each further one, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The fast path is put to work again this long after it is back, at most.
@@ -61,6 +63,12 @@ struct Met {
     ports: Ports,
 }
 
+impl Met {
+    fn is_restoring(&self) -> bool {
+        matches!(self.ports, Ports::Restoring(_))
+    }
+}
+
 /// How far the ports of one process are restored.
 enum Ports {
     /// A task is at it.
@@ -78,7 +86,7 @@ impl Keeper {
             let pause = match self.step(&mut met).await {
                 Ok(()) => {
                     wait = FIRST_WAIT;
-                    PROBE
+                    if met.as_ref().is_some_and(Met::is_restoring) { RESTORE_PROBE } else { PROBE }
                 }
                 Err(e) => {
                     let state = if e.is_away() {
@@ -192,7 +200,7 @@ impl Keeper {
     fn report(&self, met: &Met) {
         let lost = match &met.ports {
             Ports::Restored { lost, .. } => lost.as_slice(),
-            Ports::Restoring(_) => &[],
+            Ports::Restoring(_) => return self.health.set(State::Starting, "ports of pods are made again"),
         };
         match &met.given {
             None => self.health.set(State::Starting, "connected; this node's Node object is not known yet"),

@@ -122,7 +122,11 @@ impl Source {
                 self.folder = Some(folder);
                 snapshot
             }
-            Err(e) => std::panic::resume_unwind(e.into_panic()),
+            Err(e) => match e.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is being shut down.
+                Err(_) => None,
+            },
         }
     }
 }

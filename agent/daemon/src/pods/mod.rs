@@ -1,7 +1,8 @@
 //! Pods on the overlay: which have a port of the fast path, and with what addresses.
 //!
-//! An attachment is one interface of one pod. Its [`Record`] is written before anything is done for it and removed after everything is undone, so that whatever
-//! happens in between, what is left can be found. Addresses in records are the leases; there is no other book.
+//! An attachment is one interface of one pod. Its [`Record`] is written before anything is done for it and removed
+//! after everything is undone, so that whatever happens in between, what is left can be found. Addresses in records are
+//! the leases; there is no other book.
 
 mod interface;
 mod ipam;

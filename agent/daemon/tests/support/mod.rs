@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use culvert_agent::app::App;
+use culvert_agent::app::{App, PartEnded};
 use culvert_api::agent::{CniReply, CniRequest, agent_reply, agent_request};
 use culvert_api::config::agent::AgentConfig;
 use culvert_api::fastpath::fast_path_server::{FastPath, FastPathServer};
@@ -207,7 +207,7 @@ pub(crate) struct Node {
 /// A running agent; stopped in order by [`Agent::stop`], killed when dropped.
 pub(crate) struct Agent {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), PartEnded>>,
 }
 
 impl Drop for Agent {
@@ -219,7 +219,7 @@ impl Drop for Agent {
 impl Agent {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
-        (&mut self.task).await.unwrap();
+        (&mut self.task).await.unwrap().unwrap();
     }
 }
 
