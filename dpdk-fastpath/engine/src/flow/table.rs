@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use culvert_packet::tcp::TcpFlags;
-use zerocopy::FromZeros;
 
 use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::key::Key;
-use super::memory::advise_hugepages;
+use super::memory::Zeroed;
 use super::prefetch::prefetch;
 use super::record::{Meta, Record, Route, Words};
 use super::state::State;
@@ -21,8 +20,8 @@ const CROWDED: usize = 4;
 
 /// The flows of one IP version.
 pub struct Table<K: Key> {
-    buckets: Box<[Bucket]>,
-    lines: Box<[K::Line]>,
+    buckets: Zeroed<Bucket>,
+    lines: Zeroed<K::Line>,
     /// Chunks of records that arenas have claimed: the first so many.
     claimed: AtomicU32,
     budget: Arc<Budget>,
@@ -88,10 +87,7 @@ impl<K: Key> Table<K> {
         let records = budget.records();
         // At most four keys per bucket of seven slots. With the rule in `link`, a million keys then all find a slot.
         let buckets = (records as usize * 2).div_ceil(4).next_power_of_two();
-        let buckets = <[Bucket]>::new_box_zeroed_with_elems(buckets).ok()?;
-        let lines = <[K::Line]>::new_box_zeroed_with_elems(records as usize).ok()?;
-        advise_hugepages(&buckets);
-        advise_hugepages(&lines);
+        let (buckets, lines) = (Zeroed::new(buckets)?, Zeroed::new(records as usize)?);
         Some(Self { buckets, lines, claimed: AtomicU32::new(0), budget: Arc::clone(budget) })
     }
 
