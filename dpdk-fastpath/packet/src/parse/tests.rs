@@ -283,7 +283,12 @@ proptest! {
             NetSlice::Arp(_) => unreachable!("no ARP is generated"),
         };
         prop_assert_eq!(payload.ip_number.0, parsed.protocol.0);
-        prop_assert_eq!(payload.payload, &frame[usize::from(parsed.l4_offset)..parsed.end()]);
+        // An IPv6 payload length of 0 is for etherparse that of a jumbogram: it takes the padding along.
+        if packet.is_v6() && parsed.l3_len == 40 {
+            prop_assert_eq!(usize::from(parsed.l4_offset), parsed.end());
+        } else {
+            prop_assert_eq!(payload.payload, &frame[usize::from(parsed.l4_offset)..parsed.end()]);
+        }
         prop_assert_eq!(other.is_ip_payload_fragmented(), parsed.is_fragment());
         let ports = match other.transport {
             Some(TransportSlice::Tcp(tcp)) => Some((tcp.source_port(), tcp.destination_port())),
