@@ -213,3 +213,24 @@ async fn lists_asked_for_at_once_are_all_given() {
     addresses.unwrap();
     routes.unwrap();
 }
+
+#[tokio::test]
+async fn a_list_that_is_given_up_does_not_stand_in_the_way_of_the_next() {
+    let Some(namespace) = Namespace::new() else { return };
+    for number in 0..100 {
+        namespace.ip(&format!("link add b{number} type bridge"));
+    }
+    let netlink = Netlink::open_in(&namespace.open()).unwrap();
+    for polls in 1..6 {
+        {
+            let mut given_up = std::pin::pin!(netlink.links());
+            for _ in 0..polls {
+                if futures::poll!(&mut given_up).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(netlink.links().await.unwrap().len() >= 100);
+    }
+}

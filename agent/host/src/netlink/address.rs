@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -12,10 +11,9 @@ use super::{Netlink, NetlinkError};
 impl Netlink {
     /// All addresses of the namespace, each with the index of its interface.
     pub async fn addresses(&self) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
-        let _dumping = self.dumping.lock().await;
-        let dump = self.handle.address().get().execute();
-        let messages: Vec<AddressMessage> =
-            dump.try_collect().await.map_err(|e| NetlinkError::new("addresses", "list them", e))?;
+        let request = self.handle.address().get();
+        let messages = self.dump(|| request.execute()).await;
+        let messages = messages.map_err(|e| NetlinkError::new("addresses", "list them", e))?;
         Ok(messages.iter().filter_map(|m| Some((m.header.index, address(m)?))).collect())
     }
 

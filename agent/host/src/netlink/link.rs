@@ -98,12 +98,10 @@ impl Netlink {
     /// All interfaces of the namespace.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
         let skip = vec![LinkExtentMask::SkipStats];
-        let _dumping = self.dumping.lock().await;
-        let dump = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, skip).execute();
-        dump.map_ok(Link::from)
-            .try_collect()
-            .await
-            .map_err(|e| NetlinkError::new("interfaces", "list them", e))
+        let request = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, skip);
+        let messages = self.dump(|| request.execute()).await;
+        let messages = messages.map_err(|e| NetlinkError::new("interfaces", "list them", e))?;
+        Ok(messages.into_iter().map(Link::from).collect())
     }
 
     /// Changes interface `index`, in one message.

@@ -7,6 +7,9 @@ mod monitor;
 mod route;
 mod vf;
 
+use std::sync::Arc;
+
+use futures::{Stream, TryStreamExt as _};
 use tokio::runtime;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -27,14 +30,14 @@ pub struct Netlink {
     handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
     /// Held from a dump's request to its end: the kernel answers EBUSY to a second one on the same socket meanwhile.
-    dumping: Mutex<()>,
+    dumping: Arc<Mutex<()>>,
 }
 
 impl Netlink {
     /// Opens a socket in the program's own network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Mutex::default() })
+        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Arc::default() })
     }
 
     /// Opens a socket in `netns`.
@@ -45,7 +48,27 @@ impl Netlink {
             rtnetlink::new_connection()
         });
         let (connection, handle, _) = opened.map_err(NetlinkError::netns)?.map_err(NetlinkError::open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Mutex::default() })
+        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Arc::default() })
+    }
+}
+
+impl Netlink {
+    /// Collects a dump. It goes on to its end even if the caller stops waiting: one that is given up half-way would stand
+    /// in the way of the next.
+    async fn dump<T, S>(
+        &self,
+        request: impl FnOnce() -> S + Send + 'static,
+    ) -> Result<Vec<T>, rtnetlink::Error>
+    where
+        T: Send + 'static,
+        S: Stream<Item = Result<T, rtnetlink::Error>> + Send,
+    {
+        let dumping = Arc::clone(&self.dumping);
+        let collect = async move {
+            let _dumping = dumping.lock().await;
+            request().try_collect().await
+        };
+        tokio::spawn(collect).await.unwrap_or(Err(rtnetlink::Error::RequestFailed))
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
@@ -65,10 +64,9 @@ impl Netlink {
         let families =
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
         for request in families {
-            let _dumping = self.dumping.lock().await;
-            let dump = self.handle.route().get(request).execute();
-            let messages: Vec<RouteMessage> =
-                dump.try_collect().await.map_err(|e| NetlinkError::new("routes", "list them", e))?;
+            let request = self.handle.route().get(request);
+            let messages = self.dump(|| request.execute()).await;
+            let messages = messages.map_err(|e| NetlinkError::new("routes", "list them", e))?;
             messages.iter().for_each(|m| collect(m, &mut routes));
         }
         Ok(routes)
