@@ -232,7 +232,11 @@ fn rewrite(path: &Path, state: &State) -> Result<(File, usize), JournalError> {
 /// `CHECKSUM JSON\n`: sixteen hexadecimal digits of FNV-1a over the JSON.
 fn line(entry: &Entry) -> String {
     let json = serde_json::to_string(entry).expect("has only texts and numbers");
-    format!("{:016x} {json}\n", fnv1a(&[json.as_bytes()]))
+    line_of(&json) + "\n"
+}
+
+fn line_of(json: &str) -> String {
+    format!("{:016x} {json}", fnv1a(&[json.as_bytes()]))
 }
 
 /// The entries of a journal's bytes, without one at the very end that was not written to its end.

@@ -6,12 +6,15 @@ use std::sync::{Mutex, MutexGuard};
 use culvert_api::config::nic::VfDriver;
 use culvert_api::value::{Mac, PciAddress, Rate, VfIndex};
 use culvert_host::inventory::{Interface, Pf, Vf};
-use culvert_host::netlink::{VfRates, VfSettings, VfVlanTag};
+use culvert_host::netlink::{VfChange, VfRates, VfSettings, VfVlanTag};
+use culvert_host::netns::Netns;
 use culvert_host::{PciDevice, PciId};
 
 use super::apply::{Machine, MachineError};
+use super::attachment::Attachment;
 use super::observe::{ObserveError, Observed, ObservedPf};
 use super::step::{Action, Step};
+use crate::pods::{Key, Phase};
 
 /// PFs that do what they are told.
 #[derive(Debug, Default)]
@@ -96,6 +99,26 @@ pub(super) fn create_vfs(pf: &mut ObservedPf, count: u16) {
             bind(&mut vf, pf, VfDriver::Kernel);
         }
         pf.pf.vfs.push(vf);
+    }
+}
+
+/// A record of a VF that a pod has.
+pub(super) fn attachment(container: &str, vf: &str, phase: Phase) -> Attachment {
+    let key = Key { container_id: container.to_owned(), ifname: "net1".parse().unwrap() };
+    let own = Netns::current().unwrap();
+    Attachment {
+        key,
+        owner: format!("default/{container}"),
+        phase,
+        vf: vf.parse().unwrap(),
+        pf: "0000:03:00.0".parse().unwrap(),
+        index: VfIndex::MIN,
+        netns: own.path().to_owned(),
+        netns_id: own.id().unwrap(),
+        settings: VfChange { mac: Some("02:00:00:00:00:07".parse().unwrap()), ..VfChange::default() },
+        before: None,
+        host_mac: None,
+        interface: None,
     }
 }
 
