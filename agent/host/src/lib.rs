@@ -5,6 +5,7 @@
 //! tests; everything asked of the kernel's rtnetlink goes through [`netlink::Netlink`], which belongs to one
 //! network namespace.
 
+mod announce;
 mod boot;
 pub mod driver;
 #[cfg(any(test, feature = "fake"))]
@@ -18,6 +19,7 @@ mod root;
 pub mod uevent;
 pub mod vfio;
 
+pub use announce::{AnnounceError, announce};
 pub use boot::boot_id;
 pub use pci::{IommuGroup, PciDevice, PciId};
 pub use root::{FileError, HostRoot};

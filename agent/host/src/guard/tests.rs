@@ -6,6 +6,7 @@ fn link(index: u32, name: &str) -> Link {
     Link {
         index,
         name: name.to_owned(),
+        alt_names: Vec::new(),
         mac: None,
         permanent_mac: None,
         mtu: 1500,

@@ -4,6 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
+use super::raw::extended;
 use crate::netns::NetnsError;
 
 /// A netlink request that did not work.
@@ -23,8 +24,13 @@ pub struct NetlinkError {
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkCause {
     /// The kernel's answer.
-    #[error("{}", .0.desc())]
-    Kernel(Errno),
+    #[error("{}{}", errno.desc(), text.as_ref().map(|t| format!(" ({t})")).unwrap_or_default())]
+    Kernel {
+        /// The error number.
+        errno: Errno,
+        /// The kernel's own words (extended acknowledgement), where it has some.
+        text: Option<String>,
+    },
     /// The socket.
     #[error(transparent)]
     Socket(io::Error),
@@ -40,7 +46,7 @@ impl NetlinkError {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<Errno> {
         match self.cause {
-            NetlinkCause::Kernel(errno) => Some(errno),
+            NetlinkCause::Kernel { errno, .. } => Some(errno),
             _ => None,
         }
     }
@@ -53,7 +59,8 @@ impl NetlinkError {
     pub(super) fn new(object: impl Into<String>, action: impl Into<String>, error: rtnetlink::Error) -> Self {
         let cause = match error {
             rtnetlink::Error::NetlinkError(m) => {
-                NetlinkCause::Kernel(Errno::from_raw(m.raw_code().wrapping_neg()))
+                let errno = Errno::from_raw(m.raw_code().wrapping_neg());
+                NetlinkCause::Kernel { errno, text: extended(&m.header) }
             }
             rtnetlink::Error::RequestFailed => {
                 NetlinkCause::Protocol("the netlink socket is closed".to_owned())
@@ -63,12 +70,16 @@ impl NetlinkError {
         Self { object: object.into(), action: action.into(), cause }
     }
 
+    pub(super) fn of(object: impl Into<String>, action: impl Into<String>, cause: NetlinkCause) -> Self {
+        Self { object: object.into(), action: action.into(), cause }
+    }
+
     pub(super) fn protocol(object: String, action: &str, what: String) -> Self {
         Self { object, action: action.to_owned(), cause: NetlinkCause::Protocol(what) }
     }
 
     pub(super) fn kernel(object: String, action: &str, errno: Errno) -> Self {
-        Self { object, action: action.to_owned(), cause: NetlinkCause::Kernel(errno) }
+        Self { object, action: action.to_owned(), cause: NetlinkCause::Kernel { errno, text: None } }
     }
 
     pub(super) fn open(source: io::Error) -> Self {

@@ -6,7 +6,9 @@ use culvert_api::value::Mac;
 use futures::TryStreamExt as _;
 use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State};
+use rtnetlink::packet_route::link::{
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop, State,
+};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::{Netlink, NetlinkError};
@@ -19,6 +21,8 @@ pub struct Link {
     pub index: u32,
     /// The interface name.
     pub name: String,
+    /// Other names that it can be found by.
+    pub alt_names: Vec<String>,
     /// Hardware address; `None` if there is none, or one that is no unicast address.
     pub mac: Option<Mac>,
     /// Hardware address that the device itself has, where the driver tells.
@@ -113,6 +117,32 @@ impl Netlink {
         set.map_err(|e| NetlinkError::new(format!("interface {index}"), change.to_string(), e))
     }
 
+    /// Gives interface `index` more names, all or none of them.
+    pub async fn add_alt_names(&self, index: u32, names: &[&str]) -> Result<(), NetlinkError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let done = self.handle.link().property_add(index).alt_ifname(names).execute().await;
+        let action = || format!("add alternative name {}", names.join(", "));
+        done.map_err(|e| NetlinkError::new(format!("interface {index}"), action(), e))
+    }
+
+    /// Takes these alternative names from interface `index`; one that it does not have is no error.
+    pub async fn remove_alt_names(&self, index: u32, names: &[&str]) -> Result<(), NetlinkError> {
+        for name in names {
+            let done = self.handle.link().property_del(index).alt_ifname(&[name]).execute().await;
+            if let Err(e) = done {
+                let action = format!("remove alternative name {name}");
+                let error = NetlinkError::new(format!("interface {index}"), action, e);
+                // The kernel says EINVAL for a name that is another interface's, or a main name.
+                if error.errno() != Some(Errno::ENOENT) {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Moves interface `index` into `netns` as `name`. The kernel takes it down; addresses and routes are lost.
     ///
     /// A `name` taken in `netns` fails with EEXIST. The interface may then be in `netns` already, under its old name:
@@ -202,6 +232,7 @@ impl From<LinkMessage> for Link {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
+            alt_names: Vec::new(),
             mac: None,
             permanent_mac: None,
             mtu: 0,
@@ -219,6 +250,9 @@ impl From<LinkMessage> for Link {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::PropList(props) => {
+                    link.alt_names = props.into_iter().filter_map(alt_name).collect();
+                }
                 LinkAttribute::Address(octets) => link.mac = Mac::try_from(&octets[..]).ok(),
                 LinkAttribute::PermAddress(octets) => link.permanent_mac = Mac::try_from(&octets[..]).ok(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
@@ -241,6 +275,10 @@ impl From<LinkMessage> for Link {
         }
         link
     }
+}
+
+fn alt_name(prop: Prop) -> Option<String> {
+    if let Prop::AltIfName(name) = prop { Some(name) } else { None }
 }
 
 impl From<State> for OperState {

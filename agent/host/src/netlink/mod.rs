@@ -1,15 +1,22 @@
 //! rtnetlink: links, virtual functions, addresses and routes of one network namespace.
 
 mod address;
+mod attr;
 mod error;
 mod link;
 mod monitor;
+mod raw;
 mod route;
+#[cfg(any(test, feature = "fake"))]
+pub mod standin;
 mod vf;
 
+use std::io;
 use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt as _};
+use rtnetlink::sys::AsyncSocket as _;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use tokio::runtime;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -17,8 +24,9 @@ use tokio::task::JoinHandle;
 pub use error::{NetlinkCause, NetlinkError};
 pub use link::{Link, LinkChange, OperState};
 pub use monitor::{LinkEvent, LinkMonitor};
+use raw::RawNetlink;
 pub use route::Route;
-pub use vf::{VfChange, VfRates, VfSettings, VfVlanTag};
+pub use vf::{VfChange, VfCounters, VfRates, VfSettings, VfVlanTag};
 
 use crate::netns::Netns;
 
@@ -28,6 +36,8 @@ use crate::netns::Netns;
 #[derive(Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
+    /// For what rtnetlink's types do not carry.
+    raw: RawNetlink,
     connection: JoinHandle<()>,
     /// Held from a dump's request to its end: the kernel answers EBUSY to a second one on the same socket meanwhile.
     dumping: Arc<Mutex<()>>,
@@ -36,8 +46,7 @@ pub struct Netlink {
 impl Netlink {
     /// Opens a socket in the program's own network namespace.
     pub fn open() -> Result<Self, NetlinkError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Arc::default() })
+        Self::open_here().map_err(NetlinkError::open)
     }
 
     /// Opens a socket in `netns`.
@@ -45,10 +54,26 @@ impl Netlink {
         let runtime = runtime::Handle::current();
         let opened = netns.run(|| {
             let _entered = runtime.enter();
-            rtnetlink::new_connection()
+            Self::open_here()
         });
-        let (connection, handle, _) = opened.map_err(NetlinkError::netns)?.map_err(NetlinkError::open)?;
-        Ok(Self { handle, connection: tokio::spawn(connection), dumping: Arc::default() })
+        opened.map_err(NetlinkError::netns)?.map_err(NetlinkError::open)
+    }
+
+    fn open_here() -> io::Result<Self> {
+        let (mut connection, handle, _) = rtnetlink::new_connection()?;
+        let socket = connection.socket_mut().socket_mut();
+        // The kernel's own words about errors; kernels before 4.12 have none.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_cap_ack(true);
+        let raw = RawNetlink::open(NETLINK_ROUTE)?;
+        Ok(Self { handle, raw, connection: tokio::spawn(connection), dumping: Arc::default() })
+    }
+
+    /// Has `kernel`, the socket of a [`standin::FakeKernel`], answer whatever concerns virtual functions.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn with_stand_in(mut self, kernel: std::os::unix::net::UnixDatagram) -> io::Result<Self> {
+        self.raw = RawNetlink::from_datagram(kernel)?;
+        Ok(self)
     }
 }
 

@@ -1,22 +1,18 @@
 //! What a PF holds of each of its virtual functions: MAC, VLAN, checks, rates.
 //!
-//! `IFLA_VFINFO_LIST` of `linux/if_link.h`. The kernel takes any number of attributes of one VF in one message
-//! (`do_setvfinfo` in `net/core/rtnetlink.c`), stops at the first that the driver refuses, and does not say which
-//! one that was.
+//! `IFLA_VFINFO_LIST` of `linux/if_link.h`. The kernel takes any number of attributes of any number of VFs in one
+//! message (`do_setvfinfo` in `net/core/rtnetlink.c`), stops at the first that the driver refuses, and does not say which
+//! one that was. A driver never sees that they came together: it has one function per attribute.
+
+mod ops;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::fmt;
 
 use culvert_api::value::{LinkState, Mac, Rate, VfIndex, VlanId, VlanProtocol, VlanQos};
-use futures::TryStreamExt as _;
-use nix::errno::Errno;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkMessage, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate,
-    VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan, VfLinkState, VfVlan, VfVlanInfo, VlanProtocol as TagProtocol,
-};
 use serde::{Deserialize, Serialize};
-
-use super::{Netlink, NetlinkError};
 
 /// What the PF's driver reports of one VF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,129 +70,30 @@ pub struct VfChange {
     pub rates: Option<VfRates>,
 }
 
-impl Netlink {
-    /// Reads what the PF with interface index `pf` holds of its VFs, by VF index.
-    pub async fn vf_settings(&self, pf: u32) -> Result<Vec<VfSettings>, NetlinkError> {
-        // Without statistics: an attribute holds 64 KiB, too little for more than about 200 VFs with them.
-        let mut request = self.handle.link().get().match_index(pf);
-        let mask = vec![LinkExtentMask::Vf, LinkExtentMask::SkipStats];
-        request.message_mut().attributes.push(LinkAttribute::ExtMask(mask));
-        let error = |e| NetlinkError::new(format!("interface {pf}"), "read its VFs", e);
-        let Some(message) = request.execute().try_next().await.map_err(error)? else {
-            return Ok(Vec::new());
-        };
-        let mut settings: Vec<VfSettings> = message
-            .attributes
-            .iter()
-            .filter_map(|a| if let LinkAttribute::VfInfoList(list) = a { Some(list) } else { None })
-            .flatten()
-            .filter_map(|info| VfSettings::from_attributes(&info.0))
-            .collect();
-        settings.sort_unstable_by_key(|s| s.index);
-        Ok(settings)
-    }
-
-    /// Changes VF `vf` of the PF with interface index `pf`, and reads it back.
-    ///
-    /// All of it goes in one message. If the kernel refuses, each attribute is sent alone, all of them, and the error
-    /// names those that did not work. A driver that takes a value but does not keep it is an error too.
-    pub async fn change_vf(&self, pf: u32, vf: VfIndex, change: &VfChange) -> Result<(), NetlinkError> {
-        let parts = change.parts();
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let object = || format!("vf {vf} of interface {pf}");
-        if self.send(pf, vf, change).await.is_err() {
-            let mut refused: Option<(Vec<String>, rtnetlink::Error)> = None;
-            for part in &parts {
-                if let Err(e) = self.send(pf, vf, part).await {
-                    refused.get_or_insert_with(|| (Vec::new(), e)).0.push(part.to_string());
-                }
-            }
-            if let Some((actions, e)) = refused {
-                return Err(NetlinkError::new(object(), actions.join(", "), e));
-            }
-        }
-        let settings = self.vf_settings(pf).await?;
-        let Some(now) = settings.iter().find(|s| s.index == vf) else {
-            return Err(NetlinkError::kernel(object(), &change.to_string(), Errno::ENODEV));
-        };
-        let left = change.without(now);
-        if left.is_empty() {
-            return Ok(());
-        }
-        let what = format!("the driver took it, but reports {now}");
-        Err(NetlinkError::protocol(object(), &left.to_string(), what))
-    }
-
-    async fn send(&self, pf: u32, vf: VfIndex, change: &VfChange) -> Result<(), rtnetlink::Error> {
-        let mut message = LinkMessage::default();
-        message.header.interface_family = AddressFamily::Unspec;
-        message.header.index = pf;
-        message.attributes.push(LinkAttribute::VfInfoList(vec![LinkVfInfo(change.attributes(vf))]));
-        self.handle.link().set(message).execute().await
-    }
-}
-
-impl VfSettings {
-    fn from_attributes(attributes: &[VfInfo]) -> Option<Self> {
-        let mut index = None;
-        let mut settings = Self {
-            index: VfIndex::MIN,
-            mac: None,
-            vlan: VfVlanTag::default(),
-            spoof_check: false,
-            trust: false,
-            link_state: LinkState::Auto,
-            rates: VfRates { min: Rate::MIN, max: Rate::MIN },
-        };
-        for attribute in attributes {
-            match attribute {
-                VfInfo::Mac(info) => {
-                    index = VfIndex::try_from(info.vf_id).ok();
-                    settings.mac = Mac::try_from(&info.mac[..6]).ok();
-                }
-                // The list comes after the plain attribute and also holds the protocol.
-                VfInfo::Vlan(info) => {
-                    settings.vlan = VfVlanTag::read(info.vlan_id, info.qos, TagProtocol::Ieee8021Q);
-                }
-                VfInfo::VlanList(list) => {
-                    for entry in list {
-                        if let VfVlan::Info(info) = entry {
-                            settings.vlan = VfVlanTag::read(info.vlan_id, info.qos, info.protocol);
-                        }
-                    }
-                }
-                VfInfo::SpoofCheck(info) => settings.spoof_check = info.enabled,
-                VfInfo::Trust(info) => settings.trust = info.enabled,
-                VfInfo::LinkState(info) => settings.link_state = read_link_state(info.state),
-                VfInfo::Rate(info) => {
-                    let rate = |mbps| Rate::try_from(mbps).unwrap_or(Rate::MAX);
-                    settings.rates = VfRates { min: rate(info.min_tx_rate), max: rate(info.max_tx_rate) };
-                }
-                _ => {}
-            }
-        }
-        settings.index = index?;
-        Some(settings)
-    }
+/// What the PF has counted for a VF since the VF was created: `IFLA_VF_STATS`. Received means: by the VF.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VfCounters {
+    /// Packets that the VF received.
+    pub rx_packets: u64,
+    /// Packets that the VF sent.
+    pub tx_packets: u64,
+    /// Bytes that the VF received.
+    pub rx_bytes: u64,
+    /// Bytes that the VF sent.
+    pub tx_bytes: u64,
+    /// Broadcast packets received.
+    pub broadcast: u64,
+    /// Multicast packets received.
+    pub multicast: u64,
+    /// Packets for the VF that the NIC dropped.
+    pub rx_dropped: u64,
+    /// Packets of the VF that the NIC dropped.
+    pub tx_dropped: u64,
 }
 
 impl Default for VfVlanTag {
     fn default() -> Self {
         Self { id: VlanId::MIN, qos: VlanQos::MIN, protocol: VlanProtocol::Dot1q }
-    }
-}
-
-impl VfVlanTag {
-    fn read(id: u32, qos: u32, protocol: TagProtocol) -> Self {
-        let id = VlanId::try_from(id).unwrap_or(VlanId::MIN);
-        let qos = VlanQos::try_from(qos).unwrap_or(VlanQos::MIN);
-        let protocol = match protocol {
-            TagProtocol::Ieee8021Ad => VlanProtocol::Dot1ad,
-            _ => VlanProtocol::Dot1q,
-        };
-        Self { id, qos, protocol }
     }
 }
 
@@ -244,30 +141,6 @@ impl VfChange {
         *self == Self::default()
     }
 
-    fn attributes(&self, vf: VfIndex) -> Vec<VfInfo> {
-        let vf = u32::from(vf);
-        let mut list = Vec::new();
-        list.extend(self.mac.map(|mac| VfInfo::Mac(VfInfoMac::new(vf, &mac.octets()))));
-        list.extend(self.vlan.map(|vlan| {
-            let (id, qos) = (vlan.id.into(), vlan.qos.into());
-            // Drivers without 802.1ad never see the newer attribute.
-            match vlan.protocol {
-                VlanProtocol::Dot1q => VfInfo::Vlan(VfInfoVlan::new(vf, id, qos)),
-                VlanProtocol::Dot1ad => {
-                    let info = VfVlanInfo::new(vf, id, qos, TagProtocol::Ieee8021Ad);
-                    VfInfo::VlanList(vec![VfVlan::Info(info)])
-                }
-            }
-        }));
-        list.extend(self.rates.map(|r| VfInfo::Rate(VfInfoRate::new(vf, r.min.get(), r.max.get()))));
-        list.extend(self.spoof_check.map(|on| VfInfo::SpoofCheck(VfInfoSpoofCheck::new(vf, on))));
-        list.extend(
-            self.link_state.map(|state| VfInfo::LinkState(VfInfoLinkState::new(vf, write_link_state(state)))),
-        );
-        list.extend(self.trust.map(|on| VfInfo::Trust(VfInfoTrust::new(vf, on))));
-        list
-    }
-
     /// Names of the netlink attributes that carry the change: `IFLA_VF_MAC IFLA_VF_VLAN`.
     pub fn attribute_names(&self) -> String {
         let names = [
@@ -282,22 +155,6 @@ impl VfChange {
             self.trust.map(|_| "IFLA_VF_TRUST"),
         ];
         names.into_iter().flatten().collect::<Vec<_>>().join(" ")
-    }
-}
-
-fn read_link_state(state: VfLinkState) -> LinkState {
-    match state {
-        VfLinkState::Enable => LinkState::Enable,
-        VfLinkState::Disable => LinkState::Disable,
-        _ => LinkState::Auto,
-    }
-}
-
-fn write_link_state(state: LinkState) -> VfLinkState {
-    match state {
-        LinkState::Auto => VfLinkState::Auto,
-        LinkState::Enable => VfLinkState::Enable,
-        LinkState::Disable => VfLinkState::Disable,
     }
 }
 
