@@ -119,6 +119,7 @@ impl From<nic::AttachError> for CniError {
             }
             E::InUse { .. } | E::NoDriver(_) | E::Stopped => TRY_AGAIN,
             E::Journal(_) | E::Observe(_) => IO_FAILURE,
+            E::Unknown(_) => UNKNOWN_CONTAINER,
             E::Twice { .. } | E::Failed { .. } => NOT_DONE,
         };
         Self::new(kind, chain(&error))

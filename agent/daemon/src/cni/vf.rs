@@ -30,6 +30,7 @@ pub(super) async fn add(
     let plan = Plan::new(snapshot, attachment)?;
     let request = VfAttach {
         key: key.clone(),
+        network: conf.name.clone(),
         owner: args.pod.as_ref().map_or_else(|| key.container_id.clone(), ToString::to_string),
         device,
         netns: netns.clone(),

@@ -17,6 +17,9 @@ use crate::pods::{Key, Phase};
 pub struct Attachment {
     /// The container and the name of the interface in it.
     pub key: Key,
+    /// Name of the CNI network; empty where an older agent recorded it.
+    #[serde(default)]
+    pub network: String,
     /// The pod, for people.
     pub owner: String,
     /// How far it is.

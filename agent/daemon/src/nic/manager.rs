@@ -11,11 +11,12 @@ use culvert_device_plugin::Device;
 use culvert_host::netlink::{Netlink, NetlinkError};
 use culvert_host::netns::{Netns, NetnsError};
 use culvert_host::{FileError, HostRoot};
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Host, Machine};
-use super::attach::{AttachError, CheckError, ReleaseError, VfAttach, VfAttached};
+use super::attach::{AttachError, CheckError, ReleaseError, Route, VfAttach, VfAttached};
 use super::attachment::Attachment;
 use super::devices;
 use super::journal::{Journal, JournalError, State};
@@ -97,6 +98,12 @@ pub(super) enum Command {
         request: Box<VfAttach>,
         reply: oneshot::Sender<Result<VfAttached, AttachError>>,
     },
+    Address {
+        key: Key,
+        addresses: Vec<IpNet>,
+        routes: Vec<Route>,
+        reply: oneshot::Sender<Result<VfAttached, AttachError>>,
+    },
     Detach {
         key: Key,
         reply: oneshot::Sender<Result<(), ReleaseError>>,
@@ -150,6 +157,18 @@ impl NicManager {
     pub async fn attach_vf(&self, request: VfAttach) -> Result<VfAttached, AttachError> {
         let request = Box::new(request);
         self.ask(|reply| Command::Attach { request, reply }).await.ok_or(AttachError::Stopped)?
+    }
+
+    /// Gives a VF that a pod has addresses and routes; when that fails, the VF is taken back.
+    pub async fn address_vf(
+        &self,
+        key: &Key,
+        addresses: Vec<IpNet>,
+        routes: Vec<Route>,
+    ) -> Result<VfAttached, AttachError> {
+        let key = key.clone();
+        let asked = self.ask(|reply| Command::Address { key, addresses, routes, reply });
+        asked.await.ok_or(AttachError::Stopped)?
     }
 
     /// Takes back what this interface of this container has; nothing to take back is no error.

@@ -31,7 +31,7 @@ mod wanted;
 mod watcher;
 
 pub use apply::MachineError;
-pub use attach::{AttachError, AttachedInterface, CheckError, ReleaseError, VfAttach, VfAttached};
+pub use attach::{AttachError, AttachedInterface, CheckError, ReleaseError, Route, VfAttach, VfAttached};
 pub use attachment::{Attachment, PodInterface};
 pub use journal::JournalError;
 pub use manager::{NicConfig, NicError, NicManager, NicStartError};

@@ -108,6 +108,7 @@ pub(super) fn attachment(container: &str, vf: &str, phase: Phase) -> Attachment 
     let own = Netns::current().unwrap();
     Attachment {
         key,
+        network: "vlan100".to_owned(),
         owner: format!("default/{container}"),
         phase,
         vf: vf.parse().unwrap(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use culvert_api::agent::{NicApplyReply, PlanStep, Progress};
 use culvert_api::value::PciAddress;
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,8 @@ use tracing::{info, warn};
 
 use super::apply::apply;
 use super::attach::{
-    AttachError, CheckError, ReleaseError, VfAttach, VfAttached, check, is_orphan, make, release,
+    AttachError, CheckError, ReleaseError, Route, VfAttach, VfAttached, address, check, is_orphan, make,
+    release,
 };
 use super::journal::{Journal, State};
 use super::manager::{Command, Look, NicError, Shared, UPKEEP};
@@ -60,6 +62,9 @@ impl Owner {
         match command {
             Command::Apply { progress, reply } => drop(reply.send(self.apply(&progress).await)),
             Command::Attach { request, reply } => drop(reply.send(self.attach(&request).await)),
+            Command::Address { key, addresses, routes, reply } => {
+                drop(reply.send(self.address(&key, &addresses, &routes).await));
+            }
             Command::Detach { key, reply } => drop(reply.send(self.release(&key).await)),
             Command::Check { key, reply } => drop(reply.send(self.check(&key).await)),
         }
@@ -98,6 +103,23 @@ impl Owner {
         let made = make(&shared.host, &mut self.journal, &look.observed, base.as_ref(), request).await;
         self.publish();
         made
+    }
+
+    async fn address(
+        &mut self,
+        key: &Key,
+        addresses: &[IpNet],
+        routes: &[Route],
+    ) -> Result<VfAttached, AttachError> {
+        let device = self.journal.state().attachments.get(key).map(|a| a.vf);
+        let device = device.ok_or_else(|| AttachError::Unknown(key.clone()))?;
+        let shared = Arc::clone(&self.shared);
+        let look = shared.look().await?;
+        let base = base(&look, device);
+        let (journal, observed) = (&mut self.journal, &look.observed);
+        let done = address(&shared.host, journal, observed, base.as_ref(), key, addresses, routes).await;
+        self.publish();
+        done
     }
 
     async fn release(&mut self, key: &Key) -> Result<(), ReleaseError> {

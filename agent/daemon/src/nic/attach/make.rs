@@ -69,6 +69,7 @@ pub(in super::super) async fn make<O: VfOps>(
     };
     let attachment = Attachment {
         key: request.key.clone(),
+        network: request.network.clone(),
         owner: request.owner.clone(),
         phase: Phase::Attaching,
         vf: device,

@@ -17,6 +17,7 @@ use super::observe::ObserveError;
 use crate::errors::chain;
 use crate::pods::Key;
 
+mod address;
 mod check;
 mod make;
 mod ops;
@@ -25,16 +26,22 @@ mod release;
 #[cfg(test)]
 mod tests;
 
+pub(super) use address::address;
 pub(super) use check::check;
 pub(super) use make::make;
 pub(super) use ops::VfOps;
 pub(super) use release::{is_orphan, release};
+
+/// Where to, and the next hop unless that is on the link itself.
+pub type Route = (IpNet, Option<IpAddr>);
 
 /// What a pod wants of a VF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VfAttach {
     /// The container and the name of the interface in it.
     pub key: Key,
+    /// Name of the CNI network.
+    pub network: String,
     /// The pod, for people: "namespace/name".
     pub owner: String,
     /// The VF.
@@ -47,8 +54,8 @@ pub struct VfAttach {
     pub mtu: Option<Mtu>,
     /// Addresses of the interface.
     pub addresses: Vec<IpNet>,
-    /// Routes by way of the interface: where to, and the next hop unless that is on the link itself.
-    pub routes: Vec<(IpNet, Option<IpAddr>)>,
+    /// Routes by way of the interface.
+    pub routes: Vec<Route>,
 }
 
 /// What a pod got.
@@ -102,6 +109,9 @@ pub enum AttachError {
         /// The VF that it has.
         vf: PciAddress,
     },
+    /// Nothing was attached that could be gone on with.
+    #[error("{0}: is not attached")]
+    Unknown(Key),
     /// Two VFs with one MAC do not work.
     #[error("device {vf}: mac {mac} is that of {owner}, too")]
     MacTaken {

@@ -68,6 +68,19 @@ impl Pod {
             self.netlink.add_address(index, *address).await?;
         }
         self.netlink.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() }).await?;
+        self.give_addresses(index, &[], routes).await
+    }
+
+    /// Adds addresses and routes to interface `index`, which is up.
+    pub(super) async fn give_addresses(
+        &self,
+        index: u32,
+        addresses: &[IpNet],
+        routes: &[(IpNet, Option<IpAddr>)],
+    ) -> Result<(), MachineError> {
+        for address in addresses {
+            self.netlink.add_address(index, *address).await?;
+        }
         for (destination, gateway) in routes {
             let route = Route { destination: *destination, gateway: *gateway, interface: index };
             self.netlink.add_route(&route).await?;

@@ -168,6 +168,7 @@ impl Bench {
         let vlan = VfVlanTag { id: 100.try_into().unwrap(), ..VfVlanTag::default() };
         VfAttach {
             key: Key { container_id: "c1".to_owned(), ifname: "net1".parse().unwrap() },
+            network: "vlan100".to_owned(),
             owner: "default/web".to_owned(),
             device: self.fake.vf(),
             netns: self.pod.path(),
@@ -185,6 +186,11 @@ impl Bench {
     async fn attach(&mut self, request: &VfAttach) -> Result<VfAttached, AttachError> {
         let observed = self.fake.observed().await;
         make(&self.fake, &mut self.journal, &observed, Some(&own()), request).await
+    }
+
+    async fn address(&mut self, request: &VfAttach) -> Result<VfAttached, AttachError> {
+        let (observed, VfAttach { key, addresses, routes, .. }) = (self.fake.observed().await, request);
+        address(&self.fake, &mut self.journal, &observed, Some(&own()), key, addresses, routes).await
     }
 
     async fn detach(&mut self) -> Result<(), ReleaseError> {
@@ -429,4 +435,35 @@ async fn a_vf_under_vfio_is_only_set_up_at_its_pf() {
     let sets = [format!("set mac {POD_MAC}, vlan 100"), format!("set mac {OWN_MAC}, vlan 0")];
     assert_eq!(bench.fake.changes(), sets);
     bench.assert_home().await;
+}
+
+#[tokio::test]
+async fn addresses_that_are_known_late_are_given_to_the_interface_that_is_up_already() {
+    let Some(mut bench) = Bench::new() else { return };
+    let late = bench.request();
+    bench.attach(&VfAttach { addresses: Vec::new(), routes: Vec::new(), ..late.clone() }).await.unwrap();
+    let addressed = bench.address(&late).await.unwrap();
+    assert_eq!(addressed.mac, Some(POD_MAC.parse().unwrap()));
+    assert_eq!(addressed.interface.unwrap().mtu, 1400);
+    let inside = Netlink::open_in(&Netns::open(bench.pod.path()).unwrap()).unwrap();
+    let routes = inside.routes().await.unwrap();
+    assert!(routes.iter().any(|r| r.is_default() && r.gateway == late.routes[0].1), "{routes:?}");
+    let recorded = bench.journal.state().attachments[&late.key].interface.clone().unwrap().addresses;
+    assert_eq!(recorded, late.addresses);
+    assert_eq!(bench.check().await, Vec::<String>::new(), "the interface has what the record says");
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_given_undo_the_attachment_and_there_must_be_one() {
+    let Some(mut bench) = Bench::new() else { return };
+    let unreachable = ("10.8.0.0/16".parse().unwrap(), Some("192.0.2.1".parse().unwrap()));
+    let request = VfAttach { routes: vec![unreachable], ..bench.request() };
+    bench.attach(&VfAttach { addresses: Vec::new(), routes: Vec::new(), ..request.clone() }).await.unwrap();
+    for expected in
+        ["cannot give its interface the addresses", "interface net1 of container c1: is not attached"]
+    {
+        let error = bench.address(&request).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        bench.assert_home().await;
+    }
 }
