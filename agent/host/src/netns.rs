@@ -1,6 +1,7 @@
 //! Network namespaces.
 
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -11,6 +12,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use serde::{Deserialize, Serialize};
 
+use crate::vfio::Process;
+
 /// A network namespace, kept alive by an open file.
 #[derive(Debug)]
 pub struct Netns {
@@ -19,10 +22,21 @@ pub struct Netns {
 }
 
 /// Identity of a namespace: it stays the same whatever path leads there, until the next boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NetnsId {
     device: u64,
     inode: u64,
+}
+
+/// A namespace that something on the machine keeps alive.
+#[derive(Debug)]
+pub struct VisibleNetns {
+    /// The namespace.
+    pub netns: Netns,
+    /// What tells it apart.
+    pub id: NetnsId,
+    /// A process that runs in it, if there is any: else only a name or an open file keeps it.
+    pub process: Option<Process>,
 }
 
 /// Why a network namespace cannot be used.
@@ -119,6 +133,52 @@ impl Netns {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
+}
+
+/// Folders of named namespaces: the program's own, and those of the host if it runs in a container.
+const NAMED: [&str; 2] = ["/run/netns", "/proc/1/root/run/netns"];
+
+/// Every namespace that a process runs in, that has a name, or that a process holds open, once each. One pass over
+/// `/proc`; sees the processes of this pid namespace, so the agent must run in the host's.
+pub fn visible() -> Vec<VisibleNetns> {
+    let mut found = BTreeMap::new();
+    let mut add = |path: PathBuf, process: Option<Process>| {
+        // Processes, names and files may go away at any moment; files in such folders may be anything.
+        let Ok(netns) = Netns::open(path) else { return };
+        let Ok(id) = netns.id() else { return };
+        found.entry(id).or_insert(VisibleNetns { netns, id, process });
+    };
+    let mut open_files = Vec::new();
+    let mut seen = BTreeSet::new();
+    for process in processes() {
+        let folder = PathBuf::from(format!("/proc/{}", process.pid));
+        // Most processes share a few namespaces: what the link says tells them apart without opening anything.
+        if fs::read_link(folder.join("ns/net")).is_ok_and(|link| seen.insert(link)) {
+            add(folder.join("ns/net"), Some(process));
+        }
+        let descriptors = fs::read_dir(folder.join("fd")).into_iter().flatten().flatten();
+        open_files.extend(descriptors.map(|d| d.path()).filter(|path| may_be_netns(path)));
+    }
+    let named = NAMED.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    named.map(|entry| entry.path()).chain(open_files).for_each(|path| add(path, None));
+    found.into_values().collect()
+}
+
+/// Sorts out sockets, pipes and the like without opening them. A namespace that was opened by a name that is gone by
+/// now has the path `/`.
+fn may_be_netns(descriptor: &Path) -> bool {
+    let Ok(link) = fs::read_link(descriptor) else { return false };
+    let link = link.to_string_lossy();
+    link.starts_with("net:[") || link == "/" || NAMED.iter().any(|folder| link.starts_with(folder))
+}
+
+fn processes() -> impl Iterator<Item = Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Process { pid, name: name.trim().to_owned() }
+    })
 }
 
 impl AsFd for Netns {

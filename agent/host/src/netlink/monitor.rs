@@ -6,9 +6,11 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::SocketAddr;
+use tokio::runtime;
 use tokio::task::JoinHandle;
 
 use super::{Link, NetlinkError};
+use crate::netns::Netns;
 
 /// Tells of every interface of the program's namespace that appears, changes or goes.
 #[derive(Debug)]
@@ -36,6 +38,16 @@ impl LinkMonitor {
         let (connection, handle, messages) =
             rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(NetlinkError::open)?;
         Ok(Self { messages, connection: tokio::spawn(connection), _handle: handle })
+    }
+
+    /// Subscribes to RTNLGRP_LINK in `netns`.
+    pub fn open_in(netns: &Netns) -> Result<Self, NetlinkError> {
+        let runtime = runtime::Handle::current();
+        let opened = netns.run(|| {
+            let _entered = runtime.enter();
+            Self::open()
+        });
+        opened.map_err(NetlinkError::netns)?
     }
 
     /// The next piece of news; `None` once the socket is lost.
