@@ -79,16 +79,15 @@ pub struct App {
 }
 
 impl App {
-    /// Opens what the agent needs.
+    /// Opens what the agent needs. `root` is where the machine's files are looked for: `/`.
     ///
     /// # Errors
     /// When something of it is missing or taken; nothing of the node has been touched then.
-    pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
+    pub async fn start(config: AgentConfig, root: HostRoot) -> Result<Self, StartError> {
         let node = match &config.node {
             Some(node) => node.clone(),
             None => host_name()?,
         };
-        let root = HostRoot::default();
         let boot = culvert_host::boot_id(&root).map_err(StartError::Boot)?;
         // The socket first: its lock keeps a second agent from the state.
         let listener = Listener::bind(&config.socket)?;

@@ -9,6 +9,7 @@ use clap::Parser;
 use culvert_agent::app::{App, ConfigFileError, PartEnded, StartError, read_config};
 use culvert_agent::errors::chain;
 use culvert_agent::privileges::{self, PrivilegeError};
+use culvert_host::HostRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -24,6 +25,9 @@ struct Args {
     /// Check the configuration file and exit
     #[arg(long)]
     check_config: bool,
+    /// For tests: look at the machine below this folder (its sys, proc and dev)
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
 }
 
 const AFTER_HELP: &str = "\
@@ -86,7 +90,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
         let stop = stop_on_signal().map_err(Failure::Signals)?;
-        App::start(config).await?.run(stop).await?;
+        App::start(config, HostRoot::new(&args.root)).await?.run(stop).await?;
         Ok(())
     })
 }

@@ -352,7 +352,10 @@ async fn garbage_collection_removes_what_the_runtime_no_longer_knows_of_that_net
 async fn a_second_agent_on_the_socket_is_refused_and_the_first_goes_on() {
     let node = Node::new();
     let _agent = node.agent().await;
-    let error = culvert_agent::app::App::start(node.config()).await.unwrap_err().to_string();
+    let error = culvert_agent::app::App::start(node.config(), culvert_host::HostRoot::default())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("agent.sock") && error.contains("another culvert-agent"), "{error}");
     assert_eq!(node.part("attachments").await.0, "ok");
 }

@@ -17,6 +17,7 @@
 mod apply;
 mod attach;
 mod attachment;
+mod damper;
 mod devices;
 mod identity;
 mod journal;

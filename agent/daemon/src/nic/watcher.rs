@@ -1,20 +1,23 @@
 //! The task that keeps the list of devices current.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_device_plugin::Device;
+use culvert_device_plugin::{Device, Health};
 use culvert_host::netlink::LinkMonitor;
 use culvert_host::uevent::UeventMonitor;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::damper::Damper;
 use super::manager::Shared;
 use crate::errors::chain;
 
-/// After a piece of news, more of it comes: the machine is looked at when this has passed.
+/// After a piece of news, more of it comes, such as one for each of a hundred VFs: the machine is looked at once, when this
+/// has passed.
 const QUIET: Duration = Duration::from_millis(50);
 /// How often the machine is looked at without any news;
 const RESCAN: Duration = Duration::from_secs(5);
@@ -25,13 +28,18 @@ const RESCAN_DEAF: Duration = Duration::from_millis(500);
 pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, stop: CancellationToken) {
     let mut ears = Ears::open();
     let mut state = shared.state.clone();
-    let mut rescan = interval(if ears.are_whole() { RESCAN } else { RESCAN_DEAF });
+    // A made-up machine has no kernel that would speak of it.
+    let deaf = !ears.are_whole() || !shared.host.root.is_real();
+    let mut rescan = interval(if deaf { RESCAN_DEAF } else { RESCAN });
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut damper = Damper::default();
+    let mut first = true;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = rescan.tick() => {}
-            () = ears.heard() => sleep(QUIET).await,
+            () = ears.heard() => ears.listen(QUIET).await,
+            () = wait_until(damper.due()) => {}
             changed = state.changed() => {
                 if changed.is_err() {
                     return;
@@ -39,30 +47,47 @@ pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, s
             }
         }
         match shared.look().await {
-            Ok(look) => publish(&send, look.devices()),
-            Err(e) => warn!("the devices are not current: {}", chain(&e)),
+            Ok(look) => {
+                let devices = damper.tell(look.devices(), Instant::now());
+                publish(&send, devices, std::mem::take(&mut first));
+            }
+            Err(e) => {
+                warn!("the devices are not current: {}", chain(&e));
+                sleep(QUIET).await;
+            }
         }
     }
 }
 
-/// Sends what is new, and tells of each device whose health changed.
-fn publish(send: &watch::Sender<Vec<Device>>, devices: Vec<Device>) {
+/// Sends what is new, and tells of each device whose health changed. The first list is always news, be it empty.
+fn publish(send: &watch::Sender<Vec<Device>>, devices: Vec<Device>, first: bool) {
+    let healthy = |devices: &[Device]| devices.iter().filter(|d| d.health == Health::Healthy).count();
+    if first {
+        info!("{} devices, {} of them healthy", devices.len(), healthy(&devices));
+    }
     send.send_if_modified(|now| {
-        if *now == devices {
-            return false;
-        }
+        let news = first || *now != devices;
+        let before: BTreeMap<_, _> = now.iter().map(|d| (d.pci, &d.health)).collect();
         for device in &devices {
-            let before = now.iter().find(|d| d.pci == device.pci);
-            if before.map(|d| &d.health) != Some(&device.health) {
+            let known = before.get(&device.pci);
+            if known != Some(&&device.health) && !(first && device.health == Health::Healthy) {
                 info!("device {}: {}", device.pci, device.health);
             }
         }
-        for gone in now.iter().filter(|d| !devices.iter().any(|new| new.pci == d.pci)) {
-            info!("device {}: gone", gone.pci);
+        let after: BTreeSet<_> = devices.iter().map(|d| d.pci).collect();
+        for gone in before.keys().filter(|pci| !after.contains(pci)) {
+            info!("device {gone}: gone");
         }
         *now = devices;
-        true
+        news
     });
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What tells of changes. Without one of them changes are found by looking more often.
@@ -80,6 +105,17 @@ impl Ears {
 
     fn are_whole(&self) -> bool {
         self.links.is_some() && self.uevents.is_some()
+    }
+
+    /// Takes in all that is said within `time`.
+    async fn listen(&mut self, time: Duration) {
+        let all = async {
+            loop {
+                self.heard().await;
+            }
+        };
+        // There is always a moment at which the time is up.
+        let _ = timeout(time, all).await;
     }
 
     /// Something happened to an interface or a PCI device.

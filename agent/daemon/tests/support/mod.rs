@@ -13,6 +13,7 @@ use culvert_api::config::agent::AgentConfig;
 use culvert_api::fastpath::fast_path_server::{FastPath, FastPathServer};
 use culvert_api::fastpath::*;
 use culvert_api::frame;
+use culvert_host::HostRoot;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -260,7 +261,7 @@ impl Node {
 
     pub(crate) async fn agent(&self) -> Agent {
         let stop = CancellationToken::new();
-        let app = App::start(self.config()).await.unwrap();
+        let app = App::start(self.config(), HostRoot::default()).await.unwrap();
         Agent { stop: stop.clone(), task: tokio::spawn(app.run(stop)) }
     }
 
