@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::grant::{Grant, GrantError};
 use crate::pool::{Member, Pool};
-use crate::publish::cdi_name;
+use crate::publish::{annotation_name, cdi_name};
 
 #[cfg(test)]
 mod tests;
@@ -69,12 +69,22 @@ pub(crate) fn members<'p>(pool: &'p Pool, ids: &[String]) -> Result<Vec<&'p Memb
         .collect()
 }
 
-/// Answers for one container; nothing is given if any of the devices cannot be. Device nodes are named to the runtime
-/// by CDI, or listed for kubelet.
+/// How a container's device nodes are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// Listed, for kubelet.
+    Listed,
+    /// By CDI, with devices named to the runtime through kubelet,
+    Cdi,
+    /// and in an annotation, too.
+    CdiAnnotated,
+}
+
+/// Answers for one container; nothing is given if any of the devices cannot be.
 pub(crate) fn allocate(
     pool: &Pool,
     ids: &[String],
-    cdi: bool,
+    by: Nodes,
 ) -> Result<ContainerAllocateResponse, RequestError> {
     let resource = pool.resource();
     let mut nodes = Vec::new();
@@ -92,11 +102,11 @@ pub(crate) fn allocate(
         }
         let Grant { nodes: own, info: about } = Grant::of(&member.device)
             .map_err(|problem| RequestError::Grant { resource: resource.clone(), id: id.clone(), problem })?;
-        if cdi && !own.is_empty() {
+        if by != Nodes::Listed && !own.is_empty() {
             cdi_devices.push(CdiDevice { name: cdi_name(resource, &member.device) });
         }
         // Devices of one IOMMU group share its node, and all share that of vfio itself.
-        for node in own.into_iter().filter(|_| !cdi) {
+        for node in own.into_iter().filter(|_| by == Nodes::Listed) {
             if nodes.iter().all(|other: &DeviceSpec| other.container_path != node.container_path) {
                 nodes.push(node);
             }
@@ -104,10 +114,15 @@ pub(crate) fn allocate(
         info.insert(id.clone(), about);
         addresses.push(id);
     }
+    let mut annotations = HashMap::new();
+    if by == Nodes::CdiAnnotated && !cdi_devices.is_empty() {
+        let names: Vec<&str> = cdi_devices.iter().map(|device| device.name.as_str()).collect();
+        annotations.insert(annotation_name(resource), names.join(","));
+    }
     let name = environment_name(resource);
     let envs = HashMap::from([
         (format!("{name}_INFO"), Value::Object(info).to_string()),
         (name, addresses.join(",")),
     ]);
-    Ok(ContainerAllocateResponse { envs, devices: nodes, cdi_devices, ..Default::default() })
+    Ok(ContainerAllocateResponse { envs, devices: nodes, annotations, cdi_devices, mounts: Vec::new() })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use culvert_api::value::{PciAddress, PoolName, ResourceName, ResourcePrefix, VfIndex};
+use serde::{Deserialize, Serialize};
 
 /// A device that kubelet may give to a container.
 ///
@@ -31,6 +32,12 @@ pub struct Device {
     pub driver: Option<String>,
     /// `N` of `/dev/uioN`, if a uio driver is bound.
     pub uio: Option<u32>,
+    /// What it has of RDMA, if containers get that.
+    pub rdma: Option<Rdma>,
+    /// Interface of the embedded switch's port that it is behind, where the NIC is in switchdev mode.
+    pub representor: Option<String>,
+    /// A pod has it, as far as is known.
+    pub held: bool,
     /// Containers get `/dev/vhost-net` and `/dev/net/tun` with it, for a virtio-user exception path.
     pub vhost_net: bool,
     /// More for the `_INFO` variable of containers.
@@ -55,6 +62,9 @@ impl Device {
             iommu_group: None,
             driver: None,
             uio: None,
+            rdma: None,
+            representor: None,
+            held: false,
             vhost_net: false,
             extra: BTreeMap::new(),
             netdev: None,
@@ -67,6 +77,15 @@ impl Device {
         let prefix = self.prefix.as_ref().unwrap_or(prefix).clone();
         self.pool.clone().map(|pool| ResourceName { prefix, pool })
     }
+}
+
+/// The RDMA side of a network device.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rdma {
+    /// Names of its RDMA devices, such as `mlx5_2`.
+    pub devices: Vec<String>,
+    /// Names below `/dev/infiniband`: those of its own (`uverbs2`, `umad2`, `issm2`), and `rdma_cm` of the node.
+    pub nodes: Vec<String>,
 }
 
 /// A group of `/sys/kernel/iommu_groups`.

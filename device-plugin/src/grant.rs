@@ -1,9 +1,15 @@
 //! What one device brings into a container.
 
 use culvert_api::kubelet::v1beta1::DeviceSpec;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Device;
+
+/// Folder of RDMA's device nodes.
+const INFINIBAND: &str = "/dev/infiniband";
+
+/// What a name below [`INFINIBAND`] begins with, and what the peer calls it.
+const RDMA_NODES: [&str; 4] = ["uverbs", "umad", "issm", "rdma_cm"];
 
 /// The container node of vfio, needed beside the nodes of the groups.
 const VFIO: &str = "/dev/vfio/vfio";
@@ -48,6 +54,20 @@ impl Grant {
             let path = format!("/dev/uio{number}");
             nodes.push(node(&path, &path));
             info["uio"] = json!({ "mount": path });
+        }
+        if let Some(rdma) = &device.rdma {
+            let mut about = Map::new();
+            for name in &rdma.nodes {
+                let path = format!("{INFINIBAND}/{name}");
+                nodes.push(node(&path, &path));
+                if let Some(kind) = RDMA_NODES.into_iter().find(|kind| name.starts_with(kind)) {
+                    about.insert(kind.to_owned(), Value::String(path));
+                }
+            }
+            if let Some(first) = rdma.devices.first() {
+                about.insert("rdma_dev".to_owned(), Value::String(first.clone()));
+            }
+            info["rdma"] = Value::Object(about);
         }
         if device.vhost_net {
             nodes.extend([node(VHOST_NET, VHOST_NET), node(TUN, TUN)]);

@@ -25,5 +25,5 @@ pub mod resource_list;
 #[cfg(test)]
 mod testing;
 
-pub use device::{Device, Health, IommuGroup};
+pub use device::{Device, Health, IommuGroup, Rdma};
 pub use plugin::{Plugin, PoolStatus, Statuses};

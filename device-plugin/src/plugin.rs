@@ -64,6 +64,7 @@ impl Plugin {
             statuses: Arc::new(statuses),
             stop: stop.clone(),
             offers: BTreeMap::new(),
+            looked: false,
         };
         Self { statuses: receiver, stop: stop.drop_guard(), task: tokio::spawn(offers.run(devices)) }
     }
@@ -109,6 +110,8 @@ struct Offers {
     statuses: Arc<watch::Sender<Statuses>>,
     stop: CancellationToken,
     offers: BTreeMap<ResourceName, Running>,
+    /// Whether this is not the first list.
+    looked: bool,
 }
 
 /// A pool on offer.
@@ -127,6 +130,7 @@ impl Offers {
                 let offered = |d: &Device| (d.pci, (d.resource(&self.prefix), d.clone()));
                 let inventory = devices.borrow_and_update().iter().map(offered).collect();
                 self.follow(&inventory);
+                self.looked = true;
                 if devices.changed().await.is_err() {
                     tracing::debug!("no more news of devices");
                     return std::future::pending().await;
@@ -148,7 +152,7 @@ impl Offers {
                 self.offers.insert(resource.clone(), running);
             }
         }
-        let (statuses, publisher) = (&self.statuses, &self.publisher);
+        let statuses = &self.statuses;
         self.offers.retain(|resource, running| {
             running.pool.send_if_modified(|pool| {
                 let mut next = (**pool).clone();
@@ -158,9 +162,6 @@ impl Offers {
                 news
             });
             let pool = running.pool.borrow().clone();
-            if let Err(error) = publisher.pool(&pool) {
-                tracing::error!(%resource, error = chain(&error), "CDI specification");
-            }
             let (devices, healthy) =
                 (pool.members().count(), pool.members().filter(|m| m.problem().is_none()).count());
             let kept = devices > 0;
@@ -179,6 +180,15 @@ impl Offers {
             }
             kept
         });
+        let pools: Vec<Arc<Pool>> =
+            self.offers.values().map(|running| running.pool.borrow().clone()).collect();
+        // An empty list at the start says that nobody has looked yet.
+        if !self.looked && inventory.is_empty() {
+            return;
+        }
+        for error in self.publisher.follow(&pools, inventory) {
+            tracing::error!(error = chain(&error), "files about devices");
+        }
     }
 
     fn offer(&self, resource: &ResourceName, inventory: &Inventory) -> Running {

@@ -85,7 +85,9 @@ mod tests {
             registration: Registration::Auto,
             resource_prefix: "culvert.io".parse().unwrap(),
             cdi: None,
+            cdi_annotations: false,
             device_info: None,
+            resource_list: None,
         };
         let device =
             Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::testing::{device, inventory};
-use crate::{Device, Health, IommuGroup};
+use crate::{Device, Health, IommuGroup, Rdma};
 
 fn pool_of(devices: &[Device]) -> Pool {
     let mut pool = Pool::new("culvert.io/a".parse().unwrap());
@@ -39,7 +39,7 @@ fn dots_become_underscores_and_hyphens_stay_in_environment_names() {
 #[test]
 fn addresses_come_in_the_order_of_the_request() {
     let pool = pool_of(&[device("0000:03:02.0", "a"), device("0000:03:02.1", "a")]);
-    let response = allocate(&pool, &ids(&["0000:03:02.1", "0000:03:02.0"]), false).unwrap();
+    let response = allocate(&pool, &ids(&["0000:03:02.1", "0000:03:02.0"]), Nodes::Listed).unwrap();
     assert_eq!(response.envs["PCIDEVICE_CULVERT_IO_A"], "0000:03:02.1,0000:03:02.0");
     assert_eq!(
         serde_json::from_str::<Value>(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap(),
@@ -59,7 +59,8 @@ fn vfio_devices_bring_their_groups_and_the_container_node_once() {
         vfio("0000:03:02.1", 41, false),
         vfio("0000:03:02.2", 41, false),
     ]);
-    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1", "0000:03:02.2"]), false).unwrap();
+    let response =
+        allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1", "0000:03:02.2"]), Nodes::Listed).unwrap();
     assert_eq!(
         paths(&response),
         [
@@ -78,7 +79,7 @@ fn vfio_devices_bring_their_groups_and_the_container_node_once() {
 #[test]
 fn a_group_without_iommu_is_found_under_both_names() {
     let response =
-        allocate(&pool_of(&[vfio("0000:03:02.0", 3, true)]), &ids(&["0000:03:02.0"]), false).unwrap();
+        allocate(&pool_of(&[vfio("0000:03:02.0", 3, true)]), &ids(&["0000:03:02.0"]), Nodes::Listed).unwrap();
     assert_eq!(
         paths(&response),
         [
@@ -92,7 +93,10 @@ fn a_group_without_iommu_is_found_under_both_names() {
 #[test]
 fn a_vendors_variant_of_vfio_counts_as_vfio() {
     let variant = Device { driver: Some("mlx5_vfio_pci".to_owned()), ..vfio("0000:03:02.0", 7, false) };
-    assert_eq!(paths(&allocate(&pool_of(&[variant]), &ids(&["0000:03:02.0"]), false).unwrap()).len(), 2);
+    assert_eq!(
+        paths(&allocate(&pool_of(&[variant]), &ids(&["0000:03:02.0"]), Nodes::Listed).unwrap()).len(),
+        2
+    );
 }
 
 #[test]
@@ -103,7 +107,7 @@ fn uio_vhost_and_extras_come_along_where_they_are_asked_for() {
     let mut second = device("0000:03:02.1", "a");
     second.vhost_net = true;
     let response =
-        allocate(&pool_of(&[uio, second]), &ids(&["0000:03:02.0", "0000:03:02.1"]), false).unwrap();
+        allocate(&pool_of(&[uio, second]), &ids(&["0000:03:02.0", "0000:03:02.1"]), Nodes::Listed).unwrap();
     let nodes: Vec<&str> = paths(&response).into_iter().map(|(container, _)| container).collect();
     assert_eq!(nodes, ["/dev/uio3", "/dev/vhost-net", "/dev/net/tun"]);
     let info: Value = serde_json::from_str(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap();
@@ -121,11 +125,59 @@ fn uio_vhost_and_extras_come_along_where_they_are_asked_for() {
 #[test]
 fn with_cdi_nodes_are_named_and_not_listed() {
     let pool = pool_of(&[vfio("0000:03:02.0", 40, false), device("0000:03:02.1", "a")]);
-    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1"]), true).unwrap();
+    let response = allocate(&pool, &ids(&["0000:03:02.0", "0000:03:02.1"]), Nodes::Cdi).unwrap();
     assert!(response.devices.is_empty());
     let names: Vec<&str> = response.cdi_devices.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(names, ["culvert.io/net-pci=0000:03:02.0"]);
     assert_eq!(response.envs["PCIDEVICE_CULVERT_IO_A"], "0000:03:02.0,0000:03:02.1");
+}
+
+#[test]
+fn for_older_runtimes_the_cdi_names_are_in_an_annotation_too() {
+    let pool = pool_of(&[vfio("0000:03:02.0", 40, false), vfio("0000:03:02.1", 41, false)]);
+    let response = allocate(&pool, &ids(&["0000:03:02.1", "0000:03:02.0"]), Nodes::CdiAnnotated).unwrap();
+    assert_eq!(response.cdi_devices.len(), 2);
+    assert_eq!(
+        response.annotations,
+        HashMap::from([(
+            "cdi.k8s.io/culvert.io_a".to_owned(),
+            "culvert.io/net-pci=0000:03:02.1,culvert.io/net-pci=0000:03:02.0".to_owned()
+        )])
+    );
+    // Nothing to name, nothing annotated.
+    let plain = pool_of(&[device("0000:03:02.0", "a")]);
+    let response = allocate(&plain, &ids(&["0000:03:02.0"]), Nodes::CdiAnnotated).unwrap();
+    assert!(response.annotations.is_empty() && response.cdi_devices.is_empty());
+}
+
+#[test]
+fn rdma_comes_with_its_nodes_and_the_nodes_own_once() {
+    let rdma = |number: u32| {
+        let nodes = ["uverbs", "umad", "issm"].map(|kind| format!("{kind}{number}"));
+        let nodes = nodes.into_iter().chain(["rdma_cm".to_owned()]).collect();
+        Some(Rdma { devices: vec![format!("mlx5_{number}")], nodes })
+    };
+    let first = Device { rdma: rdma(2), ..device("0000:03:02.0", "a") };
+    let second = Device { rdma: rdma(3), ..device("0000:03:02.1", "a") };
+    let response =
+        allocate(&pool_of(&[first, second]), &ids(&["0000:03:02.0", "0000:03:02.1"]), Nodes::Listed).unwrap();
+    let nodes: Vec<&str> = paths(&response).into_iter().map(|(_, host)| host).collect();
+    assert_eq!(
+        nodes,
+        ["uverbs2", "umad2", "issm2", "rdma_cm", "uverbs3", "umad3", "issm3"]
+            .map(|n| format!("/dev/infiniband/{n}"))
+    );
+    let info: Value = serde_json::from_str(&response.envs["PCIDEVICE_CULVERT_IO_A_INFO"]).unwrap();
+    assert_eq!(
+        info["0000:03:02.1"]["rdma"],
+        json!({
+            "uverbs": "/dev/infiniband/uverbs3",
+            "umad": "/dev/infiniband/umad3",
+            "issm": "/dev/infiniband/issm3",
+            "rdma_cm": "/dev/infiniband/rdma_cm",
+            "rdma_dev": "mlx5_3",
+        })
+    );
 }
 
 #[test]
@@ -153,6 +205,6 @@ fn what_cannot_be_given_is_refused_by_name_and_reason() {
             "culvert.io/a: device 0000:03:02.2: driver vfio-pci, but no IOMMU group; switch the IOMMU on or allow vfio without one",
         ),
     ] {
-        assert_eq!(allocate(&pool, &ids(&request), false).unwrap_err().to_string(), text);
+        assert_eq!(allocate(&pool, &ids(&request), Nodes::Listed).unwrap_err().to_string(), text);
     }
 }

@@ -9,14 +9,13 @@ use culvert_api::kubelet::pluginregistration::{
 };
 use culvert_api::kubelet::v1beta1::device_plugin_server::DevicePlugin;
 use culvert_api::kubelet::v1beta1::{
-    AllocateRequest, AllocateResponse, ContainerPreferredAllocationResponse, DevicePluginOptions, Empty,
-    ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
-    PreferredAllocationResponse,
+    AllocateRequest, AllocateResponse, ContainerPreferredAllocationResponse, Device, DevicePluginOptions,
+    Empty, ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse,
+    PreferredAllocationRequest, PreferredAllocationResponse,
 };
 use culvert_api::value::ResourceName;
-use futures::{Stream, StreamExt, future};
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -60,6 +59,43 @@ impl Drop for Watching {
     }
 }
 
+/// The lists of one open stream.
+struct Lists {
+    pool: watch::Receiver<Arc<Pool>>,
+    first: bool,
+    last: Vec<Device>,
+    stop: CancellationToken,
+    _open: Watching,
+}
+
+impl Lists {
+    /// The next list that differs from the last, and what is to come after it.
+    ///
+    /// A pool that was withdrawn ends with an empty list: kubelet would keep the capacity of one that just ends for
+    /// five minutes more.
+    async fn next(mut self) -> Option<(Vec<Device>, Option<Self>)> {
+        loop {
+            let ended = if std::mem::take(&mut self.first) {
+                false
+            } else {
+                tokio::select! {
+                    changed = self.pool.changed() => changed.is_err(),
+                    () = self.stop.cancelled() => true,
+                }
+            };
+            let list = self.pool.borrow_and_update().list();
+            // Much about a device can change that kubelet is not told of.
+            if list != self.last {
+                self.last.clone_from(&list);
+                return Some((list, (!ended).then_some(self)));
+            }
+            if ended {
+                return None;
+            }
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl DevicePlugin for PoolService {
     async fn get_device_plugin_options(
@@ -77,19 +113,15 @@ impl DevicePlugin for PoolService {
     type ListAndWatchStream = Pin<Box<dyn Stream<Item = Result<ListAndWatchResponse, Status>> + Send>>;
 
     async fn list_and_watch(&self, _: Request<Empty>) -> Result<Response<Self::ListAndWatchStream>, Status> {
-        let watching = Watching::new(&self.watching);
-        let mut last = None;
-        let lists = WatchStream::new(self.pool.clone()).filter_map(move |pool| {
-            let _open = &watching;
-            let list = pool.list();
-            // Much about a device can change that kubelet is not told of.
-            let news = (last.as_ref() != Some(&list)).then(|| {
-                last = Some(list.clone());
-                Ok(ListAndWatchResponse { devices: list })
-            });
-            future::ready(news)
-        });
-        Ok(Response::new(Box::pin(lists.take_until(self.stop.clone().cancelled_owned()))))
+        let lists = Lists {
+            pool: self.pool.clone(),
+            first: true,
+            last: Vec::new(),
+            stop: self.stop.clone(),
+            _open: Watching::new(&self.watching),
+        };
+        let lists = stream::unfold(Some(lists), |lists| async { lists?.next().await });
+        Ok(Response::new(Box::pin(lists.map(|devices| Ok(ListAndWatchResponse { devices })))))
     }
 
     async fn get_preferred_allocation(
@@ -113,7 +145,7 @@ impl DevicePlugin for PoolService {
         let containers = &request.get_ref().container_requests;
         let container_responses = containers
             .iter()
-            .map(|container| allocate(&pool, &container.device_ids, self.publisher.uses_cdi()))
+            .map(|container| allocate(&pool, &container.device_ids, self.publisher.way()))
             .collect::<Result<Vec<_>, _>>()
             .inspect_err(|error| tracing::warn!(%error, "allocation refused"))?;
         // The runtime reads the specification after this answer: somebody may have removed it meanwhile.

@@ -2,7 +2,11 @@
 //!
 //! <https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md>
 
-use culvert_api::value::ResourceName;
+use std::collections::BTreeMap;
+
+use culvert_api::hash::fnv1a;
+use culvert_api::kubelet::v1beta1::DeviceSpec;
+use culvert_api::value::{PciAddress, ResourceName, ResourcePrefix};
 use serde_json::{Value, json};
 
 use crate::Device;
@@ -15,25 +19,51 @@ const VERSION: &str = "0.5.0";
 /// The class that sriov-network-device-plugin uses, so that names stay as they were.
 const CLASS: &str = "net-pci";
 
-/// The name by which a container gets the device: `culvert.io/net-pci=0000:03:02.0`.
-pub(crate) fn cdi_name(resource: &ResourceName, device: &Device) -> String {
-    format!("{}/{CLASS}={}", resource.prefix, device.pci)
+/// Longest name of an annotation, without what is before its `/`.
+const ANNOTATION_MAX: usize = 63;
+
+/// Device nodes of devices; those that come without any are not among them.
+pub(super) type Nodes = BTreeMap<PciAddress, Vec<DeviceSpec>>;
+
+/// Vendor and class of the devices of all resources with this prefix.
+fn kind(prefix: &ResourcePrefix) -> String {
+    // A vendor begins with a letter.
+    let letter = if prefix.as_str().starts_with(|c: char| c.is_ascii_digit()) { "culvert-" } else { "" };
+    format!("{letter}{prefix}/{CLASS}")
 }
 
-/// All devices of the pool that come with device nodes. The specification knows no device without any.
-pub(super) fn specification(pool: &Pool) -> Value {
-    let devices: Vec<Value> = pool
-        .members()
-        .filter(|member| member.present)
-        .filter_map(|member| {
-            let nodes = Grant::of(&member.device).ok()?.nodes;
-            let nodes: Vec<Value> = nodes
-                .iter()
-                .map(|n| json!({ "path": n.container_path, "hostPath": n.host_path, "permissions": n.permissions }))
-                .collect();
-            (!nodes.is_empty())
-                .then(|| json!({ "name": member.device.pci.to_string(), "containerEdits": { "deviceNodes": nodes } }))
-        })
-        .collect();
-    json!({ "cdiVersion": VERSION, "kind": format!("{}/{CLASS}", pool.resource().prefix), "devices": devices })
+/// The name by which a container gets the device: `culvert.io/net-pci=0000:03:02.0`.
+pub(crate) fn cdi_name(resource: &ResourceName, device: &Device) -> String {
+    format!("{}={}", kind(&resource.prefix), device.pci)
+}
+
+/// The annotation that names a container's devices of a resource. Each resource has its own: kubelet keeps one of two
+/// values for one name.
+pub(crate) fn annotation_name(resource: &ResourceName) -> String {
+    let name = format!("{}_{}", resource.prefix, resource.pool);
+    if name.len() <= ANNOTATION_MAX {
+        return format!("cdi.k8s.io/{name}");
+    }
+    format!("cdi.k8s.io/culvert_{:016x}", fnv1a(&[name.as_bytes()]))
+}
+
+/// The device nodes of a pool's devices.
+pub(super) fn nodes(pool: &Pool) -> Nodes {
+    let present = pool.members().filter(|member| member.present);
+    let nodes = present.filter_map(|m| Some((m.device.pci, Grant::of(&m.device).ok()?.nodes)));
+    nodes.filter(|(_, nodes)| !nodes.is_empty()).collect()
+}
+
+/// The specification of all devices whose resources have this prefix.
+pub(super) fn specification(
+    prefix: &ResourcePrefix,
+    devices: &BTreeMap<&PciAddress, &Vec<DeviceSpec>>,
+) -> Value {
+    let node = |n: &DeviceSpec| json!({ "path": n.container_path, "hostPath": n.host_path, "permissions": n.permissions });
+    let device = |(pci, nodes): (&&PciAddress, &&Vec<DeviceSpec>)| {
+        let nodes: Vec<Value> = nodes.iter().map(node).collect();
+        json!({ "name": pci.to_string(), "containerEdits": { "deviceNodes": nodes } })
+    };
+    let devices: Vec<Value> = devices.iter().map(device).collect();
+    json!({ "cdiVersion": VERSION, "kind": kind(prefix), "devices": devices })
 }

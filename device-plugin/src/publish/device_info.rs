@@ -2,14 +2,20 @@
 //!
 //! <https://github.com/k8snetworkplumbingwg/device-info-spec/blob/main/SPEC.md>
 
-use culvert_api::value::ResourceName;
+use culvert_api::value::{PciAddress, ResourceName};
 use serde_json::{Value, json};
 
 use crate::Device;
 
 /// Where Multus looks for the file of a device.
-pub(super) fn file_name(resource: &ResourceName, device: &Device) -> String {
-    format!("{}-{}-{}-device.json", resource.prefix, resource.pool, device.pci)
+pub(super) fn file_name(resource: &ResourceName, pci: PciAddress) -> String {
+    format!("{}-{}-{pci}-device.json", resource.prefix, resource.pool)
+}
+
+/// The device that a file of this resource is about; `None` if the file is none of these.
+pub(super) fn device_of(resource: &ResourceName, file_name: &str) -> Option<PciAddress> {
+    let rest = file_name.strip_prefix(&format!("{}-{}-", resource.prefix, resource.pool))?;
+    rest.strip_suffix("-device.json")?.parse().ok()
 }
 
 pub(super) fn information(device: &Device) -> Value {
@@ -19,6 +25,12 @@ pub(super) fn information(device: &Device) -> Value {
     }
     if device.vhost_net {
         pci["vhost-net"] = json!("/dev/vhost-net");
+    }
+    if let Some(rdma) = device.rdma.as_ref().filter(|rdma| !rdma.devices.is_empty()) {
+        pci["rdma-device"] = json!(rdma.devices.join(","));
+    }
+    if let Some(representor) = &device.representor {
+        pci["representor-device"] = json!(representor);
     }
     json!({ "type": "pci", "version": "1.1.0", "pci": pci })
 }

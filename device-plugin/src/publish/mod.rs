@@ -1,61 +1,180 @@
 //! Files through which others learn of the devices.
 //!
-//! They stay when the agent ends: a container that is started again meanwhile needs them.
+//! They stay when the agent ends: a container that is started again meanwhile needs them. What is no longer true goes
+//! once the machine has been looked at.
 
 mod cdi;
 mod device_info;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_api::config::device_plugin::DevicePlugin;
+use culvert_api::value::{ResourceName, ResourcePrefix};
 
-pub(crate) use cdi::cdi_name;
+pub(crate) use cdi::{annotation_name, cdi_name};
 
-use crate::pool::{Member, Pool};
+use crate::allocate::Nodes;
+use crate::pool::{Inventory, Member, Pool};
 
-/// Where the files go.
+/// Writes the files, each whole and in one step. Copies share what they know.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Publisher {
     cdi: Option<PathBuf>,
+    annotations: bool,
     device_info: Option<PathBuf>,
+    state: Arc<Mutex<State>>,
 }
 
-/// A file that could not be written.
+#[derive(Debug, Default)]
+struct State {
+    /// Device nodes by pool. One specification has all pools of a prefix: a device that moves from one to the other is
+    /// in it once at any time, as two specifications with one device are both void to a runtime.
+    nodes: BTreeMap<ResourceName, cdi::Nodes>,
+    /// Resources that are or were on offer.
+    offered: BTreeSet<ResourceName>,
+}
+
+/// A file that could not be written or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {path}")]
+#[error("cannot {action} {path}")]
 pub(crate) struct PublishError {
+    action: &'static str,
     path: PathBuf,
     source: io::Error,
 }
 
 impl Publisher {
     pub(crate) fn new(config: &DevicePlugin) -> Self {
-        Self { cdi: config.cdi.clone(), device_info: config.device_info.clone() }
+        Self {
+            cdi: config.cdi.clone(),
+            annotations: config.cdi_annotations,
+            device_info: config.device_info.clone(),
+            state: Arc::default(),
+        }
     }
 
-    /// Whether containers get their device nodes through CDI.
-    pub(crate) fn uses_cdi(&self) -> bool {
-        self.cdi.is_some()
+    /// How containers are told their device nodes.
+    pub(crate) fn way(&self) -> Nodes {
+        match (&self.cdi, self.annotations) {
+            (None, _) => Nodes::Listed,
+            (Some(_), false) => Nodes::Cdi,
+            (Some(_), true) => Nodes::CdiAnnotated,
+        }
     }
 
-    /// Brings the pool's CDI specification up to date.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings all files up to date with the pools on offer, and removes those of pools and devices that are gone.
+    pub(crate) fn follow(&self, pools: &[Arc<Pool>], inventory: &Inventory) -> Vec<PublishError> {
+        let mut state = self.state();
+        state.nodes = pools.iter().map(|pool| (pool.resource().clone(), cdi::nodes(pool))).collect();
+        state.offered.extend(pools.iter().map(|pool| pool.resource().clone()));
+        let mut errors = Vec::new();
+        if let Some(folder) = &self.cdi {
+            errors.extend(state.specifications(folder));
+        }
+        if let Some(folder) = &self.device_info {
+            errors.extend(state.remove_information(folder, pools, inventory));
+        }
+        errors
+    }
+
+    /// Sees to it that the runtime finds what it is told about this pool: the specification is as it should be, even if
+    /// somebody removed it.
     pub(crate) fn pool(&self, pool: &Pool) -> Result<(), PublishError> {
         let Some(folder) = &self.cdi else { return Ok(()) };
-        let resource = pool.resource();
-        let path = folder.join(format!("culvert-{}_{}.json", resource.prefix, resource.pool));
-        write(&path, &cdi::specification(pool).to_string())
+        let mut state = self.state();
+        state.nodes.insert(pool.resource().clone(), cdi::nodes(pool));
+        state.specification(folder, &pool.resource().prefix)
     }
 
     /// Writes the information file of a device that is being given away.
     pub(crate) fn device(&self, pool: &Pool, member: &Member) -> Result<(), PublishError> {
         let Some(folder) = &self.device_info else { return Ok(()) };
-        let path = folder.join(device_info::file_name(pool.resource(), &member.device));
+        let path = folder.join(device_info::file_name(pool.resource(), member.device.pci));
         write(&path, &device_info::information(&member.device).to_string())
+    }
+}
+
+impl State {
+    /// Writes all specifications and removes those that an agent has left there before.
+    fn specifications(&self, folder: &Path) -> Vec<PublishError> {
+        let prefixes: BTreeSet<&ResourcePrefix> =
+            self.nodes.keys().map(|resource| &resource.prefix).collect();
+        let mut errors: Vec<PublishError> =
+            prefixes.iter().filter_map(|prefix| self.specification(folder, prefix).err()).collect();
+        let current: BTreeSet<String> = prefixes.iter().map(|prefix| specification_name(prefix)).collect();
+        let stale = names(folder).into_iter().filter(|name| {
+            name.starts_with("culvert-") && name.ends_with(".json") && !current.contains(name)
+        });
+        errors.extend(stale.filter_map(|name| remove(&folder.join(name)).err()));
+        errors
+    }
+
+    /// Writes the specification of a prefix; one without devices would be void, and is removed.
+    fn specification(&self, folder: &Path, prefix: &ResourcePrefix) -> Result<(), PublishError> {
+        let path = folder.join(specification_name(prefix));
+        let pools = self.nodes.iter().filter(|(resource, _)| resource.prefix == *prefix);
+        let devices: BTreeMap<_, _> = pools.flat_map(|(_, nodes)| nodes).collect();
+        if devices.is_empty() {
+            remove(&path)
+        } else {
+            write(&path, &cdi::specification(prefix, &devices).to_string())
+        }
+    }
+
+    /// Removes information files of devices that have left their resource. That of a device that a pod holds stays.
+    fn remove_information(
+        &self,
+        folder: &Path,
+        pools: &[Arc<Pool>],
+        inventory: &Inventory,
+    ) -> Vec<PublishError> {
+        let names = names(folder);
+        let mut errors = Vec::new();
+        for resource in &self.offered {
+            let pool = pools.iter().find(|pool| pool.resource() == resource);
+            for name in &names {
+                let Some(pci) = device_info::device_of(resource, name) else { continue };
+                let member = pool.and_then(|pool| pool.get(pci));
+                let held =
+                    member.map(|m| &m.device).or_else(|| inventory.get(&pci).map(|(_, device)| device));
+                let kept =
+                    member.is_some_and(|member| member.present) || held.is_some_and(|device| device.held);
+                if !kept {
+                    errors.extend(remove(&folder.join(name)).err());
+                }
+            }
+        }
+        errors
+    }
+}
+
+fn specification_name(prefix: &ResourcePrefix) -> String {
+    format!("culvert-{prefix}.json")
+}
+
+/// Names in a folder; none if there is no such folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn remove(path: &Path) -> Result<(), PublishError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(PublishError { action: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -74,6 +193,6 @@ fn write(path: &Path, text: &str) -> Result<(), PublishError> {
         .and_then(|()| fs::rename(&made, path));
     written.map_err(|source| {
         let _ = fs::remove_file(&made);
-        PublishError { path: path.to_owned(), source }
+        PublishError { action: "write", path: path.to_owned(), source }
     })
 }

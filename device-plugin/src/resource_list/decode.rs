@@ -18,16 +18,12 @@ const RESOURCE_KEYS: &[&str] =
 struct Refused;
 
 /// Members of an object by the names they are known by; those that are `null` count as absent.
-struct Members<'n> {
-    found: BTreeMap<&'static str, &'n Node>,
-    /// Whether there were others.
-    unknown: bool,
-}
+type Found<'n> = BTreeMap<&'static str, &'n Node>;
 
-impl<'n> Members<'n> {
-    fn get(&self, key: &str) -> Option<&'n Node> {
-        self.found.get(key).copied()
-    }
+/// The members of an object, and those that nobody knows, unless they are `null`.
+struct Members<'n> {
+    found: Found<'n>,
+    unknown: Vec<(Spot, &'n str)>,
 }
 
 struct Decoder<'p> {
@@ -69,7 +65,7 @@ impl<'n> Decoder<'_> {
 
     fn resource_list(&mut self, root: &'n Node) -> &'n [Node] {
         let Ok(members) = self.object("the file", root, LIST_KEYS) else { return &[] };
-        match members.get("resourceList") {
+        match members.get("resourceList").copied() {
             None => self.say(Severity::Error, root.at, "no resourceList; nothing is offered"),
             Some(Node { value: Json::Array(items), .. }) => return items,
             Some(node) => drop(self.wrong_kind::<()>("resourceList", node, "a list")),
@@ -77,16 +73,31 @@ impl<'n> Decoder<'_> {
         &[]
     }
 
-    fn object(&mut self, what: &str, node: &'n Node, known: &[&'static str]) -> Result<Members<'n>, Refused> {
+    /// An object that goes without the keys it does not know: they widen nothing.
+    fn object(&mut self, what: &str, node: &'n Node, known: &[&'static str]) -> Result<Found<'n>, Refused> {
+        let Members { found, unknown } = self.members(what, node, known)?;
+        for (at, key) in unknown {
+            let text = format!("{what}: unknown key {key:?}, ignored{}", suggestion(key, known));
+            self.say(Severity::Warning, at, text);
+        }
+        Ok(found)
+    }
+
+    fn members(
+        &mut self,
+        what: &str,
+        node: &'n Node,
+        known: &[&'static str],
+    ) -> Result<Members<'n>, Refused> {
         let Json::Object(members) = &node.value else { return self.wrong_kind(what, node, "an object") };
-        let (mut found, mut unknown) = (BTreeMap::new(), false);
+        let (mut found, mut unknown) = (BTreeMap::new(), Vec::new());
         for (at, key, value) in members {
             match known.iter().find(|name| name.eq_ignore_ascii_case(key)) {
-                None => {
-                    unknown = true;
-                    let text = format!("{what}: unknown key {key:?}, ignored{}", suggestion(key, known));
+                None if value.value == Json::Null => {
+                    let text = format!("{what}: unknown key {key:?}, which is null; ignored");
                     self.say(Severity::Warning, *at, text);
                 }
+                None => unknown.push((*at, key.as_str())),
                 Some(_) if value.value == Json::Null => {}
                 Some(name) => {
                     if found.insert(*name, value).is_some() {
@@ -130,16 +141,16 @@ impl<'n> Decoder<'_> {
     fn resource(&mut self, node: &'n Node) -> Result<Resource, Refused> {
         let members = self.object("a resource", node, RESOURCE_KEYS)?;
         let name = self.name(node, &members)?;
-        let device_type = self.device_type(&name, members.get("deviceType"))?;
+        let device_type = self.device_type(&name, members.get("deviceType").copied())?;
         let exclude_topology =
-            self.flag(&format!("resource {name}: excludeTopology"), members.get("excludeTopology"))?;
-        let additional_info = self.additional_info(&name, members.get("additionalInfo"))?;
-        let selectors = self.selectors(&name, device_type, node, members.get("selectors"))?;
+            self.flag(&format!("resource {name}: excludeTopology"), members.get("excludeTopology").copied())?;
+        let additional_info = self.additional_info(&name, members.get("additionalInfo").copied())?;
+        let selectors = self.selectors(&name, device_type, node, members.get("selectors").copied())?;
         Ok(Resource { at: node.at, name, device_type, exclude_topology, additional_info, selectors })
     }
 
-    fn name(&mut self, node: &Node, members: &Members<'n>) -> Result<ResourceName, Refused> {
-        let Some(name) = members.get("resourceName") else {
+    fn name(&mut self, node: &Node, members: &Found<'n>) -> Result<ResourceName, Refused> {
+        let Some(name) = members.get("resourceName").copied() else {
             return self.refuse(node.at, "a resource without resourceName; left out");
         };
         let text = self.string("resourceName", name)?;
@@ -147,7 +158,7 @@ impl<'n> Decoder<'_> {
             Ok(pool) => pool,
             Err(error) => return self.refuse(name.at, format!("resourceName: {error}")),
         };
-        let prefix = match members.get("resourcePrefix") {
+        let prefix = match members.get("resourcePrefix").copied() {
             None => self.prefix.clone(),
             // Go does not tell an empty string from an absent one.
             Some(Node { value: Json::String(text), .. }) if text.is_empty() => self.prefix.clone(),
@@ -164,7 +175,8 @@ impl<'n> Decoder<'_> {
     fn device_type(&mut self, name: &ResourceName, node: Option<&'n Node>) -> Result<DeviceType, Refused> {
         let Some(node) = node else { return Ok(DeviceType::NetDevice) };
         let what = format!("resource {name}: deviceType");
-        let device_type = match self.string(&what, node)? {
+        let text = self.string(&what, node)?;
+        let device_type = match text {
             "" | "netDevice" => return Ok(DeviceType::NetDevice),
             "accelerator" => DeviceType::Accelerator,
             "auxNetDevice" => DeviceType::AuxNetDevice,
@@ -176,7 +188,7 @@ impl<'n> Decoder<'_> {
         self.say(
             Severity::Warning,
             node.at,
-            format!("{what}: Culvert has no such devices; the resource stays empty"),
+            format!("{what} {:?}: Culvert has no such devices; the resource is not offered", text),
         );
         Ok(device_type)
     }
@@ -232,10 +244,15 @@ impl<'n> Decoder<'_> {
                 return self.wrong_kind(&format!("{what}: selectors"), node, "an object or a list of them");
             }
         };
-        if device_type != DeviceType::NetDevice {
-            return Ok(Vec::new());
+        let mut selectors = Vec::new();
+        for item in items {
+            selectors.extend(self.selector(&what, device_type, item)?);
         }
-        items.iter().map(|item| self.selector(&what, item)).collect()
+        // Those of other devices have been read for what there is to say about them.
+        if device_type != DeviceType::NetDevice {
+            selectors.clear();
+        }
+        Ok(selectors)
     }
 }
 

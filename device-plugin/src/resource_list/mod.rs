@@ -1,8 +1,8 @@
 //! The configuration file of sriov-network-device-plugin, as its users have it: `{"resourceList": [...]}`.
 //!
-//! It is read as that program reads it, JSON by the rules of Go: keys in any case, unknown keys ignored, `null` the same
-//! as absent, the last of equal keys counts. What it does silently is said here, each time with line and column; a
-//! resource that makes no sense is left out and never selects more than was written.
+//! It is read as that program reads it, JSON by the rules of Go: keys in any case, `null` the same as absent, the last of
+//! equal keys counts. What it does silently is said here, each time with line and column. A resource that makes no sense
+//! is left out, and none ever selects more than was written: a selector with an unknown key takes nothing.
 
 mod assign;
 mod decode;
@@ -15,9 +15,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use culvert_api::value::{ResourceName, ResourcePrefix};
+use culvert_api::value::{PciAddress, ResourceName, ResourcePrefix};
 
-pub use assign::{Assignment, Candidate, assign};
+pub use assign::{Assignment, Bound, Candidate, assign};
 pub use finding::{Finding, Severity};
 pub use function::{Functions, Which};
 pub use json::{Spot, SyntaxError};
@@ -47,6 +47,23 @@ pub struct Resource {
     pub additional_info: BTreeMap<String, BTreeMap<String, String>>,
     /// A device belongs to the resource if one of these takes it.
     pub selectors: Vec<Selector>,
+}
+
+impl Resource {
+    /// Whether any device can belong to it; if not, that has been said when the file was read.
+    pub fn is_served(&self) -> bool {
+        !self.selectors.is_empty()
+    }
+
+    /// What the environment of a container tells of the device beside what is known of it.
+    pub fn info(&self, device: PciAddress) -> BTreeMap<String, String> {
+        let all = self.additional_info.get("*").into_iter();
+        // What is said of one device goes before what is said of all.
+        all.chain(self.additional_info.get(&device.to_string()))
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
 }
 
 /// Kind of device.

@@ -35,6 +35,7 @@ fn vf(bus: u8, index: u32) -> Candidate {
         p_key: None,
         rdma: false,
         vdpa: None,
+        bound: None,
     }
 }
 
@@ -92,7 +93,7 @@ fn keys_count_in_any_case_and_null_counts_as_absent() {
     assert!(list.resources[0].selectors[0].need_vhost_net);
     assert_eq!(
         findings(&list.findings),
-        ["line 2 column 102: warning: a resource: unknown key \"SelectorObj\", ignored"]
+        ["line 2 column 102: warning: a resource: unknown key \"SelectorObj\", which is null; ignored"]
     );
     assert!(list.is_sound());
 }
@@ -112,18 +113,62 @@ fn broken_json_is_refused_with_line_and_column() {
 }
 
 #[test]
-fn a_misspelt_key_is_named_and_never_widens_a_selector() {
-    let list = with_selectors(r#"{"pfName":["ens3f0"]}"#);
+fn a_misspelt_key_is_named_and_its_selector_takes_nothing() {
+    let said = "line 1 column 54: error: resource intel.com/nics: selectors: unknown key \"pfName\": the selector takes \
+                nothing, as without that key it would take more than was meant; did you mean pfNames?";
+    for selector in [r#"{"pfName":["ens3f0"]}"#, r#"{"pfName":["ens3f0"],"vendors":["8086"]}"#] {
+        let list = with_selectors(selector);
+        assert_eq!(findings(&list.findings)[0], said);
+        assert!(!list.is_sound() && !list.resources[0].is_served());
+        assert_eq!(assign(&list, &[vf(3, 0)]).taken, [None]);
+    }
+    // Its neighbours in the list are not concerned.
+    let list = with_selectors(r#"[{"pfName":["ens3f0"]},{"pfNames":["ens4f0"]}]"#);
+    assert_eq!(assign(&list, &[vf(3, 0), vf(4, 0)]).taken, [None, Some((0, 0))]);
+}
+
+#[test]
+fn a_key_of_another_kind_of_device_is_as_unknown_as_any() {
+    let list = with_selectors(r#"{"vendors":["8086"],"auxTypes":["sf"]}"#);
+    assert!(findings(&list.findings)[0].contains("unknown key \"auxTypes\": the selector takes nothing"));
+    assert!(!list.resources[0].is_served());
+}
+
+#[test]
+fn unknown_keys_outside_of_selectors_are_said_and_ignored() {
+    let list = read(
+        r#"{"version":1,"resourceList":[{"resourceName":"a","resourcename ":"b","selectors":{"vendors":["8086"]}}]}"#,
+    );
     assert_eq!(
         findings(&list.findings),
         [
-            "line 1 column 53: error: resource intel.com/nics: without its unknown keys the selector would take every device; left out",
-            "line 1 column 54: warning: resource intel.com/nics: selectors: unknown key \"pfName\", ignored; did you mean pfNames?",
+            "line 1 column 2: warning: the file: unknown key \"version\", ignored",
+            "line 1 column 50: warning: a resource: unknown key \"resourcename \", ignored; did you mean resourceName?",
         ]
     );
-    assert!(list.resources.is_empty() && !list.is_sound());
-    let narrowed = with_selectors(r#"{"pfName":["ens3f0"],"vendors":["8086"]}"#);
-    assert_eq!((narrowed.resources.len(), narrowed.findings.len(), narrowed.is_sound()), (1, 1, true));
+    assert!(list.is_sound() && list.resources[0].is_served());
+}
+
+#[test]
+fn accelerators_sub_functions_and_vdpa_are_read_and_said_not_to_be_served() {
+    let list = read(
+        r#"{"resourceList":[
+{"resourceName":"fpga","deviceType":"accelerator","selectors":[{"vendors":["8086"],"devices":["0d90"]}]},
+{"resourceName":"sf","deviceType":"auxNetDevice","selectors":{"pfNames":["ens3f0#1-5"],"auxTypes":["sf"],"pKeys":["1"]}},
+{"resourceName":"vdpa","selectors":{"vendors":["15b3"],"vdpaType":"vhost"}}]}"#,
+    );
+    assert_eq!(
+        findings(&list.findings),
+        [
+            "line 2 column 37: warning: resource intel.com/fpga: deviceType \"accelerator\": Culvert has no such devices; the resource is not offered",
+            "line 3 column 35: warning: resource intel.com/sf: deviceType \"auxNetDevice\": Culvert has no such devices; the resource is not offered",
+            "line 3 column 106: error: resource intel.com/sf: selectors: unknown key \"pKeys\": the selector takes nothing, as without that key it would take more than was meant",
+            "line 4 column 67: warning: resource intel.com/vdpa: vdpaType: Culvert has no vDPA devices on offer; the selector takes nothing",
+        ]
+    );
+    let mut vendor = vf(3, 1);
+    vendor.vendor = 0x15b3;
+    assert_eq!(assign(&list, &[vf(3, 1), vendor]).taken, [None, None]);
 }
 
 #[test]
@@ -306,4 +351,51 @@ fn a_device_goes_to_the_first_resource_that_takes_it_and_the_loser_is_told() {
             "line 4 column 1: warning: resource intel.com/none: no device of this node is left for it; it is not offered",
         ]
     );
+}
+
+#[test]
+fn a_pool_of_the_nic_policy_wins_over_the_file_and_the_resource_is_told() {
+    let list = read(
+        r#"{"resourceList":[
+{"resourceName":"all","selectors":{"vendors":["8086"]}}]}"#,
+    );
+    let mut vfs: Vec<Candidate> = (0..3).map(|i| vf(3, i)).collect();
+    vfs[1].bound = Some(Bound::Policy("culvert.io/tenant-a".parse().unwrap()));
+    let Assignment { taken, findings: said } = assign(&list, &vfs);
+    assert_eq!(taken, [Some((0, 0)), None, Some((0, 0))]);
+    assert_eq!(
+        findings(&said),
+        [
+            "line 2 column 1: warning: resource intel.com/all: 1 of its devices, 0000:03:01.1 first, went to culvert.io/tenant-a, a pool of the NIC policy"
+        ]
+    );
+}
+
+#[test]
+fn a_device_that_a_pod_holds_stays_where_it_was_given_from() {
+    let list = read(
+        r#"{"resourceList":[
+{"resourceName":"first","selectors":{"vendors":["8086"]}},
+{"resourceName":"second","selectors":{"vendors":["15b3"]}}]}"#,
+    );
+    let mut vfs: Vec<Candidate> = (0..3).map(|i| vf(3, i)).collect();
+    // Its selector would not take it any more; the resource of the other is gone.
+    vfs[0].bound = Some(Bound::Held("intel.com/second".parse().unwrap()));
+    vfs[1].bound = Some(Bound::Held("intel.com/gone".parse().unwrap()));
+    let Assignment { taken, findings: said } = assign(&list, &vfs);
+    assert_eq!(taken, [Some((1, 0)), None, Some((0, 0))]);
+    assert_eq!(said, []);
+}
+
+#[test]
+fn what_is_said_of_one_device_goes_before_what_is_said_of_all() {
+    let list = read(
+        r#"{"resourceList":[{"resourceName":"a","selectors":{"vendors":["8086"]},
+            "additionalInfo":{"*":{"token":"t-1","lane":"9"},"0000:03:01.A":{"lane":"0"},"0000:03:01.1":{"lane":"1"}}}]}"#,
+    );
+    let info = |device: &str| list.resources[0].info(pci(device));
+    let pairs =
+        |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    assert_eq!(info("0000:03:01.1"), pairs(&[("lane", "1"), ("token", "t-1")]));
+    assert_eq!(info("0000:03:01.2"), pairs(&[("lane", "9"), ("token", "t-1")]));
 }

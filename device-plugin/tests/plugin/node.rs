@@ -44,7 +44,9 @@ impl Node {
             registration,
             resource_prefix: "culvert.io".parse().unwrap(),
             cdi: None,
+            cdi_annotations: false,
             device_info: None,
+            resource_list: None,
         }
     }
 

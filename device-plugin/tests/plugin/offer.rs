@@ -132,7 +132,8 @@ async fn pools_are_resources_of_their_own_and_a_device_can_move_between_them() {
     node.devices.send_modify(|d| d.extend(vfs("c", 4..5)));
     kubelet.wait("culvert.io/c", PATIENCE, all(1)).await.unwrap();
     node.change("0000:03:02.4", |d| d.pool = None);
-    kubelet.wait("culvert.io/c", PATIENCE, |r| !r.connected).await.unwrap();
+    let gone = kubelet.wait("culvert.io/c", PATIENCE, |r| !r.connected).await.unwrap();
+    assert_eq!((gone.lists, gone.capacity()), (2, 0), "its capacity must not linger");
     assert!(!node.path("device-plugins/culvert-culvert.io_c.sock").exists());
     assert_eq!(plugin.statuses().borrow().len(), 2);
     plugin.shutdown().await;
@@ -163,7 +164,7 @@ async fn files_for_the_runtime_and_for_multus_are_there_when_a_device_is_given()
     };
     let plugin = Plugin::start(&config, node.devices.subscribe());
     kubelet.wait(A, PATIENCE, all(1)).await.unwrap();
-    let specification = node.path("cdi/culvert-culvert.io_a.json");
+    let specification = node.path("cdi/culvert-culvert.io.json");
     std::fs::remove_file(&specification).unwrap();
     let given = kubelet.allocate("default/dpdk", A, 1).await.unwrap();
     assert!(given.response.devices.is_empty());

@@ -21,8 +21,28 @@ pub struct DevicePlugin {
     /// Folder for Container Device Interface specifications. If given, containers get their device nodes through
     /// these, and not from kubelet; the runtime must know CDI.
     pub cdi: Option<PathBuf>,
+    /// Container Device Interface devices are named in annotations, too, for runtimes that do not yet take them from
+    /// kubelet (before containerd 1.7 and CRI-O 1.25, or Kubernetes 1.28).
+    pub cdi_annotations: bool,
     /// Folder for device information files (device-info-spec 1.1.0), which Multus reads.
     pub device_info: Option<PathBuf>,
+    /// A configuration file of sriov-network-device-plugin, whose resources are on offer beside the pools of the NIC
+    /// policy.
+    pub resource_list: Option<ResourceListFile>,
+}
+
+/// Where a configuration file of sriov-network-device-plugin is, and what that program is told beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceListFile {
+    /// The file: `--config-file` there.
+    pub path: PathBuf,
+    /// Prefix of resources that name none: `--resource-prefix` there.
+    pub prefix: ResourcePrefix,
+}
+
+impl ResourceListFile {
+    /// Prefix of resources that name none, unless another is configured: that of sriov-network-device-plugin.
+    pub const PREFIX: &str = "intel.com";
 }
 
 /// How kubelet learns of a plugin.
@@ -53,12 +73,15 @@ pub(super) struct RawDevicePlugin {
     resource_prefix: ResourcePrefix,
     cdi: Option<RawCdi>,
     device_info: Option<RawDeviceInfo>,
+    resource_list: Option<PathBuf>,
+    resource_list_prefix: ResourcePrefix,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct RawCdi {
     dir: PathBuf,
+    annotations: bool,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +92,7 @@ struct RawDeviceInfo {
 
 impl Default for RawCdi {
     fn default() -> Self {
-        Self { dir: PathBuf::from("/var/run/cdi") }
+        Self { dir: PathBuf::from("/var/run/cdi"), annotations: false }
     }
 }
 
@@ -88,13 +111,19 @@ impl Default for RawDevicePlugin {
             resource_prefix: "culvert.io".parse().expect("is a DNS name"),
             cdi: None,
             device_info: None,
+            resource_list: None,
+            resource_list_prefix: ResourceListFile::PREFIX.parse().expect("is a DNS name"),
         }
     }
 }
 
 impl RawDevicePlugin {
     pub(super) fn validate(self) -> Result<DevicePlugin, ConfigError> {
-        let Self { kubelet_dir, plugins_registry, registration, resource_prefix, cdi, device_info } = self;
+        let Self { kubelet_dir, plugins_registry, registration, resource_prefix, cdi, device_info, .. } =
+            self;
+        let cdi_annotations = cdi.as_ref().is_some_and(|cdi| cdi.annotations);
+        let resource_list =
+            self.resource_list.map(|path| ResourceListFile { path, prefix: self.resource_list_prefix });
         // Kubelet keeps the two folders side by side below its root directory.
         let plugins_registry =
             plugins_registry.unwrap_or_else(|| kubelet_dir.with_file_name("plugins_registry"));
@@ -109,12 +138,25 @@ impl RawDevicePlugin {
             ));
         }
         let (cdi, device_info) = (cdi.map(|c| c.dir), device_info.map(|d| d.dir));
-        for (key, dir) in [("devicePlugin.cdi.dir", &cdi), ("devicePlugin.deviceInfo.dir", &device_info)] {
-            if let Some(dir) = dir.as_ref().filter(|dir| !dir.is_absolute()) {
-                return Err(ConfigError::value(key, dir.display(), "must be an absolute path"));
+        for (key, path) in [
+            ("devicePlugin.cdi.dir", cdi.as_ref()),
+            ("devicePlugin.deviceInfo.dir", device_info.as_ref()),
+            ("devicePlugin.resourceList", resource_list.as_ref().map(|list| &list.path)),
+        ] {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                return Err(ConfigError::value(key, path.display(), "must be an absolute path"));
             }
         }
-        Ok(DevicePlugin { kubelet_dir, plugins_registry, registration, resource_prefix, cdi, device_info })
+        Ok(DevicePlugin {
+            kubelet_dir,
+            plugins_registry,
+            registration,
+            resource_prefix,
+            cdi,
+            cdi_annotations,
+            device_info,
+            resource_list,
+        })
     }
 }
 
@@ -158,7 +200,19 @@ mod tests {
     fn files_for_others_are_written_where_it_is_asked_for() {
         let config = load("{cdi: {}, deviceInfo: {dir: /run/d}}").unwrap();
         assert_eq!(config.cdi.as_deref(), Some(Path::new("/var/run/cdi")));
+        assert_eq!((config.cdi_annotations, config.resource_list), (false, None));
         assert_eq!(config.device_info.as_deref(), Some(Path::new("/run/d")));
+        assert!(load("cdi: {annotations: true}").unwrap().cdi_annotations);
+    }
+
+    #[test]
+    fn a_resource_list_has_the_prefix_of_the_program_that_it_was_written_for_unless_given() {
+        let list = |yaml| load(yaml).unwrap().resource_list.unwrap();
+        let plain = list("resourceList: /etc/pcidp/config.json");
+        assert_eq!(plain.path, Path::new("/etc/pcidp/config.json"));
+        assert_eq!(plain.prefix.as_str(), "intel.com");
+        let other = list("{resourceList: /etc/pcidp/node-a, resourceListPrefix: openshift.io}");
+        assert_eq!(other.prefix.as_str(), "openshift.io");
     }
 
     #[test]
@@ -174,6 +228,8 @@ mod tests {
             ("resourcePrefix: kubernetes.io", "kubernetes.io belongs to Kubernetes"),
             ("registration: often", "often"),
             ("cdi: {dir: cdi}", "devicePlugin.cdi.dir cdi: must be an absolute path"),
+            ("resourceList: c.json", "devicePlugin.resourceList c.json: must be an absolute path"),
+            ("resourceListPrefix: Intel", "resource prefix \"Intel\""),
             ("kubeletdir: /a", "kubeletdir"),
         ] {
             let error = load(yaml).unwrap_err().to_string();

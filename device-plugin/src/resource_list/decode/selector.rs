@@ -2,8 +2,8 @@
 
 use culvert_api::value::PciAddress;
 
-use super::{Decoder, Node, Refused};
-use crate::resource_list::{Functions, LinkType, Selector, Severity, Spot, VdpaType};
+use super::{Decoder, Found, Members, Node, Refused, suggestion};
+use crate::resource_list::{DeviceType, Functions, LinkType, Selector, Severity, Spot, VdpaType};
 
 const NET_DEVICE_KEYS: &[&str] = &[
     "vendors",
@@ -21,11 +21,63 @@ const NET_DEVICE_KEYS: &[&str] = &[
     "vdpaType",
 ];
 
+/// `acpiIndexes` is in its documentation, though the peer's program does not know it there.
+const ACCELERATOR_KEYS: &[&str] = &["vendors", "devices", "drivers", "pciAddresses", "acpiIndexes"];
+
+const AUX_NET_DEVICE_KEYS: &[&str] = &[
+    "vendors",
+    "devices",
+    "drivers",
+    "pfNames",
+    "rootDevices",
+    "linkTypes",
+    "acpiIndexes",
+    "isRdma",
+    "needVhostNet",
+    "auxTypes",
+];
+
+fn keys(device_type: DeviceType) -> &'static [&'static str] {
+    match device_type {
+        DeviceType::NetDevice => NET_DEVICE_KEYS,
+        DeviceType::Accelerator => ACCELERATOR_KEYS,
+        DeviceType::AuxNetDevice => AUX_NET_DEVICE_KEYS,
+    }
+}
+
 impl<'n> Decoder<'_> {
-    pub(super) fn selector(&mut self, resource: &str, node: &'n Node) -> Result<Selector, Refused> {
-        let members = self.object(&format!("{resource}: selectors"), node, NET_DEVICE_KEYS)?;
+    /// `None` if the selector is left out, which has been said; an error leaves the whole resource out.
+    pub(super) fn selector(
+        &mut self,
+        resource: &str,
+        device_type: DeviceType,
+        node: &'n Node,
+    ) -> Result<Option<Selector>, Refused> {
+        let Members { found, unknown } =
+            self.members(&format!("{resource}: selectors"), node, keys(device_type))?;
+        for (at, key) in &unknown {
+            let text = format!(
+                "{resource}: selectors: unknown key {key:?}: the selector takes nothing, as without that key it would \
+                 take more than was meant{}",
+                suggestion(key, keys(device_type))
+            );
+            self.say(Severity::Error, *at, text);
+        }
+        // Read all the same, for what else there is to say.
+        let selector = self.filters(resource, node, &found)?;
+        if selector.is_open() && unknown.is_empty() && !found.contains_key("auxTypes") {
+            self.say(
+                Severity::Warning,
+                node.at,
+                format!("{resource}: the selector filters nothing and takes every device"),
+            );
+        }
+        Ok(unknown.is_empty().then_some(selector))
+    }
+
+    fn filters(&mut self, resource: &str, node: &Node, members: &Found<'n>) -> Result<Selector, Refused> {
         let what = |key: &str| format!("{resource}: {key}");
-        let get = |key: &str| members.get(key);
+        let get = |key: &str| members.get(key).copied();
         let mut texts =
             |key: &str| -> Result<Vec<(Spot, &'n str)>, Refused> { self.strings(&what(key), get(key)) };
         let owned =
@@ -38,6 +90,8 @@ impl<'n> Decoder<'_> {
         let pci_addresses = texts("pciAddresses")?;
         let (pf_names, root_devices) = (texts("pfNames")?, texts("rootDevices")?);
         let link_types = texts("linkTypes")?;
+        // What tells sub-functions apart, of which there are none on offer.
+        texts("auxTypes")?;
         let mut selector = Selector {
             vendors: lower(&vendors),
             devices: lower(&devices),
@@ -73,18 +127,12 @@ impl<'n> Decoder<'_> {
             return self
                 .refuse(node.at, format!("{resource}: isRdma and vdpaType exclude each other; left out"));
         }
-        if selector.is_open() && members.unknown {
+        if let Some(vdpa) = get("vdpaType").filter(|_| selector.vdpa_type.is_some()) {
             let text = format!(
-                "{resource}: without its unknown keys the selector would take every device; left out"
+                "{}: Culvert has no vDPA devices on offer; the selector takes nothing",
+                what("vdpaType")
             );
-            return self.refuse(node.at, text);
-        }
-        if selector.is_open() {
-            self.say(
-                Severity::Warning,
-                node.at,
-                format!("{resource}: the selector filters nothing and takes every device"),
-            );
+            self.say(Severity::Warning, vdpa.at, text);
         }
         Ok(selector)
     }
