@@ -147,6 +147,16 @@ impl PacketBuf for Mbuf {
         }
     }
 
+    #[inline(always)]
+    fn keep(&mut self, start: usize, end: usize) -> bool {
+        let fits = start <= end && end <= self.len();
+        if fits {
+            self.raw_mut().data_off += start as u16;
+            self.set_len(end - start);
+        }
+        fits
+    }
+
     #[inline]
     fn len(&self) -> usize {
         usize::from(self.raw().data_len)

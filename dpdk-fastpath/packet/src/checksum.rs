@@ -88,8 +88,17 @@ impl Sum {
     /// Whether the words, the checksum field among them, add up as they should.
     #[inline]
     pub const fn is_valid(self) -> bool {
-        self.fold() == 0xffff
+        // Words that add up to 0xffff in ones-complement add up to a multiple of it.
+        self.0 != 0 && self.0.is_multiple_of(0xffff)
     }
+}
+
+/// Whether an IPv4 header without options adds up as it should.
+#[inline(always)]
+pub(crate) fn header_is_valid(header: &[u8; 20]) -> bool {
+    // In the machine's own order, since the sum of words with their bytes swapped is the sum with its bytes swapped.
+    let (words, _) = header.as_chunks::<4>();
+    Sum(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()).is_valid()
 }
 
 /// The checksum of `bytes` whose checksum field is 0.
@@ -131,6 +140,25 @@ impl Delta {
     #[inline]
     pub fn of_v6(old: Ipv6Addr, new: Ipv6Addr) -> Self {
         Self::between(Sum::ZERO.bytes(&old.octets()), Sum::ZERO.bytes(&new.octets()))
+    }
+
+    /// What it takes to get back.
+    #[inline]
+    #[must_use]
+    pub const fn inverse(self) -> Self {
+        Self(!self.0)
+    }
+
+    /// The change as a number, for whoever has to keep it in memory of another type.
+    #[inline]
+    pub const fn to_bits(self) -> u16 {
+        self.0
+    }
+
+    /// The change with this number.
+    #[inline]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
     }
 
     /// Both changes.

@@ -37,10 +37,10 @@ impl Tenant {
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(8))]
 pub struct FlowKey4 {
-    src: [u8; 4],
-    dst: [u8; 4],
-    src_port: u16,
-    dst_port: u16,
+    /// Source and destination, the bytes as they are in a header.
+    addresses: u64,
+    /// Source and destination, the bytes as they are in a header.
+    ports: u32,
     tenant_protocol: u32,
 }
 
@@ -50,53 +50,32 @@ pub struct FlowKey4 {
 pub struct FlowKey6 {
     src: [u8; 16],
     dst: [u8; 16],
-    src_port: u16,
-    dst_port: u16,
+    ports: u32,
     tenant_protocol: u32,
 }
 
+/// Two ports as they are in a header.
+#[inline]
+const fn ports(src: u16, dst: u16) -> u32 {
+    let ([a, b], [c, d]) = (src.to_be_bytes(), dst.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
 macro_rules! flow_key {
-    ($name:ident, $addr:ty) => {
+    ($name:ident) => {
         impl $name {
-            /// The key of these fields.
-            #[inline]
-            pub const fn new(
-                tenant: Tenant,
-                protocol: Protocol,
-                src: ($addr, u16),
-                dst: ($addr, u16),
-            ) -> Self {
-                Self {
-                    src: src.0.octets(),
-                    dst: dst.0.octets(),
-                    src_port: src.1,
-                    dst_port: dst.1,
-                    tenant_protocol: tenant.0 << 8 | protocol.0 as u32,
-                }
-            }
-
-            /// Source address.
-            #[inline]
-            pub const fn src(&self) -> $addr {
-                <$addr>::from_octets(self.src)
-            }
-
-            /// Destination address.
-            #[inline]
-            pub const fn dst(&self) -> $addr {
-                <$addr>::from_octets(self.dst)
-            }
-
             /// Source port or echo identifier.
             #[inline]
             pub const fn src_port(&self) -> u16 {
-                self.src_port
+                let [a, b, ..] = self.ports.to_ne_bytes();
+                u16::from_be_bytes([a, b])
             }
 
             /// Destination port or echo identifier.
             #[inline]
             pub const fn dst_port(&self) -> u16 {
-                self.dst_port
+                let [.., a, b] = self.ports.to_ne_bytes();
+                u16::from_be_bytes([a, b])
             }
 
             /// Transport protocol.
@@ -109,19 +88,6 @@ macro_rules! flow_key {
             #[inline]
             pub const fn tenant(&self) -> Tenant {
                 Tenant(self.tenant_protocol >> 8)
-            }
-
-            /// The key of the packets that come back.
-            #[inline]
-            #[must_use]
-            pub const fn reversed(self) -> Self {
-                Self {
-                    src: self.dst,
-                    dst: self.src,
-                    src_port: self.dst_port,
-                    dst_port: self.src_port,
-                    ..self
-                }
             }
         }
 
@@ -137,18 +103,60 @@ macro_rules! flow_key {
                 f.debug_struct(stringify!($name))
                     .field("tenant", &self.tenant().get())
                     .field("protocol", &self.protocol())
-                    .field("src", &(self.src(), self.src_port))
-                    .field("dst", &(self.dst(), self.dst_port))
+                    .field("src", &(self.src(), self.src_port()))
+                    .field("dst", &(self.dst(), self.dst_port()))
                     .finish()
             }
         }
     };
 }
 
-flow_key!(FlowKey4, Ipv4Addr);
-flow_key!(FlowKey6, Ipv6Addr);
+flow_key!(FlowKey4);
+flow_key!(FlowKey6);
 
 impl FlowKey4 {
+    /// The key of these fields.
+    #[inline]
+    pub const fn new(tenant: Tenant, protocol: Protocol, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (src.0.octets(), dst.0.octets());
+        let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        Self::of_words(tenant, protocol, addresses, ports(src.1, dst.1))
+    }
+
+    /// The key of addresses and ports as they are in headers.
+    #[inline(always)]
+    pub(crate) const fn of_words(tenant: Tenant, protocol: Protocol, addresses: u64, ports: u32) -> Self {
+        Self { addresses, ports, tenant_protocol: tenant.0 << 8 | protocol.0 as u32 }
+    }
+
+    /// Addresses and ports as they are in headers.
+    #[inline(always)]
+    pub(crate) const fn to_words(self) -> (u64, u32) {
+        (self.addresses, self.ports)
+    }
+
+    /// Source address.
+    #[inline]
+    pub const fn src(&self) -> Ipv4Addr {
+        let [a, b, c, d, ..] = self.addresses.to_ne_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// Destination address.
+    #[inline]
+    pub const fn dst(&self) -> Ipv4Addr {
+        let [.., a, b, c, d] = self.addresses.to_ne_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// The key of the packets that come back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        // Both words in halves, whichever of them is the first.
+        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16), ..self }
+    }
+
     /// The key of a packet; `None` if it is not IPv4.
     #[inline]
     pub fn of(frame: &[u8], parsed: &Parsed, tenant: Tenant) -> Option<Self> {
@@ -161,14 +169,48 @@ impl FlowKey4 {
     }
 
     /// A hash of all fields, the same in every run on every little-endian machine. Nothing in it is secret.
-    #[inline]
+    #[inline(always)]
     pub fn hash64(&self) -> u64 {
-        let [a, b]: [u64; 2] = zerocopy::transmute!(*self);
-        mix(absorb(absorb(SEED, a), b))
+        let [addresses, rest]: [u64; 2] = zerocopy::transmute!(*self);
+        // A product with zero would forget the other factor. Neither factor is zero for what is a flow: that would take
+        // addresses of class E on both sides, and protocol 255.
+        let product = fold(addresses ^ ADDRESSES, rest ^ REST);
+        let hash = (product ^ product >> 32).wrapping_mul(SPREAD);
+        hash ^ hash >> 32
     }
 }
 
 impl FlowKey6 {
+    /// The key of these fields.
+    #[inline]
+    pub const fn new(tenant: Tenant, protocol: Protocol, src: (Ipv6Addr, u16), dst: (Ipv6Addr, u16)) -> Self {
+        Self {
+            src: src.0.octets(),
+            dst: dst.0.octets(),
+            ports: ports(src.1, dst.1),
+            tenant_protocol: tenant.0 << 8 | protocol.0 as u32,
+        }
+    }
+
+    /// Source address.
+    #[inline]
+    pub const fn src(&self) -> Ipv6Addr {
+        Ipv6Addr::from_octets(self.src)
+    }
+
+    /// Destination address.
+    #[inline]
+    pub const fn dst(&self) -> Ipv6Addr {
+        Ipv6Addr::from_octets(self.dst)
+    }
+
+    /// The key of the packets that come back.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, ports: self.ports.rotate_left(16), ..self }
+    }
+
     /// The key of a packet; `None` if it is not IPv6.
     #[inline]
     pub fn of(frame: &[u8], parsed: &Parsed, tenant: Tenant) -> Option<Self> {
@@ -189,12 +231,24 @@ impl FlowKey6 {
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD: u64 = 0xd6e8_feb8_6659_fd93;
+/// As a key's first word: addresses of class E.
+const ADDRESSES: u64 = u64::from_le_bytes([0xf1, 0x9c, 0x64, 0xe7, 0xf7, 0x2b, 0x95, 0x3d]);
+/// As a key's second word: protocol 255, which is reserved.
+const REST: u64 = u64::from_le_bytes([0x8b, 0x3d, 0x71, 0xd9, 0xff, 0xa6, 0x4e, 0x93]);
+
+/// Both halves of a product: each bit of it depends on many of both factors.
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
 
 /// Takes in one word. For a given state this is a bijection of the word and the other way round, so that keys
 /// which differ in one word never collide.
 #[inline]
 const fn absorb(state: u64, word: u64) -> u64 {
-    let product = (state ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let product = (state ^ word).wrapping_mul(SPREAD);
     product ^ product >> 32
 }
 

@@ -132,55 +132,6 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
-/// What [`parse`] says of the most usual kind of frame, much faster: untagged, IPv4 without options, not a fragment, TCP
-/// or UDP. `None` for all others, and for whatever is wrong: for [`parse`] to look at.
-#[inline(always)]
-pub fn parse_usual(frame: &[u8]) -> Option<Parsed> {
-    let (eth, packet) = EthHeader::ref_from_prefix(frame).ok()?;
-    let (header, _) = packet.split_first_chunk::<{ Ipv4Header::LEN }>()?;
-    let (ip, _) = Ipv4Header::ref_from_prefix(packet).ok()?;
-    let plain = eth.ether_type() == EtherType::IPV4
-        && (ip.version(), ip.header_len()) == (4, Ipv4Header::LEN)
-        && !ip.more_fragments()
-        && ip.fragment_offset() == 0
-        && Sum::ZERO.bytes(header).is_valid();
-    if !plain {
-        return None;
-    }
-    let payload = packet.get(Ipv4Header::LEN..usize::from(ip.total_len()))?;
-    let parsed = Parsed {
-        l3: L3::Ipv4,
-        vlan: None,
-        l3_offset: UNTAGGED,
-        l4_offset: u16::from(UNTAGGED) + Ipv4Header::LEN as u16,
-        l3_len: u32::from(ip.total_len()),
-        protocol: ip.protocol(),
-        l4: L4::Opaque,
-        src_port: 0,
-        dst_port: 0,
-        tcp_flags: TcpFlags(0),
-        icmp_type: 0,
-        fragment: Fragment::Whole,
-        ttl: ip.ttl(),
-        traffic_class: ip.traffic_class(),
-        dont_fragment: ip.dont_fragment(),
-    };
-    match ip.protocol() {
-        Protocol::UDP => {
-            let (udp, _) = UdpHeader::ref_from_prefix(payload).ok()?;
-            udp::check(udp, payload.len()).ok()?;
-            Some(Parsed { l4: L4::Udp, src_port: udp.src_port(), dst_port: udp.dst_port(), ..parsed })
-        }
-        Protocol::TCP => {
-            let (tcp, _) = TcpHeader::ref_from_prefix(payload).ok()?;
-            tcp::check(tcp, payload.len()).ok()?;
-            let (src_port, dst_port) = (tcp.src_port(), tcp.dst_port());
-            Some(Parsed { l4: L4::Tcp, src_port, dst_port, tcp_flags: tcp.flags(), ..parsed })
-        }
-        _ => None,
-    }
-}
-
 const UNTAGGED: u8 = EthHeader::LEN as u8;
 const TAGGED: u8 = UNTAGGED + VlanHeader::LEN as u8;
 

@@ -16,8 +16,8 @@ use crate::parse::{L3, L4, Parsed};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Translation4 {
-    src: [u8; 4],
-    dst: [u8; 4],
+    /// Source and destination.
+    addresses: [u8; 8],
     ports: Ports,
     /// For the header checksum.
     header: Delta,
@@ -55,19 +55,42 @@ impl Translation4 {
                 new.word(to.src_port()).word(to.dst_port()),
             ),
         };
-        let header = Delta::between(old, new);
-        let ports = Ports::new(to.src_port(), to.dst_port());
-        Self { src: to.src().octets(), dst: to.dst().octets(), ports, header, transport }
+        Self::with_deltas(to, Delta::between(old, new), transport)
+    }
+
+    /// The same, of what was worked out before: what the change does to the header checksum, and to that of TCP, UDP or
+    /// an ICMP echo.
+    #[inline(always)]
+    pub const fn with_deltas(to: &FlowKey4, header: Delta, transport: Delta) -> Self {
+        let (addresses, ports) = to.to_words();
+        let [a, b, c, d] = ports.to_ne_bytes();
+        let ports = Ports { src: [a, b], dst: [c, d] };
+        Self { addresses: addresses.to_ne_bytes(), ports, header, transport }
+    }
+
+    /// What the change does to the header checksum, and to that of TCP, UDP or an ICMP echo.
+    #[inline(always)]
+    pub const fn deltas(&self) -> (Delta, Delta) {
+        (self.header, self.transport)
+    }
+
+    /// New addresses and new ports as they are in headers.
+    #[inline(always)]
+    pub(crate) const fn words(&self) -> ([u8; 8], [u8; 4]) {
+        let Ports { src: [a, b], dst: [c, d] } = self.ports;
+        (self.addresses, [a, b, c, d])
     }
 
     /// New source address and port.
     pub const fn src(&self) -> (Ipv4Addr, u16) {
-        (Ipv4Addr::from_octets(self.src), u16::from_be_bytes(self.ports.src))
+        let [a, b, c, d, ..] = self.addresses;
+        (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(self.ports.src))
     }
 
     /// New destination address and port.
     pub const fn dst(&self) -> (Ipv4Addr, u16) {
-        (Ipv4Addr::from_octets(self.dst), u16::from_be_bytes(self.ports.dst))
+        let [.., a, b, c, d] = self.addresses;
+        (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(self.ports.dst))
     }
 
     /// Rewrites a packet of the flow this was made for; no effect on what is not IPv4. A fragment other than
@@ -79,8 +102,7 @@ impl Translation4 {
         }
         let header = ipv4(frame, parsed);
         patch(&mut header[10..12], |checksum| self.header.apply(checksum));
-        header[12..16].copy_from_slice(&self.src);
-        header[16..20].copy_from_slice(&self.dst);
+        header[12..20].copy_from_slice(&self.addresses);
         self.ports.apply(self.transport, frame, parsed);
     }
 }

@@ -234,6 +234,35 @@ impl CounterSet {
     }
 }
 
+/// Translated packets that are counted together as long as they are of the same service.
+#[derive(Debug, Default)]
+pub struct ServiceTally {
+    slot: u32,
+    packets: u64,
+    bytes: u64,
+}
+
+impl ServiceTally {
+    /// As [`CounterWriter::service_packet`], at the latest when this is [flushed](Self::flush).
+    #[inline(always)]
+    pub fn add(&mut self, counters: &mut CounterWriter, slot: u32, bytes: u64) {
+        if slot != self.slot {
+            self.flush(counters);
+            self.slot = slot;
+        }
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+
+    /// Counts what has not been counted yet.
+    pub fn flush(&mut self, counters: &mut CounterWriter) {
+        let Self { slot, packets, bytes } = std::mem::take(self);
+        if packets > 0 {
+            counters.service_packets(slot, packets, bytes);
+        }
+    }
+}
+
 impl CounterWriter {
     /// A packet of `port` was dropped.
     #[inline]
@@ -272,8 +301,14 @@ impl CounterWriter {
     /// A packet of a service's flow was translated; `bytes` from the IP header on.
     #[inline]
     pub fn service_packet(&mut self, slot: u32, bytes: u64) {
+        self.service_packets(slot, 1, bytes);
+    }
+
+    /// Packets of a service's flows were translated; `bytes` from the IP header on.
+    #[inline]
+    fn service_packets(&mut self, slot: u32, packets: u64, bytes: u64) {
         if let Some(cells) = self.0.service(slot) {
-            cells.packets.add(1);
+            cells.packets.add(packets);
             cells.bytes.add(bytes);
         }
     }

@@ -8,17 +8,64 @@ use zerocopy::FromZeros;
 /// Slots of a bucket.
 const SLOTS: usize = 7;
 
-const LOCKED: u64 = 1;
-const ONE_OVERFLOWED: u64 = 2;
-
 /// One cache line of the index. A key has a primary bucket, and a secondary one for when that is full.
+///
+/// Anybody reads it at any time, and only who holds its lock changes it.
 #[derive(Debug, FromZeros)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// Bit 0: somebody links or unlinks a key whose primary bucket this is. From bit 1 on: how many keys whose primary
-    /// bucket this is are in their secondary one.
     control: AtomicU64,
     slots: [AtomicU64; SLOTS],
+}
+
+/// The first word of a bucket. From its lowest bit on: one bit for the lock; seven that say how many keys whose primary
+/// bucket this is are in their secondary one; and a byte for each slot, the tag, so that one word tells which slots are
+/// worth a look. A tag is eight bits of the hash, never 0, which is that of a free slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Control(u64);
+
+impl Control {
+    const LOCKED: u64 = 1;
+    const OVERFLOW: u64 = 0xfe;
+    const ONE_OVERFLOWED: u64 = 2;
+    const TAGS: u32 = 8;
+    const LOW_BITS: u64 = 0x0001_0101_0101_0101;
+    const HIGH_BITS: u64 = Self::LOW_BITS << 7;
+
+    const fn tag(signature: u32) -> u64 {
+        let tag = signature >> 24;
+        if tag == 0 { 1 } else { tag as u64 }
+    }
+
+    /// A bit for each slot that has this tag, or 0 for the free ones: the highest of the slot's byte. What is above the
+    /// first of these bits may be wrong.
+    #[inline(always)]
+    const fn with_tag(self, tag: u64) -> u64 {
+        let difference = (self.0 >> Self::TAGS) ^ Self::LOW_BITS.wrapping_mul(tag);
+        difference.wrapping_sub(Self::LOW_BITS) & !difference & Self::HIGH_BITS
+    }
+
+    #[inline(always)]
+    const fn has_overflowed(self) -> bool {
+        self.0 & Self::OVERFLOW != 0
+    }
+
+    const fn first_free(self) -> Option<usize> {
+        match self.with_tag(0) {
+            0 => None,
+            free => Some(free.trailing_zeros() as usize / 8),
+        }
+    }
+
+    fn used(self) -> usize {
+        // Exact for each slot, unlike `with_tag`.
+        (0..SLOTS).filter(|slot| self.0 >> (Self::TAGS as usize + slot * 8) & 0xff != 0).count()
+    }
+
+    const fn with_slot(self, slot: usize, tag: u64) -> Self {
+        let shift = Self::TAGS + slot as u32 * 8;
+        Self(self.0 & !(0xff << shift) | tag << shift)
+    }
 }
 
 /// A used slot: 32 bits of the key's hash, the direction, and the number of the record. Never 0, which is a free slot.
@@ -36,106 +83,188 @@ impl Slot {
         Self((signature as u64) << 32 | direction | (index as u64 + 1))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) const fn index(self) -> u32 {
         (self.0 & (REPLY - 1)) as u32 - 1
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) const fn is_reply(self) -> bool {
         self.0 & REPLY != 0
     }
 
-    #[inline]
-    const fn signature(word: u64) -> u32 {
-        (word >> 32) as u32
+    #[inline(always)]
+    const fn signature(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 
+/// What a glance at a bucket tells about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Glance {
+    /// It is in no bucket.
+    Absent,
+    /// Its record is most likely this.
+    Likely(Slot),
+    /// It takes a closer look.
+    Unclear,
+}
+
 impl Bucket {
+    /// Looks for the key with this signature, whose primary bucket this is.
+    #[inline(always)]
+    pub(super) fn glance(&self, signature: u32) -> Glance {
+        let control = Control(self.control.load(Ordering::Acquire));
+        let slots = control.with_tag(Control::tag(signature));
+        if slots == 0 {
+            return if control.has_overflowed() { Glance::Unclear } else { Glance::Absent };
+        }
+        let slot = Slot(self.slots[slots.trailing_zeros() as usize / 8 % SLOTS].load(Ordering::Acquire));
+        if slot.0 != 0 && slot.signature() == signature { Glance::Likely(slot) } else { Glance::Unclear }
+    }
+
     /// The slots with this signature.
     #[inline]
     pub(super) fn matches(&self, signature: u32) -> impl Iterator<Item = Slot> {
-        let words = self.slots.iter().map(|slot| slot.load(Ordering::Acquire));
-        words.filter(move |&word| word != 0 && Slot::signature(word) == signature).map(Slot)
-    }
-
-    /// The first slot with this signature, if no free one looks the same. Without a branch for each slot, since which of
-    /// them it is cannot be predicted.
-    #[inline(always)]
-    pub(super) fn first(&self, signature: u32) -> Option<Slot> {
-        let mut matches = 0_u32;
-        for (at, slot) in self.slots.iter().enumerate() {
-            let equal = Slot::signature(slot.load(Ordering::Relaxed)) == signature;
-            matches |= u32::from(equal) << at;
-        }
-        let word = self.slots.get(matches.trailing_zeros() as usize)?.load(Ordering::Acquire);
-        (word != 0 && Slot::signature(word) == signature).then_some(Slot(word))
+        let slots = self.slots.iter().map(|slot| Slot(slot.load(Ordering::Acquire)));
+        slots.filter(move |&slot| slot.0 != 0 && slot.signature() == signature)
     }
 
     /// Whether keys whose primary bucket this is may be in their secondary one.
     #[inline]
     pub(super) fn has_overflowed(&self) -> bool {
-        self.control.load(Ordering::Acquire) >= ONE_OVERFLOWED
+        Control(self.control.load(Ordering::Acquire)).has_overflowed()
     }
 
-    /// How many slots are used.
-    pub(super) fn used(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.load(Ordering::Relaxed) != 0).count()
-    }
-
-    /// Takes a free slot; `false` if there is none.
-    pub(super) fn put(&self, slot: Slot) -> bool {
-        self.slots.iter().any(|word| {
-            word.load(Ordering::Relaxed) == 0
-                && word.compare_exchange(0, slot.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        })
-    }
-
-    /// Frees the slot; `false` if it is not here.
-    pub(super) fn take(&self, slot: Slot) -> bool {
-        self.slots.iter().any(|word| {
-            word.load(Ordering::Relaxed) == slot.0
-                && word.compare_exchange(slot.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        })
-    }
-
-    /// Keeps others from linking or unlinking keys whose primary bucket this is, for the few instructions that it takes.
+    /// Keeps others from changing the bucket, for the few instructions that it takes.
     pub(super) fn lock(&self) -> BucketLock<'_> {
         loop {
-            let free = self.control.load(Ordering::Relaxed) & !LOCKED;
-            let taken =
-                self.control.compare_exchange_weak(free, free | LOCKED, Ordering::Acquire, Ordering::Relaxed);
+            let free = self.control.load(Ordering::Relaxed) & !Control::LOCKED;
+            let taken = self.control.compare_exchange_weak(
+                free,
+                free | Control::LOCKED,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
             if taken.is_ok() {
-                return BucketLock { bucket: self, unlocked: free };
+                return BucketLock { bucket: self, control: Control(free) };
             }
             spin_loop();
         }
     }
+
+    /// Locks two buckets, always in the same order, so that two who want both never wait for each other.
+    pub(super) fn lock_both<'a>(&'a self, other: &'a Self) -> (BucketLock<'a>, BucketLock<'a>) {
+        debug_assert!(!std::ptr::eq(self, other));
+        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+            let own = self.lock();
+            (own, other.lock())
+        } else {
+            let others = other.lock();
+            (self.lock(), others)
+        }
+    }
 }
 
-/// A locked bucket.
+/// A locked bucket. Its tags change for others when it is dropped, which is when a new slot is found.
 pub(super) struct BucketLock<'a> {
     bucket: &'a Bucket,
     /// The control word once the lock is gone.
-    unlocked: u64,
+    control: Control,
 }
 
 impl BucketLock<'_> {
-    /// One more key goes to its secondary bucket. Readers know at once.
+    /// How many slots are used.
+    pub(super) fn used(&self) -> usize {
+        self.control.used()
+    }
+
+    /// Takes a free slot; `false` if there is none.
+    pub(super) fn put(&mut self, slot: Slot) -> bool {
+        let Some(free) = self.control.first_free() else { return false };
+        self.bucket.slots[free].store(slot.0, Ordering::Release);
+        self.control = self.control.with_slot(free, Control::tag(slot.signature()));
+        true
+    }
+
+    /// Frees the slot; `false` if it is not here.
+    pub(super) fn take(&mut self, slot: Slot) -> bool {
+        let found = self.bucket.slots.iter().position(|word| word.load(Ordering::Relaxed) == slot.0);
+        if let Some(found) = found {
+            self.bucket.slots[found].store(0, Ordering::Release);
+            self.control = self.control.with_slot(found, 0);
+        }
+        found.is_some()
+    }
+
+    /// One more key goes to its secondary bucket.
     pub(super) fn overflow(&mut self) {
-        self.unlocked += ONE_OVERFLOWED;
-        self.bucket.control.store(self.unlocked | LOCKED, Ordering::Release);
+        // As many as can be counted are many: from then on there are always some.
+        if self.control.0 & Control::OVERFLOW != Control::OVERFLOW {
+            self.control.0 += Control::ONE_OVERFLOWED;
+        }
     }
 
     /// One key less is in its secondary bucket.
     pub(super) fn shrink(&mut self) {
-        self.unlocked -= ONE_OVERFLOWED;
+        if self.control.0 & Control::OVERFLOW != Control::OVERFLOW {
+            self.control.0 -= Control::ONE_OVERFLOWED;
+        }
     }
 }
 
 impl Drop for BucketLock<'_> {
     fn drop(&mut self) {
-        self.bucket.control.store(self.unlocked, Ordering::Release);
+        self.bucket.control.store(self.control.0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_finds_what_is_there_and_is_sure_of_what_is_not() {
+        let bucket = Bucket::new_zeroed();
+        let signature = |n: u32| n << 24 | 0x77;
+        assert!((0..256).all(|n| bucket.glance(signature(n)) == Glance::Absent));
+        for n in 0..SLOTS as u32 {
+            assert!(bucket.lock().put(Slot::new(signature(n), n % 2 == 0, n)));
+            // Tags 0 and 1 are the same.
+            for known in (0..=n).filter(|known| *known != 1) {
+                let slot = Slot::new(signature(known), known % 2 == 0, known);
+                assert_eq!(bucket.glance(signature(known)), Glance::Likely(slot));
+                assert_eq!(bucket.glance(signature(known) + 1), Glance::Unclear);
+            }
+            assert!((n + 1..256).filter(|n| *n != 1).all(|n| bucket.glance(signature(n)) == Glance::Absent));
+            assert_eq!(bucket.lock().used(), n as usize + 1);
+        }
+        assert!(!bucket.lock().put(Slot::new(1, false, 1)));
+        assert!(!bucket.lock().take(Slot::new(signature(3), true, 3)));
+        assert!(bucket.lock().take(Slot::new(signature(3), false, 3)));
+        assert_eq!(bucket.glance(signature(3)), Glance::Absent);
+        assert!(bucket.lock().put(Slot::new(signature(9), false, 9)));
+        assert_eq!(bucket.glance(signature(9)), Glance::Likely(Slot::new(signature(9), false, 9)));
+    }
+
+    #[test]
+    fn keys_in_the_other_bucket_are_counted_as_far_as_there_is_room() {
+        let bucket = Bucket::new_zeroed();
+        for _ in 0..100 {
+            bucket.lock().overflow();
+        }
+        assert_eq!(bucket.glance(5 << 24), Glance::Unclear);
+        for left in (0..100).rev() {
+            bucket.lock().shrink();
+            assert_eq!(bucket.has_overflowed(), left > 0);
+        }
+        for _ in 0..200 {
+            bucket.lock().overflow();
+        }
+        for _ in 0..200 {
+            bucket.lock().shrink();
+        }
+        assert!(bucket.has_overflowed(), "what could not be counted was forgotten");
+        assert!((0..256).all(|tag| bucket.glance(tag << 24) == Glance::Unclear));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 
+use culvert_packet::checksum::Delta;
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::parse::Parsed;
@@ -56,6 +57,10 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Rewrites a packet of this flow into one of flow `to`.
     fn translate(&self, to: &Self, frame: &mut [u8], parsed: &Parsed);
 
+    /// What such a rewrite does to checksums, as far as records keep that.
+    #[doc(hidden)]
+    fn deltas(&self, to: &Self) -> Deltas;
+
     #[doc(hidden)]
     fn words(self) -> Self::Words;
 
@@ -63,8 +68,32 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     fn from_words(words: Self::Words) -> Self;
 }
 
+/// What the translation of a flow does to the IPv4 header checksum and to that of TCP or UDP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deltas {
+    pub(super) header: Delta,
+    pub(super) transport: Delta,
+}
+
+impl Deltas {
+    pub(super) const fn to_bits(self) -> u32 {
+        (self.header.to_bits() as u32) << 16 | self.transport.to_bits() as u32
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_bits(bits: u32) -> Self {
+        Self { header: Delta::from_bits((bits >> 16) as u16), transport: Delta::from_bits(bits as u16) }
+    }
+
+    /// Those of the way back, if `reply`.
+    #[inline(always)]
+    pub(super) const fn towards(self, reply: bool) -> Self {
+        if reply { Self { header: self.header.inverse(), transport: self.transport.inverse() } } else { self }
+    }
+}
+
 macro_rules! key {
-    ($key:ty, $version:ident, $table:ident, $arena:ident, $words:ty, $line:ty, $translation:ty) => {
+    ($key:ty, $version:ident, $table:ident, $arena:ident, $words:ty, $line:ty, $translation:ty, $deltas:expr) => {
         impl Key for $key {
             type Words = $words;
             type Line = $line;
@@ -129,6 +158,12 @@ macro_rules! key {
                 <$translation>::new(self, to).apply(frame, parsed);
             }
 
+            #[inline(always)]
+            fn deltas(&self, to: &Self) -> Deltas {
+                let deltas: fn(&Self, &Self) -> Deltas = $deltas;
+                deltas(self, to)
+            }
+
             #[inline]
             fn words(self) -> $words {
                 zerocopy::transmute!(self)
@@ -142,5 +177,8 @@ macro_rules! key {
     };
 }
 
-key!(FlowKey4, V4, v4, arena4, [u64; 2], Line4, Translation4);
-key!(FlowKey6, V6, v6, arena6, [u64; 5], Line6, Translation6);
+key!(FlowKey4, V4, v4, arena4, [u64; 2], Line4, Translation4, |from, to| {
+    let (header, transport) = Translation4::new(from, to).deltas();
+    Deltas { header, transport }
+});
+key!(FlowKey6, V6, v6, arena6, [u64; 5], Line6, Translation6, |_, _| Deltas::default());

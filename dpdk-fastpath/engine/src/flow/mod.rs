@@ -43,9 +43,9 @@ pub use self::arena::{Arena, Sweep};
 pub use self::key::Key;
 pub use self::out::Out;
 pub use self::prefetch::prefetch;
-pub use self::record::{Record, Route};
+pub use self::record::{Record, Route, Steady};
 pub use self::state::State;
-pub use self::table::{Hit, InsertError, Table};
+pub use self::table::{Hit, InsertError, Probe, Table};
 pub use self::tick::Tick;
 
 /// There is not enough memory for the flow tables.

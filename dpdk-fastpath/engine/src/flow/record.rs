@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use culvert_packet::flow::FlowKey4;
+use culvert_packet::ip::Protocol;
+use culvert_packet::rewrite::Translation4;
 use culvert_packet::tcp::TcpFlags;
 
-use super::key::Key;
+use super::key::{Deltas, Key};
 use super::out::Out;
 use super::state::State;
 use super::tick::Tick;
@@ -53,6 +56,27 @@ impl Route {
     }
 }
 
+/// What packets of an established flow need, in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steady<K> {
+    /// The flow that they become one of.
+    pub(super) to: K,
+    /// What that does to their checksums.
+    pub(super) deltas: Deltas,
+    /// Where they go.
+    pub out: Out,
+    /// Slot of the service.
+    pub service: u32,
+}
+
+impl Steady<FlowKey4> {
+    /// What becomes of the packets.
+    #[inline(always)]
+    pub fn translation(&self) -> Translation4 {
+        Translation4::with_deltas(&self.to, self.deltas.header, self.deltas.transport)
+    }
+}
+
 /// The word that says what a record is at the moment: a number that changes when another flow gets it, the time of the
 /// last packet, and the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +116,15 @@ impl Meta {
         }
     }
 
+    /// Whether the record is that of a flow whose state will not change by a packet, unless that is a TCP segment that
+    /// opens or closes.
+    #[inline(always)]
+    pub(super) fn is_steady(self, protocol: Protocol, reply: bool) -> bool {
+        let usual = if protocol == Protocol::TCP { State::Established } else { State::TwoWay };
+        let state = self.0 as u8;
+        (state == usual as u8) | (state == State::OneWay as u8) & !reply
+    }
+
     /// Whether the record is that of a flow that can be used.
     #[inline(always)]
     pub(super) fn is_live(self) -> bool {
@@ -102,13 +135,13 @@ impl Meta {
 // Words behind the two keys.
 const ROUTE: usize = 0;
 const SERVICE_AND_BACKEND: usize = 1;
-const GENERATION: usize = 2;
+const DELTAS_AND_GENERATION: usize = 2;
 const META: usize = 3;
 
-/// A record's memory, with the meaning of its words: original key, translated key, and the four named above.
+/// A record's memory, with the meaning of its words: the key of requests, that of replies, and the four named above.
 pub(super) struct Words<'a, K: Key> {
     original: &'a [AtomicU64],
-    translated: &'a [AtomicU64],
+    reply: &'a [AtomicU64],
     rest: &'a [AtomicU64; 4],
     key: std::marker::PhantomData<K>,
 }
@@ -118,9 +151,9 @@ impl<'a, K: Key> Words<'a, K> {
     pub(super) fn of(line: &'a K::Line) -> Self {
         let len = K::Words::default().as_ref().len();
         let (original, rest) = line.as_ref().split_at(len);
-        let (translated, rest) = rest.split_at(len);
+        let (reply, rest) = rest.split_at(len);
         let rest = rest.first_chunk().expect("a line has four words behind its keys");
-        Self { original, translated, rest, key: std::marker::PhantomData }
+        Self { original, reply, rest, key: std::marker::PhantomData }
     }
 
     #[inline(always)]
@@ -156,14 +189,35 @@ impl<'a, K: Key> Words<'a, K> {
         let slots = self.rest[SERVICE_AND_BACKEND].load(Ordering::Relaxed);
         Record {
             original: load(self.original),
-            translated: load(self.translated),
+            translated: load::<K>(self.reply).reversed(),
             route: Route::from_bits(self.rest[ROUTE].load(Ordering::Relaxed)),
             service: (slots >> 32) as u32,
             backend: BackendId {
                 slot: slots as u32,
-                generation: self.rest[GENERATION].load(Ordering::Relaxed) as u32,
+                generation: self.rest[DELTAS_AND_GENERATION].load(Ordering::Relaxed) as u32,
             },
         }
+    }
+
+    /// What packets of an established flow need, if the record is that of the flow with this key in this direction, and was
+    /// decided under `epoch`.
+    #[inline(always)]
+    pub(super) fn steady(&self, key: &K, reply: bool, epoch: u32) -> Option<(Steady<K>, Meta)> {
+        let meta = self.meta();
+        let (own, other) = if reply { (self.reply, self.original) } else { (self.original, self.reply) };
+        let (own, other) = (load::<K>(own), load::<K>(other));
+        let route = self.rest[ROUTE].load(Ordering::Relaxed);
+        let service = (self.rest[SERVICE_AND_BACKEND].load(Ordering::Relaxed) >> 32) as u32;
+        let deltas = (self.rest[DELTAS_AND_GENERATION].load(Ordering::Relaxed) >> 32) as u32;
+        fence(Ordering::Acquire);
+        let after = Meta(self.rest[META].load(Ordering::Relaxed));
+        let valid = (own == *key)
+            & (after.sequence() == meta.sequence())
+            & ((route >> 40) as u32 == epoch)
+            & meta.is_steady(key.protocol(), reply);
+        let out = Out::from_bits(if reply { route as u16 } else { (route >> 16) as u16 });
+        let deltas = Deltas::from_bits(deltas).towards(reply);
+        valid.then_some((Steady { to: other.reversed(), deltas, out, service }, meta))
     }
 
     /// Fills a free record and brings it to life; returns its sequence number. Only the owner may.
@@ -171,12 +225,14 @@ impl<'a, K: Key> Words<'a, K> {
         // Whoever reads a word stored below also sees that the record was set free before.
         fence(Ordering::Release);
         store(self.original, record.original);
-        store(self.translated, record.translated);
+        store(self.reply, record.translated.reversed());
         let sequence = self.meta().sequence();
         self.rest[ROUTE].store(record.route.to_bits(sequence), Ordering::Relaxed);
         let slots = u64::from(record.service) << 32 | u64::from(record.backend.slot);
         self.rest[SERVICE_AND_BACKEND].store(slots, Ordering::Relaxed);
-        self.rest[GENERATION].store(record.backend.generation.into(), Ordering::Relaxed);
+        let deltas = record.original.deltas(&record.translated).to_bits();
+        let deltas = u64::from(deltas) << 32 | u64::from(record.backend.generation);
+        self.rest[DELTAS_AND_GENERATION].store(deltas, Ordering::Relaxed);
         let meta = Meta::new(sequence, seen, state);
         self.rest[META].store(meta.0, Ordering::Release);
         sequence

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use culvert_packet::tcp::TcpFlags;
 
 use super::arena::{Arena, Budget, CHUNK};
-use super::bucket::{Bucket, Slot};
+use super::bucket::{Bucket, Glance, Slot};
 use super::key::Key;
 use super::memory::Zeroed;
 use super::prefetch::prefetch;
-use super::record::{Meta, Record, Route, Words};
+use super::record::{Meta, Record, Route, Steady, Words};
 use super::state::State;
 use super::tick::Tick;
 
@@ -61,6 +61,27 @@ impl<K: Key> Hit<K> {
         } else {
             original.translate(translated, frame, parsed);
         }
+    }
+}
+
+/// What the index tells of a key at a glance; for [`Table::follow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe(Glance);
+
+impl Probe {
+    /// Of no key.
+    pub const NONE: Self = Self(Glance::Absent);
+
+    /// Whether there most likely is such a flow.
+    #[inline(always)]
+    pub fn is_likely(self) -> bool {
+        matches!(self.0, Glance::Likely(_))
+    }
+
+    /// Whether there is no such flow.
+    #[inline(always)]
+    pub fn is_absent(self) -> bool {
+        self.0 == Glance::Absent
     }
 }
 
@@ -117,45 +138,65 @@ impl<K: Key> Table<K> {
         prefetch(&self.lines[index as usize]);
     }
 
-    /// Fetches what [`prefetch_record`](Self::prefetch_record) will look at.
-    #[inline]
+    /// Fetches what [`probe`](Self::probe) will look at.
+    #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
         prefetch(self.place(hash).primary);
     }
 
-    /// Fetches the record that a key with this hash most likely has.
-    #[inline]
-    pub fn prefetch_record(&self, hash: u64) {
+    /// Looks where a flow nearly always is, in its primary bucket, and fetches what a look-up needs next.
+    #[inline(always)]
+    pub fn probe(&self, hash: u64) -> Probe {
         let place = self.place(hash);
-        if let Some(slot) = place.primary.first(place.signature) {
-            prefetch(&self.lines[slot.index() as usize]);
-        } else if place.primary.has_overflowed() {
-            prefetch(place.secondary);
+        let glance = place.primary.glance(place.signature);
+        match glance {
+            Glance::Likely(slot) => prefetch(&self.lines[slot.index() as usize]),
+            Glance::Unclear => prefetch(place.secondary),
+            Glance::Absent => {}
         }
+        Probe(glance)
     }
 
-    /// As [`lookup`](Self::lookup), but looks only where a flow nearly always is. Much faster; what it does not find may
-    /// be there nevertheless.
+    /// The flow that was probed for, if it is established and was decided under `epoch`, if the key is that of its replies
+    /// unless `requests` may follow it too, and if `flags` are none that open or close a connection; notes that a packet of
+    /// it came. What is not found may be there nevertheless, unless the probe [is sure](Probe::is_absent) that it is not.
     #[inline(always)]
-    pub fn lookup_likely(&self, key: &K, hash: u64) -> Option<Hit<K>> {
-        let place = self.place(hash);
-        self.hit(place.primary.first(place.signature)?, key)
+    pub fn follow(
+        &self,
+        probe: Probe,
+        key: &K,
+        requests: bool,
+        epoch: u32,
+        now: Tick,
+        flags: TcpFlags,
+    ) -> Option<Steady<K>> {
+        const OPENING_OR_CLOSING: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
+        let Glance::Likely(slot) = probe.0 else { return None };
+        let reply = slot.is_reply();
+        let (steady, meta) = self.words(slot.index()).steady(key, reply, epoch)?;
+        if flags.0 & OPENING_OR_CLOSING != 0 || !(reply | requests) {
+            return None;
+        }
+        if meta.seen() != now {
+            self.change(slot.index(), meta, |meta| meta.after(now, reply, flags));
+        }
+        Some(steady)
     }
 
     /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].
     #[inline]
     pub fn lookup(&self, key: &K, hash: u64) -> Option<Hit<K>> {
-        let place = self.place(hash);
-        let hit = self.find(place.primary, place.signature, key);
-        if hit.is_none() && place.primary.has_overflowed() {
-            return self.find(place.secondary, place.signature, key);
-        }
-        hit
+        self.find(&self.place(hash), key)
     }
 
     #[inline]
-    fn find(&self, bucket: &Bucket, signature: u32, key: &K) -> Option<Hit<K>> {
-        bucket.matches(signature).find_map(|slot| self.hit(slot, key))
+    fn find(&self, place: &Place<'_>, key: &K) -> Option<Hit<K>> {
+        let find = |bucket: &Bucket| bucket.matches(place.signature).find_map(|slot| self.hit(slot, key));
+        let hit = find(place.primary);
+        if hit.is_none() && place.primary.has_overflowed() {
+            return find(place.secondary);
+        }
+        hit
     }
 
     /// The flow behind a slot, if it has this key.
@@ -246,35 +287,46 @@ impl<K: Key> Table<K> {
 
     fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {
         let place = self.place(key.hash64());
-        let mut lock = place.primary.lock();
-        // As with a look-up, the other bucket is not worth a cache miss if no key has gone there.
-        let found = self.find(place.primary, place.signature, key).or_else(|| {
-            let overflowed = place.primary.has_overflowed();
-            overflowed.then(|| self.find(place.secondary, place.signature, key)).flatten()
-        });
-        if let Some(hit) = found {
-            return Err(InsertError::Exists(hit));
-        }
         let slot = Slot::new(place.signature, reply, index);
-        // The primary bucket as long as it is not crowded, which spares most look-ups the other; then the emptier one.
-        let used = place.primary.used();
-        if (used < CROWDED || used <= place.secondary.used()) && place.primary.put(slot) {
+        {
+            let mut primary = place.primary.lock();
+            self.refuse_second(&place, key)?;
+            // The primary bucket as long as it is not crowded, which spares most look-ups the other.
+            if primary.used() < CROWDED && primary.put(slot) {
+                return Ok(());
+            }
+        }
+        let (mut primary, mut secondary) = place.primary.lock_both(place.secondary);
+        self.refuse_second(&place, key)?;
+        // Then the emptier one.
+        if primary.used() <= secondary.used() && primary.put(slot) {
             return Ok(());
         }
-        lock.overflow();
-        if place.secondary.put(slot) {
+        if !secondary.put(slot) {
+            return Err(InsertError::Full);
+        }
+        primary.overflow();
+        Ok(())
+    }
+
+    /// An error if the key is linked already. Its primary bucket must be locked.
+    #[inline]
+    fn refuse_second(&self, place: &Place<'_>, key: &K) -> Result<(), InsertError<K>> {
+        if place.primary.glance(place.signature) == Glance::Absent {
             return Ok(());
         }
-        lock.shrink();
-        Err(InsertError::Full)
+        self.find(place, key).map_or(Ok(()), |hit| Err(InsertError::Exists(hit)))
     }
 
     fn unlink(&self, key: &K, reply: bool, index: u32) {
         let place = self.place(key.hash64());
-        let mut lock = place.primary.lock();
         let slot = Slot::new(place.signature, reply, index);
-        if !place.primary.take(slot) && place.secondary.take(slot) {
-            lock.shrink();
+        if place.primary.lock().take(slot) {
+            return;
+        }
+        let (mut primary, mut secondary) = place.primary.lock_both(place.secondary);
+        if secondary.take(slot) {
+            primary.shrink();
         }
     }
 

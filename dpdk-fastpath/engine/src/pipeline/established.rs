@@ -28,16 +28,6 @@ impl Stage<'_> {
         }
     }
 
-    /// Whether a packet of a flow needs no more than to [follow](Self::follow) it.
-    #[inline(always)]
-    pub(super) fn may_follow<K: Key, B: PacketBuf>(&self, packet: &Packet<'_, B>, hit: &Hit<K>) -> bool {
-        let reopened = !hit.reply && hit.state().may_be_reopened() && packet.parsed.tcp_flags.opens();
-        (hit.reply || packet.origin == Origin::Pod)
-            && hit.record.route.epoch == self.view.epoch()
-            && !reopened
-            && !packet.parsed.is_fragment()
-    }
-
     /// Sends a packet of a flow if the decision made for that still holds, or can be mended.
     pub(super) fn established<K: Key, B: PacketBuf>(
         &mut self,
@@ -66,13 +56,7 @@ impl Stage<'_> {
     }
 
     /// Translates and sends a packet of a flow whose decision holds.
-    #[inline(always)]
-    pub(super) fn follow<K: Key, B: PacketBuf>(
-        &mut self,
-        packet: Packet<'_, B>,
-        key: &K,
-        hit: Hit<K>,
-    ) -> End {
+    fn follow<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: Hit<K>) -> End {
         let Route { forward, reply, .. } = hit.record.route;
         let out = if hit.reply { reply } else { forward };
         if out == Out::Nowhere {

@@ -39,19 +39,21 @@ mod stage;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod usual;
 mod verdict;
 
-use culvert_packet::flow::{FlowKey4, FlowKey6};
+use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::parse::L4;
 use culvert_packet::{PacketBuf, Parsed};
 
 use self::recent::Recent;
 use self::route::Destination;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
+use self::usual::{Expected, Lane, What};
 use self::verdict::End;
 pub use self::verdict::{Neighbour, Verdict};
-use crate::counter::{CounterWriter, DropReason};
-use crate::flow::{FlowWorker, Key, Sweep, Tick, prefetch};
+use crate::counter::{CounterWriter, DropReason, ServiceTally};
+use crate::flow::{FlowWorker, Key, Probe, Sweep, Tick, prefetch};
 use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
@@ -71,11 +73,15 @@ const AGED: u32 = 16;
 pub struct Pipeline {
     flows: FlowWorker,
     counters: CounterWriter,
-    /// Admitted packets of the batch.
+    /// Admitted packets of the batch: IPv4, IPv4 that are not usual, IPv6.
+    lanes: Vec<Lane>,
     batch4: Vec<Batched<FlowKey4>>,
     batch6: Vec<Batched<FlowKey6>>,
     destinations: Recent<Destination>,
     vteps: Recent<Option<u32>>,
+    /// Whether no packet counts as usual, to compare the two ways.
+    #[cfg(test)]
+    nothing_is_usual: bool,
 }
 
 /// An admitted packet that waits for the next pass.
@@ -95,10 +101,13 @@ impl Pipeline {
         Self {
             flows,
             counters,
+            lanes: Vec::with_capacity(BATCH),
             batch4: Vec::with_capacity(BATCH),
             batch6: Vec::with_capacity(BATCH),
             destinations: Recent::new(),
             vteps: Recent::new(),
+            #[cfg(test)]
+            nothing_is_usual: false,
         }
     }
 
@@ -138,11 +147,19 @@ impl Pipeline {
             (_, None) => return self.drop_all(in_port, bufs.len(), DropReason::NOT_PROGRAMMED, verdicts),
         };
         let first = verdicts.len();
-        let Self { flows, counters, batch4, batch6, destinations, vteps } = self;
+        // Replaced at once, or in the last pass.
+        verdicts.resize(first + bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
+        let verdicts = &mut verdicts[first..];
+        let expected = Expected::at(port, local);
+        #[cfg(test)]
+        let expected = if self.nothing_is_usual { Expected::Nothing } else { expected };
+        let Self { flows, counters, lanes, batch4, batch6, destinations, vteps, .. } = self;
         destinations.renew(view.serial());
         vteps.renew(view.serial());
+        let (tally, learned) = (ServiceTally::default(), None);
         let mut stage =
-            Stage { view, local, now, in_port, flows, counters, destinations, vteps, learned: None };
+            Stage { view, local, now, in_port, flows, counters, destinations, vteps, tally, learned };
+        lanes.clear();
         batch4.clear();
         batch6.clear();
 
@@ -151,24 +168,20 @@ impl Pipeline {
             if let Some(next) = bufs.get(at + AHEAD) {
                 prefetch(next.data());
             }
-            // Replaced in the last pass, or at once.
-            verdicts.push(Verdict::Drop(DropReason::NO_ROUTE));
             let buf = &mut bufs[at];
-            let usual = match port.kind {
-                PortKind::Pod => stage.admit_usual_from_pod(port, buf),
-                PortKind::Uplink => stage.admit_usual_from_uplink(port, buf),
-            };
-            if let Some((parsed, origin, key)) = usual {
-                let hash = key.hash64();
+            if let Some((usual, origin)) = stage.admit_usual(&expected, buf) {
+                let hash = usual.key(port.tenant).hash64();
                 stage.flows.tables.v4.prefetch_bucket(hash);
-                batch4.push(Batched { at, parsed, origin, key, hash });
+                lanes.push(Lane { at: at as u8, what: What::Usual(usual, origin), hash, probe: Probe::NONE });
                 continue;
             }
             match stage.admit(port, buf) {
-                Step::Break(end) => verdicts[first + at] = stage.verdict(end),
+                Step::Break(end) => verdicts[at] = stage.verdict(end),
                 Step::Continue(Admitted::V4(parsed, origin, key)) => {
                     let hash = key.hash64();
                     stage.flows.tables.v4.prefetch_bucket(hash);
+                    let what = What::Other(batch4.len() as u8);
+                    lanes.push(Lane { at: at as u8, what, hash, probe: Probe::NONE });
                     batch4.push(Batched { at, parsed, origin, key, hash });
                 }
                 Step::Continue(Admitted::V6(parsed, origin, key)) => {
@@ -178,11 +191,11 @@ impl Pipeline {
                 }
             }
         }
-        let verdicts = &mut verdicts[first..];
-        stage.finish(batch4, bufs, verdicts);
+        stage.finish4(port.tenant, lanes, batch4, bufs, verdicts);
         if !batch6.is_empty() {
-            stage.finish(batch6, bufs, verdicts);
+            stage.finish6(batch6, bufs, verdicts);
         }
+        stage.tally.flush(stage.counters);
     }
 
     #[cold]
@@ -220,49 +233,92 @@ impl Stage<'_> {
         }
     }
 
-    /// The last two passes over the packets of one IP version.
-    #[inline]
-    fn finish<K: Key, B: PacketBuf>(
+    /// The later passes over IPv4 packets.
+    #[inline(always)]
+    fn finish4<B: PacketBuf>(
         &mut self,
-        batch: &[Batched<K>],
+        tenant: Tenant,
+        lanes: &mut [Lane],
+        others: &[Batched<FlowKey4>],
         bufs: &mut [B],
         verdicts: &mut [Verdict],
     ) {
         // Second pass: which record may be the flow's?
-        for packet in batch {
-            K::table(&self.flows.tables).prefetch_record(packet.hash);
+        for lane in &mut *lanes {
+            lane.probe = self.flows.tables.v4.probe(lane.hash);
         }
         // Third pass: compare, decide, rewrite.
         let mut opening = 0_u32;
-        for (place, &Batched { at, ref parsed, origin, ref key, hash }) in batch.iter().enumerate() {
-            let packet = Packet { buf: &mut bufs[at], parsed, origin, hash };
-            let hit = match parsed.l4 {
-                L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup_likely(key, hash),
-                L4::Echo | L4::Icmp | L4::Opaque => None,
-            };
-            let end = match hit {
-                // In registers from here to the end: no other function gets to see this hit.
-                Some(hit) if self.may_follow(&packet, &hit) => self.follow(packet, key, hit),
-                None if origin == Origin::Pod && self.expect(key, hash) => {
-                    opening |= 1 << place;
+        for (place, lane) in lanes.iter().enumerate() {
+            let at = usize::from(lane.at);
+            if let What::Usual(usual, origin) = &lane.what {
+                let (key, found) = (usual.key(tenant), (lane.hash, lane.probe));
+                if let Some(port) = self.forward_usual(&mut bufs[at], usual, *origin, &key, found) {
+                    verdicts[at] = Verdict::Send(port);
                     continue;
                 }
-                _ => self.find_or_route(packet, key),
-            };
-            verdicts[at] = self.verdict(end);
+            }
+            match self.forward_unusual(tenant, lane, others, &mut bufs[at], false) {
+                Some(end) => verdicts[at] = self.verdict(end),
+                None => opening |= 1 << place,
+            }
         }
         // Fourth pass: open flows, for which other lines of the table had to be fetched.
         while opening != 0 {
-            let &Batched { at, ref parsed, origin, ref key, hash } =
-                &batch[opening.trailing_zeros() as usize];
+            let lane = &lanes[opening.trailing_zeros() as usize];
             opening &= opening - 1;
+            let at = usize::from(lane.at);
+            if let Some(end) = self.forward_unusual(tenant, lane, others, &mut bufs[at], true) {
+                verdicts[at] = self.verdict(end);
+            }
+        }
+    }
+
+    /// Forwards an IPv4 packet that is not usual, or that something is to be said or noted about. `None` if that should wait
+    /// since it will open a flow, unless it has waited.
+    #[inline(never)]
+    fn forward_unusual<B: PacketBuf>(
+        &mut self,
+        tenant: Tenant,
+        lane: &Lane,
+        others: &[Batched<FlowKey4>],
+        buf: &mut B,
+        waited: bool,
+    ) -> Option<End> {
+        let usual;
+        let (parsed, origin, key) = match &lane.what {
+            What::Usual(packet, origin) => {
+                usual = packet.parsed();
+                (&usual, *origin, packet.key(tenant))
+            }
+            What::Other(place) => {
+                let Batched { parsed, origin, key, .. } = &others[usize::from(*place)];
+                (parsed, *origin, *key)
+            }
+        };
+        let opens =
+            !waited && origin == Origin::Pod && !lane.probe.is_likely() && self.expect(&key, lane.hash);
+        (!opens).then(|| self.find_or_route(Packet { buf, parsed, origin, hash: lane.hash }, &key))
+    }
+
+    /// The later passes over IPv6 packets.
+    #[inline(never)]
+    fn finish6<B: PacketBuf>(
+        &mut self,
+        batch: &[Batched<FlowKey6>],
+        bufs: &mut [B],
+        verdicts: &mut [Verdict],
+    ) {
+        for packet in batch {
+            self.flows.tables.v6.probe(packet.hash);
+        }
+        for &Batched { at, ref parsed, origin, ref key, hash } in batch {
             let end = self.find_or_route(Packet { buf: &mut bufs[at], parsed, origin, hash }, key);
             verdicts[at] = self.verdict(end);
         }
     }
 
-    /// Forwards a packet whose flow was not found at once.
-    #[inline(never)]
+    /// Forwards a packet by its flow, if it has one, else by its destination.
     fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let hit = match packet.parsed.l4 {
             L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup(key, packet.hash),

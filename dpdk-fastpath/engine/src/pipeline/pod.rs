@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::icmpv6::Icmpv6Type;
-use culvert_packet::parse::{L3, L4, parse_usual};
+use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed, parse};
 
 use super::frame::eth;
@@ -17,28 +17,6 @@ use crate::counter::DropReason;
 use crate::table::Port;
 
 impl Stage<'_> {
-    /// Lets in what pods nearly always send: TCP and UDP over plain IPv4. `None`, and nothing has changed, for all that
-    /// needs a closer look; this decides nothing that [`admit_from_pod`](Self::admit_from_pod) would decide otherwise.
-    #[inline(always)]
-    pub(super) fn admit_usual_from_pod<B: PacketBuf>(
-        &self,
-        port: &Port,
-        buf: &mut B,
-    ) -> Option<(Parsed, Origin, FlowKey4)> {
-        let parsed = parse_usual(buf.data())?;
-        let header = eth(buf.data());
-        let key = FlowKey4::of(buf.data(), &parsed, port.tenant)?;
-        let may_pass = header.src() == port.mac
-            && header.dst() == self.local.gateway_mac
-            && port.v4 == Some(key.src())
-            && !(key.dst().is_multicast() || key.dst().is_broadcast());
-        if !may_pass || header.dst().is_multicast() {
-            return None;
-        }
-        buf.truncate(parsed.end());
-        Some((parsed, Origin::Pod, key))
-    }
-
     /// Lets a pod's packet in.
     pub(super) fn admit_from_pod<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
         let parsed = match parse(buf.data()) {

@@ -10,7 +10,7 @@ use culvert_packet::{PacketBuf, Parsed};
 use super::recent::Recent;
 use super::route::Destination;
 use super::verdict::{End, Neighbour};
-use crate::counter::{Answered, CounterWriter, DropReason};
+use crate::counter::{Answered, CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowWorker, Tick};
 use crate::table::{LocalNode, PortIndex, Snapshot};
 
@@ -29,6 +29,8 @@ pub(super) struct Stage<'a> {
     pub(super) destinations: &'a mut Recent<Destination>,
     /// Slots of the remote nodes behind IPv4 addresses of the underlay.
     pub(super) vteps: &'a mut Recent<Option<u32>>,
+    /// Packets of services' flows that are still to be counted.
+    pub(super) tally: ServiceTally,
     /// What the packet that ended as [`End::Learned`] told.
     pub(super) learned: Option<Neighbour>,
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use culvert_packet::answer::echo_reply;
 use culvert_packet::encap::{decap, inner_traffic_class};
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
-use culvert_packet::parse::{L3, L4, parse_usual};
+use culvert_packet::parse::{L3, L4};
 use culvert_packet::rewrite::set_traffic_class;
 use culvert_packet::{PacketBuf, Parsed, parse};
 
@@ -20,45 +20,6 @@ use crate::counter::{Answered, DropReason};
 use crate::table::Port;
 
 impl Stage<'_> {
-    /// Lets in what nearly always comes through a tunnel: TCP and UDP over plain IPv4, in both layers. `None`, and
-    /// nothing has changed, for all that needs a closer look; this decides nothing that
-    /// [`admit_from_uplink`](Self::admit_from_uplink) would decide otherwise.
-    #[inline(always)]
-    pub(super) fn admit_usual_from_uplink<B: PacketBuf>(
-        &mut self,
-        port: &Port,
-        buf: &mut B,
-    ) -> Option<(Parsed, Origin, FlowKey4)> {
-        let frame = buf.data();
-        let outer = parse_usual(frame)?;
-        let addresses = FlowKey4::of(frame, &outer, Tenant::DEFAULT)?;
-        let ours = outer.l4 == L4::Udp
-            && outer.dst_port == self.local.vxlan_port
-            && eth(frame).dst() == port.mac
-            && self.local.is_vtep(addresses.dst().into());
-        if !ours {
-            return None;
-        }
-        let (view, src) = (self.view, addresses.src());
-        let slot = self.vteps.get(src.to_bits().into(), || view.remote_of_vtep(src.into()))?;
-        let tunnel = decap(frame, &outer).ok()?;
-        let inner = &frame[tunnel.inner_offset..tunnel.inner_offset + tunnel.inner_len];
-        let parsed = parse_usual(inner)?;
-        let key = FlowKey4::of(inner, &parsed, Tenant::DEFAULT)?;
-        let dst = eth(inner).dst();
-        let may_pass = tunnel.vni == self.local.vni.get()
-            && dst == self.local.vtep_mac
-            && !dst.is_multicast()
-            && !(key.dst().is_multicast() || key.dst().is_broadcast())
-            && inner_traffic_class(parsed.traffic_class, tunnel.traffic_class) == Some(parsed.traffic_class);
-        if !may_pass {
-            return None;
-        }
-        tunnel.strip(buf);
-        buf.truncate(parsed.end());
-        Some((parsed, Origin::Tunnel(slot), key))
-    }
-
     /// Lets in what comes through a tunnel.
     pub(super) fn admit_from_uplink<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
         let outer = match parse(buf.data()) {

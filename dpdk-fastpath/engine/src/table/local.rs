@@ -63,6 +63,14 @@ impl LocalNode {
         self.underlay.iter().any(|own| own.net.addr() == address)
     }
 
+    /// This node's IPv4 address on the underlay.
+    pub fn vtep4(&self) -> Option<Ipv4Addr> {
+        self.underlay.iter().find_map(|own| match own.net.addr() {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// Our tunnel endpoint towards `vtep`, and the underlay's next hop to it.
     pub(super) fn way_to(&self, vtep: IpAddr) -> Option<(IpAddr, Option<IpAddr>)> {
         let own = self.underlay.iter().find(|own| own.net.addr().is_ipv4() == vtep.is_ipv4())?;

@@ -7,6 +7,7 @@ mod property;
 mod route;
 mod service;
 mod uplink;
+mod usual;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
