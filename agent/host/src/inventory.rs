@@ -1,14 +1,21 @@
 //! SR-IOV network cards: physical functions, their virtual functions, and the interfaces of both.
 //!
-//! One pass over sysfs, linear in the number of functions. `sriov_numvfs` is never read: while VFs are being removed,
-//! reading it can hang for ever (`sriov_numvfs_show` takes the device lock). The `virtfn*` links say the same and more.
+//! One pass over sysfs, linear in the number of functions: seven files per VF. `sriov_numvfs` is never read: while VFs
+//! are being removed, reading it can hang for ever (`sriov_numvfs_show` takes the device lock). The `virtfn*` links say
+//! the same and more.
 
-use std::path::Path;
+mod interface;
 
-use culvert_api::value::{Mac, PciAddress, VfIndex};
+use std::collections::BTreeMap;
 
-use crate::pci::{PciDevice, PciFunction};
-use crate::root::{FileError, HostRoot, link_name, names, parse, read};
+use culvert_api::value::{PciAddress, VfIndex};
+
+pub use interface::{Interface, interfaces};
+
+use crate::netlink::Link;
+use crate::pci::{PciDevice, PciId};
+use crate::root::{FileError, Folder, HostRoot};
+use interface::Interfaces;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +37,10 @@ pub struct Inventory {
 pub struct Pf {
     /// The PCI function.
     pub pci: PciDevice,
-    /// Its network interfaces in this namespace; several where one function has several ports (mlx4).
+    /// The card's serial number, `b4-96-91-ff-ff-a1-b2-c0`; all PFs of a card have the same.
+    pub serial: Option<String>,
+    /// Its network interfaces in this namespace, without representors; several where one function has several ports
+    /// (mlx4).
     pub interfaces: Vec<Interface>,
     /// Most VFs that the driver allows.
     pub total_vfs: u16,
@@ -49,32 +59,28 @@ pub struct Vf {
     pub pci: PciDevice,
     /// Its network interface, if it has one in this namespace.
     pub interface: Option<Interface>,
-}
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub index: u32,
-    /// Its hardware address.
-    pub mac: Option<Mac>,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// Administratively up (IFF_UP).
-    pub up: bool,
-    /// RFC 2863 state: "up", "down", "unknown"...
-    pub operstate: String,
+    /// The interface that stands for it in the NIC's switch (switchdev mode).
+    pub representor: Option<Interface>,
 }
 
 impl Inventory {
-    /// Reads the machine. Only a list of PCI functions that cannot be had at all is an error.
+    /// Reads the machine from sysfs alone. Only a list of PCI functions that cannot be had at all is an error.
     pub fn scan(root: &HostRoot) -> Result<Self, FileError> {
+        Self::read(root, &Interfaces::InSysfs)
+    }
+
+    /// Reads the machine, with `links` as all interfaces of the program's namespace: no interface is looked for in sysfs
+    /// then, nor by name. Where the kernel does not tell whose they are (before Linux 5.14), as [`Self::scan`].
+    pub fn scan_with(root: &HostRoot, links: &[Link]) -> Result<Self, FileError> {
+        Self::read(root, &Interfaces::from_links(links))
+    }
+
+    fn read(root: &HostRoot, interfaces: &Interfaces<'_>) -> Result<Self, FileError> {
         let mut inventory = Self::default();
-        for name in names(&root.path("sys/bus/pci/devices"))? {
+        let Some(devices) = Folder::open(root.path("sys/bus/pci/devices"))? else { return Ok(inventory) };
+        for name in devices.names()? {
             let Ok(address) = name.parse() else { continue };
-            match Pf::scan(root, address) {
+            match Pf::read(&devices, address, interfaces) {
                 Ok(found) => inventory.pfs.extend(found),
                 Err(problem) => inventory.problems.push(problem),
             }
@@ -97,18 +103,31 @@ impl Inventory {
 impl Pf {
     /// Reads one PF; `None` if the function at `address` is no network card with SR-IOV.
     pub fn scan(root: &HostRoot, address: PciAddress) -> Result<Option<Self>, FileError> {
-        let function = PciFunction::new(root, address);
-        let Some(total_vfs) = function.number("sriov_totalvfs")? else { return Ok(None) };
-        if function.hex("class")?.is_none_or(|class| class >> 16 != NETWORK_CONTROLLER) {
+        let Some(devices) = Folder::open(root.path("sys/bus/pci/devices"))? else { return Ok(None) };
+        Self::read(&devices, address, &Interfaces::InSysfs)
+    }
+
+    fn read(
+        devices: &Folder,
+        address: PciAddress,
+        known: &Interfaces<'_>,
+    ) -> Result<Option<Self>, FileError> {
+        let name = address.to_string();
+        let Some(total_vfs) = devices.value(&format!("{name}/sriov_totalvfs"))? else { return Ok(None) };
+        let Some(folder) = devices.at(&name)? else { return Ok(None) };
+        if folder.hex("class")?.is_none_or(|class| class >> 16 != NETWORK_CONTROLLER) {
             return Ok(None);
         }
-        let Some(pci) = function.read(address)? else { return Ok(None) };
+        let Some(pci) = PciDevice::read(devices, &folder, address)? else { return Ok(None) };
+        let (interfaces, mut representors) = known.of_pf(&folder, address)?;
+        let vfs = vfs(devices, &folder, &pci, known, &mut representors)?;
         Ok(Some(Self {
-            pci,
-            interfaces: interfaces(root, address)?,
+            serial: PciDevice::serial(&folder)?,
+            interfaces,
             total_vfs,
-            autoprobe: function.text("sriov_drivers_autoprobe")?.map(|text| text == "1"),
-            vfs: vfs(root, address)?,
+            autoprobe: folder.text("sriov_drivers_autoprobe")?.map(|text| text == "1"),
+            vfs,
+            pci,
         }))
     }
 
@@ -120,52 +139,45 @@ impl Pf {
 
 /// Addresses of the VFs of `pf`, by index.
 pub fn vf_addresses(root: &HostRoot, pf: PciAddress) -> Result<Vec<(VfIndex, PciAddress)>, FileError> {
-    let folder = root.pci_device(pf);
+    Folder::open(root.pci_device(pf))?.map_or(Ok(Vec::new()), |folder| virtfns(&folder))
+}
+
+fn virtfns(pf: &Folder) -> Result<Vec<(VfIndex, PciAddress)>, FileError> {
     let mut found = Vec::new();
-    for name in names(&folder)? {
+    for name in pf.names()? {
         let Some(index) = name.strip_prefix("virtfn").and_then(|n| n.parse().ok()) else { continue };
         // A link that is gone by now belongs to a VF that is being removed.
-        let Some(address) = link_name(&folder.join(&name))?.and_then(|n| n.parse().ok()) else { continue };
+        let Some(address) = pf.link(&name)?.and_then(|n| n.parse().ok()) else { continue };
         found.push((index, address));
     }
     found.sort_unstable();
     Ok(found)
 }
 
-fn vfs(root: &HostRoot, pf: PciAddress) -> Result<Vec<Vf>, FileError> {
+fn vfs(
+    devices: &Folder,
+    folder: &Folder,
+    pf: &PciDevice,
+    known: &Interfaces<'_>,
+    representors: &mut BTreeMap<VfIndex, Interface>,
+) -> Result<Vec<Vf>, FileError> {
+    // All VFs of a PF have the same numbers: its vendor's, and the device id of its SR-IOV capability.
+    let id = folder.text("sriov_vf_device")?.and_then(|text| u16::from_str_radix(&text, 16).ok());
+    let id = id.map(|device| PciId { device, ..pf.id });
     let mut vfs = Vec::new();
-    for (index, address) in vf_addresses(root, pf)? {
-        let Some(pci) = PciFunction::new(root, address).read(address)? else { continue };
-        vfs.push(Vf { index, pci, interface: interfaces(root, address)?.into_iter().next() });
+    for (index, address) in virtfns(folder)? {
+        let Some(own) = devices.at(&address.to_string())? else { continue };
+        let id = match id {
+            Some(id) => id,
+            // Before Linux 4.15.
+            None => {
+                let Some(id) = PciId::read(&own)? else { continue };
+                id
+            }
+        };
+        let pci = PciDevice::read_vf(&own, address, pf, id)?;
+        let interface = known.of_vf(&own, &pci)?;
+        vfs.push(Vf { index, pci, interface, representor: representors.remove(&index) });
     }
     Ok(vfs)
-}
-
-/// Network interfaces of a PCI function in the namespace that sysfs was mounted in, by index.
-pub fn interfaces(root: &HostRoot, address: PciAddress) -> Result<Vec<Interface>, FileError> {
-    let folder = root.pci_device(address).join("net");
-    let mut found = Vec::new();
-    for name in names(&folder)? {
-        found.extend(Interface::read(&folder.join(&name), name)?);
-    }
-    found.sort_unstable_by_key(|i| i.index);
-    Ok(found)
-}
-
-impl Interface {
-    /// `None` if it was renamed or went away while it was read.
-    fn read(folder: &Path, name: String) -> Result<Option<Self>, FileError> {
-        const IFF_UP: u32 = 1;
-        let Some(index) = parse(&folder.join("ifindex"))? else { return Ok(None) };
-        let flags = read(&folder.join("flags"))?;
-        let flags = flags.and_then(|f| u32::from_str_radix(f.strip_prefix("0x")?, 16).ok()).unwrap_or(0);
-        Ok(Some(Self {
-            name,
-            index,
-            mac: parse(&folder.join("address"))?,
-            mtu: parse(&folder.join("mtu"))?.unwrap_or(0),
-            up: flags & IFF_UP != 0,
-            operstate: read(&folder.join("operstate"))?.unwrap_or_else(|| "unknown".to_owned()),
-        }))
-    }
 }

@@ -1,10 +1,16 @@
 //! The folder that stands for the machine.
 
+mod folder;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use culvert_api::value::PciAddress;
+
+pub(crate) use folder::Folder;
+#[cfg(test)]
+pub(crate) use folder::count;
 
 /// A root folder with the machine's `sys`, `proc` and `dev` below it: `/`, or a made-up tree in a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +91,6 @@ pub(crate) fn optional<T>(result: io::Result<T>, path: &Path) -> Result<Option<T
 /// The file's text without surrounding white space; `None` as in [`optional`].
 pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
     optional(fs::read_to_string(path).map(|text| text.trim().to_owned()), path)
-}
-
-/// Like [`read`], as a value; a text that does not parse counts as absent.
-pub(crate) fn parse<T: std::str::FromStr>(path: &Path) -> Result<Option<T>, FileError> {
-    Ok(read(path)?.and_then(|text| text.parse().ok()))
 }
 
 /// Last part of where the link `path` points; `None` if there is no such link.

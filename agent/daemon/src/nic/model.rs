@@ -1,9 +1,9 @@
 //! A model of SR-IOV NICs for tests: it does what steps say, as igb does, and stops at what must never be asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
-use culvert_api::config::nic::VfDriver;
+use culvert_api::config::nic::{NicPolicy, VfDriver};
 use culvert_api::value::{Mac, PciAddress, Rate, VfIndex};
 use culvert_host::inventory::{Interface, Pf, Vf};
 use culvert_host::netlink::{VfChange, VfRates, VfSettings, VfVlanTag};
@@ -12,8 +12,11 @@ use culvert_host::{PciDevice, PciId};
 
 use super::apply::{Machine, MachineError};
 use super::attachment::Attachment;
+use super::identity::Leases;
 use super::observe::{ObserveError, Observed, ObservedPf};
-use super::step::{Action, Step};
+use super::plan::{Input, Kubelet};
+use super::step::{Action, Object, Step};
+use super::wanted::Holds;
 use crate::pods::{Key, Phase};
 
 /// PFs that do what they are told.
@@ -27,14 +30,8 @@ pub(super) struct Model {
 }
 
 fn device(address: PciAddress, id: u16) -> PciDevice {
-    PciDevice {
-        address,
-        id: PciId { vendor: 0x8086, device: id },
-        driver: None,
-        driver_override: None,
-        numa_node: Some(0),
-        iommu_group: None,
-    }
+    let id = PciId { vendor: 0x8086, device: id };
+    PciDevice { numa_node: Some(0), ..PciDevice::new(address, id) }
 }
 
 fn interface(name: String, index: u32, mac: Option<Mac>) -> Interface {
@@ -50,6 +47,7 @@ pub(super) fn pf(address: &str, total_vfs: u16) -> ObservedPf {
         pf: Pf {
             pci: PciDevice { driver: Some("igb".to_owned()), ..device(address, 0x10c9) },
             interfaces: vec![interface(format!("eth{number}"), number, Some(mac))],
+            serial: None,
             total_vfs,
             autoprobe: Some(true),
             vfs: Vec::new(),
@@ -82,7 +80,8 @@ pub(super) fn create_vfs(pf: &mut ObservedPf, count: u16) {
             index.get() / 8,
             index.get() % 8
         );
-        let mut vf = Vf { index, pci: device(address.parse().unwrap(), 0x10ca), interface: None };
+        let mut vf =
+            Vf { index, pci: device(address.parse().unwrap(), 0x10ca), interface: None, representor: None };
         pf.settings.insert(
             index,
             VfSettings {
@@ -120,6 +119,24 @@ pub(super) fn attachment(container: &str, vf: &str, phase: Phase) -> Attachment 
         before: None,
         host_mac: None,
         interface: None,
+    }
+}
+
+/// Everything that a plan depends on, without pods, kubelet or a past.
+pub(super) fn input<'a>(policy: &'a NicPolicy, observed: &'a Observed) -> Input<'a> {
+    static NO_HOLDS: Holds = Holds::new();
+    static NO_LEASES: Leases = Leases::new();
+    static NO_AUTOPROBE: BTreeMap<PciAddress, bool> = BTreeMap::new();
+    static NO_OBJECTS: BTreeSet<Object> = BTreeSet::new();
+    Input {
+        policy,
+        node: "n",
+        observed,
+        unsettled: &NO_OBJECTS,
+        holds: &NO_HOLDS,
+        kubelet: &Kubelet::None,
+        autoprobe: &NO_AUTOPROBE,
+        leases: &NO_LEASES,
     }
 }
 
@@ -187,8 +204,16 @@ impl Model {
                 pf.pf.vfs[slot.expect("of a VF")] = vf;
             }
             Action::Mtu(mtu) => {
-                let interface = pf.pf.vfs[slot.expect("of a VF")].interface.as_mut().ok_or("no interface")?;
-                interface.mtu = u32::from(mtu.get());
+                let (mtu, most) = (u32::from(mtu.get()), pf.pf.interfaces[0].mtu);
+                let interface = match slot {
+                    Some(slot) if mtu > most => return Err(format!("EINVAL: vf {slot}: mtu {mtu} above {most}")),
+                    Some(slot) => pf.pf.vfs[slot].interface.as_mut().ok_or("no interface")?,
+                    None => {
+                        assert!(pf.users.is_empty(), "resets the NIC under VFs in use: {step:?}");
+                        &mut pf.pf.interfaces[0]
+                    }
+                };
+                interface.mtu = mtu;
             }
         }
         Ok(())

@@ -62,9 +62,16 @@ impl Observed {
 /// Looks at the machine. A NIC that cannot be read is left out, with a warning; a PF whose driver does not tell about
 /// its VFs has no settings.
 pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observed, ObserveError> {
-    let inventory = {
+    let links = netlink.links().await?;
+    let (inventory, links) = {
         let root = root.clone();
-        tokio::task::spawn_blocking(move || Inventory::scan(&root)).await.expect("does not panic")?
+        let scan = move || {
+            // Netlink knows the interfaces of this machine, not those of a made-up one.
+            let found =
+                if root.is_real() { Inventory::scan_with(&root, &links) } else { Inventory::scan(&root) };
+            found.map(|found| (found, links))
+        };
+        tokio::task::spawn_blocking(scan).await.expect("does not panic")?
     };
     for problem in &inventory.problems {
         warn!("a NIC is left out: {}", crate::errors::chain(problem));
@@ -76,8 +83,7 @@ pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observ
         let root = root.clone();
         tokio::task::spawn_blocking(move || vfio::open_groups(&root)).await.expect("does not panic")?
     };
-    let (links, addresses, routes) =
-        (netlink.links().await?, netlink.addresses().await?, netlink.routes().await?);
+    let (addresses, routes) = (netlink.addresses().await?, netlink.routes().await?);
     let claims = Claims::new(&links, &addresses, &routes);
     let links: BTreeMap<u32, Link> = links.into_iter().map(|l| (l.index, l)).collect();
     let mut observed = Observed { pfs: Vec::new(), other_macs: other_macs(&inventory, &links) };

@@ -1,25 +1,7 @@
 use super::*;
 
-use crate::netlink::OperState;
-
 fn link(index: u32, name: &str) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        alt_names: Vec::new(),
-        mac: None,
-        permanent_mac: None,
-        mtu: 1500,
-        up: true,
-        carrier: true,
-        promiscuous: false,
-        all_multicast: false,
-        state: OperState::Up,
-        controller: None,
-        lower: None,
-        kind: None,
-        parent: None,
-    }
+    Link { index, name: name.to_owned(), mtu: 1500, up: true, carrier: true, ..Link::default() }
 }
 
 fn virtual_link(index: u32, name: &str, kind: &str, lower: Option<u32>) -> Link {

@@ -32,6 +32,7 @@ impl Attributes {
     }
 
     /// Adds a text that ends with a zero byte.
+    #[cfg(any(test, feature = "fake"))]
     pub(super) fn put_text(&mut self, kind: u16, text: &str) {
         self.put(kind, &[text.as_bytes(), &[0]].concat());
     }

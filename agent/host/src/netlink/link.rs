@@ -15,7 +15,7 @@ use super::{Netlink, NetlinkError};
 use crate::netns::Netns;
 
 /// A network interface as the kernel describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// The interface index: stays the same when the interface is renamed.
     pub index: u32,
@@ -47,12 +47,17 @@ pub struct Link {
     pub kind: Option<String>,
     /// Name of the device on its bus: the PCI address of a NIC function (Linux 5.14 and later).
     pub parent: Option<String>,
+    /// Name of its port of the NIC's switch: `p0`, or `pf0vf3` for the representor of a VF.
+    pub port_name: Option<String>,
+    /// Which switch that is, in hexadecimal digits.
+    pub switch_id: Option<String>,
 }
 
 /// Operational state of an interface, RFC 2863 and `Documentation/networking/operstates.rst`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OperState {
     /// The driver does not say.
+    #[default]
     Unknown,
     /// Some part is missing.
     NotPresent,
@@ -231,20 +236,11 @@ impl From<LinkMessage> for Link {
         let flags = message.header.flags;
         let mut link = Self {
             index: message.header.index,
-            name: String::new(),
-            alt_names: Vec::new(),
-            mac: None,
-            permanent_mac: None,
-            mtu: 0,
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             promiscuous: flags.contains(LinkFlags::Promisc),
             all_multicast: flags.contains(LinkFlags::Allmulti),
-            state: OperState::Unknown,
-            controller: None,
-            lower: None,
-            kind: None,
-            parent: None,
+            ..Self::default()
         };
         let mut lower_is_elsewhere = false;
         for attribute in message.attributes {
@@ -261,6 +257,10 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Link(index) => link.lower = Some(index).filter(|i| *i != 0),
                 LinkAttribute::LinkNetNsId(_) => lower_is_elsewhere = true,
                 LinkAttribute::ParentDevName(name) => link.parent = Some(name),
+                LinkAttribute::PhysPortName(name) => link.port_name = Some(name),
+                LinkAttribute::PhysSwitchId(id) => {
+                    link.switch_id = Some(id.id[..id.len].iter().map(|b| format!("{b:02x}")).collect());
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
@@ -279,6 +279,21 @@ impl From<LinkMessage> for Link {
 
 fn alt_name(prop: Prop) -> Option<String> {
     if let Prop::AltIfName(name) = prop { Some(name) } else { None }
+}
+
+impl fmt::Display for OperState {
+    /// As in `operstate` of sysfs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::NotPresent => "notpresent",
+            Self::Down => "down",
+            Self::LowerLayerDown => "lowerlayerdown",
+            Self::Testing => "testing",
+            Self::Dormant => "dormant",
+            Self::Up => "up",
+        })
+    }
 }
 
 impl From<State> for OperState {
