@@ -28,6 +28,13 @@ pub(crate) enum RequestError {
     Unhealthy { resource: ResourceName, id: String, reason: String },
     #[error("{resource}: device {id}: {problem}")]
     Grant { resource: ResourceName, id: String, problem: GrantError },
+    #[error("{resource}: device {id}: gone from the machine")]
+    Gone { resource: ResourceName, id: String },
+    #[error(
+        "{resource}: device {id}: was given to the container as {given}, but is {now} now; delete the pod, so that it is \
+         given anew"
+    )]
+    Other { resource: ResourceName, id: String, given: String, now: String },
     #[error("{resource}: {wanted} devices wanted, {fixed} of them fixed, out of {available} available")]
     Size { resource: ResourceName, wanted: i32, fixed: usize, available: usize },
 }
@@ -37,7 +44,10 @@ impl From<RequestError> for tonic::Status {
         let text = error.to_string();
         match error {
             RequestError::Unknown { .. } => Self::not_found(text),
-            RequestError::Unhealthy { .. } | RequestError::Grant { .. } => Self::failed_precondition(text),
+            RequestError::Unhealthy { .. }
+            | RequestError::Grant { .. }
+            | RequestError::Gone { .. }
+            | RequestError::Other { .. } => Self::failed_precondition(text),
             RequestError::Empty { .. } | RequestError::Twice { .. } | RequestError::Size { .. } => {
                 Self::invalid_argument(text)
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A device that kubelet may give to a container.
 ///
 /// Its id towards kubelet, Multus and the CNI is its PCI address. Make one with [`Device::new`] and set what is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// The device's own PCI address.
     pub pci: PciAddress,
@@ -89,7 +89,7 @@ pub struct Rdma {
 }
 
 /// A group of `/sys/kernel/iommu_groups`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IommuGroup {
     /// Its number: `/dev/vfio/NUMBER`.
     pub number: u32,
@@ -98,7 +98,7 @@ pub struct IommuGroup {
 }
 
 /// Whether new pods may have a device. Pods that hold it already keep it either way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {
     /// Ready to be given away.
     Healthy,

@@ -17,6 +17,7 @@ mod allocate;
 mod device;
 mod grant;
 mod kubelet;
+mod memory;
 mod plugin;
 mod pool;
 mod preferred;
@@ -26,4 +27,5 @@ pub mod resource_list;
 mod testing;
 
 pub use device::{Device, Health, IommuGroup, Rdma};
+pub use memory::Memory;
 pub use plugin::{Plugin, PoolStatus, Statuses};

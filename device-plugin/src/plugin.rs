@@ -4,18 +4,24 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_api::config::device_plugin::{DevicePlugin, Registration};
 use culvert_api::value::{ResourceName, ResourcePrefix};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::Device;
 use crate::allocate::environment_name;
 use crate::kubelet::{Folder, Offer, Way, remove_stale, serve};
-use crate::pool::{Inventory, Pool};
+use crate::memory::{Keeper, Memory};
+use crate::pool::{Inventory, Member, Pool};
 use crate::publish::Publisher;
+use crate::{Device, Health};
+
+/// How long writing down may take at the end.
+const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The running device plugin. Dropping it ends it without waiting.
 #[derive(Debug)]
@@ -45,6 +51,16 @@ impl Plugin {
     /// Nothing here fails for good: what stands in the way (no kubelet, no folder, a refusal) is tried again and shown
     /// by [`Plugin::statuses`] meanwhile. When the sender of `devices` goes away, the last list stays in force.
     pub fn start(config: &DevicePlugin, devices: watch::Receiver<Vec<Device>>) -> Self {
+        Self::begin(config, None, devices)
+    }
+
+    /// Like [`Plugin::start`], and offers what `memory` holds at once, if anything: until `devices` has its first list,
+    /// or one that is not empty already. Devices are given from then on only.
+    pub fn resume(config: &DevicePlugin, memory: Memory, devices: watch::Receiver<Vec<Device>>) -> Self {
+        Self::begin(config, Some(memory), devices)
+    }
+
+    fn begin(config: &DevicePlugin, memory: Option<Memory>, devices: watch::Receiver<Vec<Device>>) -> Self {
         let way = match config.registration {
             Registration::Kubelet => Way::Call,
             Registration::Watcher => Way::Found,
@@ -56,6 +72,7 @@ impl Plugin {
         let stop = CancellationToken::new();
         let statuses = watch::Sender::new(Statuses::new());
         let receiver = statuses.subscribe();
+        let (keeper, writer) = Keeper::open(memory);
         let offers = Offers {
             prefix: config.resource_prefix.clone(),
             way,
@@ -63,10 +80,19 @@ impl Plugin {
             folder: Folder::watch(path, stop.clone()),
             statuses: Arc::new(statuses),
             stop: stop.clone(),
+            keeper,
+            seen: watch::Sender::new(false),
             offers: BTreeMap::new(),
-            looked: false,
         };
-        Self { statuses: receiver, stop: stop.drop_guard(), task: tokio::spawn(offers.run(devices)) }
+        let writer = tokio::spawn(writer);
+        let task = tokio::spawn(async move {
+            offers.run(devices).await;
+            // What nobody has written until now was told in vain.
+            if timeout(WRITE_DEADLINE, writer).await.is_err() {
+                tracing::warn!("the devices on offer could not be written down in time");
+            }
+        });
+        Self { statuses: receiver, stop: stop.drop_guard(), task }
     }
 
     /// Follows the state of all resources.
@@ -109,9 +135,10 @@ struct Offers {
     folder: Folder,
     statuses: Arc<watch::Sender<Statuses>>,
     stop: CancellationToken,
+    keeper: Keeper,
+    /// Whether the devices are those of the machine, and not those remembered.
+    seen: watch::Sender<bool>,
     offers: BTreeMap<ResourceName, Running>,
-    /// Whether this is not the first list.
-    looked: bool,
 }
 
 /// A pool on offer.
@@ -126,11 +153,19 @@ impl Offers {
         remove_stale(&self.folder.path).await;
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
+            // An empty list at the start says that nobody has looked at the machine yet.
+            if devices.borrow().is_empty() {
+                self.follow(&self.inventory(&self.keeper.devices()));
+                if devices.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
             loop {
-                let offered = |d: &Device| (d.pci, (d.resource(&self.prefix), d.clone()));
-                let inventory = devices.borrow_and_update().iter().map(offered).collect();
+                let inventory = self.inventory(&devices.borrow_and_update());
                 self.follow(&inventory);
-                self.looked = true;
+                self.publish(&inventory);
+                self.seen.send_replace(true);
+                self.keeper.offered(self.offered());
                 if devices.changed().await.is_err() {
                     tracing::debug!("no more news of devices");
                     return std::future::pending().await;
@@ -143,6 +178,20 @@ impl Offers {
                 tracing::error!(%error, "pool");
             }
         }
+    }
+
+    fn inventory(&self, devices: &[Device]) -> Inventory {
+        devices.iter().map(|d| (d.pci, (d.resource(&self.prefix), d.clone()))).collect()
+    }
+
+    /// The devices as they are on offer: those that are gone, too, as long as kubelet is told of them.
+    fn offered(&self) -> Vec<Device> {
+        let pools = self.offers.values().map(|running| running.pool.borrow().clone());
+        let device = |member: &Member| Device {
+            health: member.problem().map_or(Health::Healthy, |problem| Health::Unhealthy(problem.to_owned())),
+            ..member.device.clone()
+        };
+        pools.flat_map(|pool| pool.members().map(device).collect::<Vec<_>>()).collect()
     }
 
     fn follow(&mut self, inventory: &Inventory) {
@@ -180,12 +229,12 @@ impl Offers {
             }
             kept
         });
+    }
+
+    /// Writes the files by which others know the devices.
+    fn publish(&self, inventory: &Inventory) {
         let pools: Vec<Arc<Pool>> =
             self.offers.values().map(|running| running.pool.borrow().clone()).collect();
-        // An empty list at the start says that nobody has looked yet.
-        if !self.looked && inventory.is_empty() {
-            return;
-        }
         for error in self.publisher.follow(&pools, inventory) {
             tracing::error!(error = chain(&error), "files about devices");
         }
@@ -208,6 +257,8 @@ impl Offers {
             folder: self.folder.clone(),
             way: self.way,
             publisher: self.publisher.clone(),
+            keeper: self.keeper.clone(),
+            seen: self.seen.subscribe(),
             report: Report { resource: resource.clone(), statuses: self.statuses.clone() },
             stop: stop.clone(),
         }));

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_api::kubelet::pluginregistration::registration_server::Registration;
 use culvert_api::kubelet::pluginregistration::{
@@ -16,16 +17,21 @@ use culvert_api::kubelet::v1beta1::{
 use culvert_api::value::ResourceName;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::register::VERSION;
-use crate::allocate::{allocate, members};
-use crate::grant::vfio_driver;
+use crate::allocate::{RequestError, allocate, members};
+use crate::grant::{Grant, vfio_driver};
+use crate::memory::Keeper;
 use crate::plugin::chain;
-use crate::pool::Pool;
+use crate::pool::{Member, Pool};
 use crate::preferred::preferred;
 use crate::publish::Publisher;
+
+/// How long kubelet waits for the first look at the machine. It gives `PreStartContainer` 30 seconds.
+const SEEN_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The device plugin of one pool.
 #[derive(Debug, Clone)]
@@ -34,12 +40,27 @@ pub(super) struct PoolService {
     /// How many lists are being watched now.
     pub(super) watching: Arc<watch::Sender<usize>>,
     pub(super) publisher: Publisher,
+    pub(super) keeper: Keeper,
+    /// Whether the machine has been looked at.
+    pub(super) seen: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
 }
 
 impl PoolService {
     fn snapshot(&self) -> Arc<Pool> {
         self.pool.borrow().clone()
+    }
+
+    /// The pool as the machine has it: what is remembered only is not given away.
+    async fn seen(&self) -> Result<Arc<Pool>, Status> {
+        let mut seen = self.seen.clone();
+        if let Ok(Ok(_)) = timeout(SEEN_DEADLINE, seen.wait_for(|seen| *seen)).await {
+            return Ok(self.snapshot());
+        }
+        let resource = self.snapshot().resource().clone();
+        Err(Status::unavailable(format!(
+            "{resource}: the agent was started a moment ago and has not yet looked at the devices; its log says why"
+        )))
     }
 }
 
@@ -141,7 +162,7 @@ impl DevicePlugin for PoolService {
         &self,
         request: Request<AllocateRequest>,
     ) -> Result<Response<AllocateResponse>, Status> {
-        let pool = self.snapshot();
+        let pool = self.seen().await?;
         let containers = &request.get_ref().container_requests;
         let container_responses = containers
             .iter()
@@ -150,8 +171,12 @@ impl DevicePlugin for PoolService {
             .inspect_err(|error| tracing::warn!(%error, "allocation refused"))?;
         // The runtime reads the specification after this answer: somebody may have removed it meanwhile.
         self.publisher.pool(&pool).map_err(|error| Status::internal(chain(&error)))?;
-        for container in containers {
+        for (container, response) in containers.iter().zip(&container_responses) {
             for member in members(&pool, &container.device_ids)? {
+                // By CDI the runtime looks nodes up whenever it starts the container.
+                if let (false, Ok(grant)) = (response.devices.is_empty(), Grant::of(&member.device)) {
+                    self.keeper.gave(pool.resource(), member.device.pci, host_paths(&grant));
+                }
                 // Multus does without, and pods with it.
                 if let Err(error) = self.publisher.device(&pool, member) {
                     tracing::warn!(error = chain(&error), "device information");
@@ -162,18 +187,44 @@ impl DevicePlugin for PoolService {
         Ok(Response::new(AllocateResponse { container_responses }))
     }
 
-    /// Kubelet repeats to a restarted container what it was given at admission, even if the device has gone since.
+    /// Kubelet repeats to a restarted container what it was given at admission, even if the device has gone since or has
+    /// other device nodes. That its link is down is no reason to refuse: the container may wait for that.
     async fn pre_start_container(
         &self,
         request: Request<PreStartContainerRequest>,
     ) -> Result<Response<PreStartContainerResponse>, Status> {
-        let pool = self.snapshot();
-        let gone = members(&pool, &request.get_ref().device_ids)?.into_iter().find(|member| !member.present);
-        if let Some(member) = gone {
-            let text = format!("{}: device {}: gone from the machine", pool.resource(), member.device.pci);
-            return Err(Status::failed_precondition(text));
+        let pool = self.seen().await?;
+        for member in members(&pool, &request.get_ref().device_ids)? {
+            let given = self.keeper.given(pool.resource(), member.device.pci);
+            check(pool.resource(), member, given.as_deref())
+                .inspect_err(|error| tracing::warn!(%error, "a container must not start"))?;
         }
         Ok(Response::new(PreStartContainerResponse {}))
+    }
+}
+
+fn host_paths(grant: &Grant) -> Vec<String> {
+    grant.nodes.iter().map(|node| node.host_path.clone()).collect()
+}
+
+/// Whether a device still is what a container was given, by these nodes.
+fn check(resource: &ResourceName, member: &Member, given: Option<&[String]>) -> Result<(), RequestError> {
+    let (resource, id) = (resource.clone(), member.device.pci.to_string());
+    if !member.present {
+        return Err(RequestError::Gone { resource, id });
+    }
+    let grant = Grant::of(&member.device).map_err(|problem| RequestError::Grant {
+        resource: resource.clone(),
+        id: id.clone(),
+        problem,
+    })?;
+    let now = host_paths(&grant);
+    match given {
+        Some(given) if given != now => {
+            let now = if now.is_empty() { "without device nodes".to_owned() } else { now.join(", ") };
+            Err(RequestError::Other { resource, id, given: given.join(", "), now })
+        }
+        _ => Ok(()),
     }
 }
 

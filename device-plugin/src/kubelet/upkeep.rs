@@ -20,6 +20,7 @@ use super::folder::Folder;
 use super::register::register;
 use super::service::{FoundService, PoolService};
 use super::socket::{Socket, socket_name};
+use crate::memory::Keeper;
 use crate::plugin::{Report, chain};
 use crate::pool::Pool;
 use crate::publish::Publisher;
@@ -50,17 +51,21 @@ pub(crate) struct Offer {
     pub(crate) way: Way,
     pub(crate) report: Report,
     pub(crate) publisher: Publisher,
+    pub(crate) keeper: Keeper,
+    /// Whether the machine has been looked at.
+    pub(crate) seen: watch::Receiver<bool>,
     pub(crate) stop: CancellationToken,
 }
 
 /// Serves until told to stop; the socket is gone then.
 pub(crate) async fn serve(offer: Offer) {
-    let Offer { resource, pool, folder, way, report, publisher, stop } = offer;
+    let Offer { resource, pool, folder, way, report, publisher, keeper, seen, stop } = offer;
     let name = socket_name(&folder.path, &resource);
     let (socket, connections) = Socket::new(folder.path.join(&name));
     let watching = Arc::new(watch::Sender::new(0));
     let refusal = Arc::new(watch::Sender::new(None));
-    let service = PoolService { pool, watching: watching.clone(), publisher, stop: stop.clone() };
+    let service =
+        PoolService { pool, watching: watching.clone(), publisher, keeper, seen, stop: stop.clone() };
     let found = (way == Way::Found).then(|| FoundService {
         resource: resource.clone(),
         endpoint: socket.path().display().to_string(),

@@ -6,3 +6,4 @@ mod node;
 mod offer;
 mod pod_resources;
 mod registration;
+mod restart;

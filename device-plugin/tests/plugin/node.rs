@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use culvert_api::config::device_plugin::{DevicePlugin, Registration};
-use culvert_device_plugin::{Device, IommuGroup, Plugin, PoolStatus};
+use culvert_device_plugin::{Device, IommuGroup, Memory, Plugin, PoolStatus};
 use culvert_hw_tests::kubelet::{KubeletStandIn, Resource};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -35,6 +35,17 @@ impl Node {
 
     pub(crate) fn plugin(&self, registration: Registration) -> Plugin {
         Plugin::start(&self.config(registration), self.devices.subscribe())
+    }
+
+    /// A plugin that begins with what the last one of this boot remembered, and has not heard of any device yet.
+    pub(crate) fn resumed(&self, boot: &str) -> Plugin {
+        let memory = Memory {
+            file: self.path("state/devices.json"),
+            boot: boot.to_owned(),
+            configuration: vec![self.path("agent.yaml")],
+        };
+        self.devices.send_replace(Vec::new());
+        Plugin::resume(&self.config(Registration::Kubelet), memory, self.devices.subscribe())
     }
 
     pub(crate) fn config(&self, registration: Registration) -> DevicePlugin {
