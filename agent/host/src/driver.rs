@@ -78,7 +78,8 @@ fn rebind(root: &HostRoot, address: PciAddress, driver: Option<&str>) -> Result<
     write(&root.path("sys/bus/pci/drivers_probe"), &address.to_string()).map_err(error)
 }
 
-fn current(root: &HostRoot, address: PciAddress) -> Result<Option<String>, DriverError> {
+/// The driver that has the function.
+pub fn current(root: &HostRoot, address: PciAddress) -> Result<Option<String>, DriverError> {
     link_name(&root.pci_device(address).join("driver"))
         .map_err(|source| DriverError::File { address, source })
 }

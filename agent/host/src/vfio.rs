@@ -1,9 +1,12 @@
 //! Who has VFs open through vfio.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 
-use crate::root::{FileError, HostRoot, names, read};
+use culvert_api::value::PciAddress;
+
+use crate::root::{FileError, HostRoot, link_name, names, read};
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +15,20 @@ pub struct Process {
     pub pid: u32,
     /// Its name, as `ps` shows it.
     pub name: String,
+}
+
+impl fmt::Display for Process {
+    /// `process testpmd (pid 77)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} (pid {})", self.name, self.pid)
+    }
+}
+
+/// The process that holds the group of the function at `address` open, if there is one.
+pub fn user_of(root: &HostRoot, address: PciAddress) -> Result<Option<Process>, FileError> {
+    let group = link_name(&root.pci_device(address).join("iommu_group"))?.and_then(|n| n.parse().ok());
+    let Some(group) = group else { return Ok(None) };
+    Ok(open_groups(root)?.remove(&group))
 }
 
 /// Processes that hold `/dev/vfio/GROUP` open, by group number. One pass over `/proc/*/fd`; sees the processes of this

@@ -114,7 +114,7 @@ impl From<nic::AttachError> for CniError {
         use nic::AttachError as E;
         let kind = match &error {
             E::NoVf(_) | E::NoPfInterface { .. } | E::MacTaken { .. } => INVALID_CONFIG,
-            E::HostNetns(_) | E::Netns(_) => {
+            E::HostNetns(_) | E::NoNetns(_) => {
                 return Self::environment(format!("CNI_NETNS: {}", chain(&error)));
             }
             E::InUse { .. } | E::NoDriver(_) | E::Stopped => TRY_AGAIN,

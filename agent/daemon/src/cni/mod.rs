@@ -70,7 +70,7 @@ impl Cni {
             }
             // Not every runtime repeats the device: whatever this interface has is taken back.
             Command::Del(key) => {
-                let released = self.nics.detach_vf(key).await;
+                let released = self.nics.detach_vf(key, None).await;
                 if let Some(overlay) = &self.overlay {
                     overlay::delete(overlay, key).await?;
                 }

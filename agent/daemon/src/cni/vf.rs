@@ -42,7 +42,7 @@ pub(super) async fn add(
     let attached = match nics.attach_vf(request.clone()).await {
         // A runtime that lost our answer asks again: what was given is taken back and given anew.
         Err(AttachError::Twice { .. }) => {
-            nics.detach_vf(key).await?;
+            nics.detach_vf(key, None).await?;
             nics.attach_vf(request).await?
         }
         attached => attached?,

@@ -10,12 +10,13 @@ use culvert_api::value::{Mac, PciAddress, VfIndex};
 use culvert_host::driver::{self, DriverError};
 use culvert_host::inventory::{Interface, interfaces, vf_addresses};
 use culvert_host::netlink::{LinkChange, Netlink, NetlinkError};
-use culvert_host::netns::{Netns, NetnsError};
+use culvert_host::netns::NetnsError;
 use culvert_host::{FileError, HostRoot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::attach::Namespace;
 use super::journal::{Journal, JournalError};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Plan;
@@ -39,10 +40,10 @@ pub(super) trait Machine: Send + Sync + 'static {
 pub(super) struct Host {
     /// Its files.
     pub root: HostRoot,
-    /// Its own network namespace.
-    pub netns: Netns,
-    /// A socket in that.
+    /// A socket in its own network namespace.
     pub netlink: Netlink,
+    /// That namespace, as attachments see it.
+    pub namespace: Namespace,
 }
 
 /// A step that did not work.
@@ -73,6 +74,14 @@ pub enum MachineError {
         /// The MAC of its interface.
         reports: String,
     },
+    /// A program in user space has the VF.
+    #[error("{vf}: is open in {user}")]
+    Open {
+        /// The VF.
+        vf: PciAddress,
+        /// The program.
+        user: String,
+    },
     /// A network namespace.
     #[error(transparent)]
     Netns(#[from] NetnsError),
@@ -83,7 +92,7 @@ pub enum MachineError {
 }
 
 /// How long a VF's driver may take to make an interface; iavf takes a second or two.
-const INTERFACE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const INTERFACE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Machine for Host {
     async fn observe(&self) -> Result<Observed, ObserveError> {
@@ -159,7 +168,7 @@ impl Host {
 }
 
 /// Drivers may take seconds over a write.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(result) => result,
         Err(e) => std::panic::resume_unwind(e.into_panic()),

@@ -8,6 +8,7 @@ use culvert_host::netns::NetnsId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::attach::Route;
 use super::wanted::Hold;
 use crate::pods::{Key, Phase};
 
@@ -32,14 +33,21 @@ pub struct Attachment {
     pub index: VfIndex,
     /// Path of the pod's network namespace.
     pub netns: PathBuf,
-    /// Which namespace that was: the path may lead to another one later.
-    pub netns_id: NetnsId,
+    /// Which namespace that was: the path may lead to another one later. `None` for a VF that no pod is known to have
+    /// had, and that is being taken back.
+    pub netns_id: Option<NetnsId>,
     /// What the pod asked for at the PF.
     pub settings: VfChange,
     /// What the PF held before.
     pub before: Option<VfSettings>,
     /// MAC of the VF's interface before.
     pub host_mac: Option<Mac>,
+    /// MAC that the VF has in the pod.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The VF's driver before.
+    #[serde(default)]
+    pub driver: Option<String>,
     /// The VF's interface, if the kernel drives it; else a program in the pod does, through vfio.
     pub interface: Option<PodInterface>,
 }
@@ -52,12 +60,18 @@ pub struct PodInterface {
     pub host_name: String,
     /// Its MTU there.
     pub host_mtu: u32,
+    /// Its alternative names there.
+    #[serde(default)]
+    pub alt_names: Vec<String>,
     /// Its MAC in the pod.
     pub mac: Mac,
     /// Its MTU in the pod, if that was asked for.
     pub mtu: Option<Mtu>,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
+    /// Its routes.
+    #[serde(default)]
+    pub routes: Vec<Route>,
 }
 
 impl Attachment {

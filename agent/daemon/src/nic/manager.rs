@@ -9,17 +9,19 @@ use culvert_api::agent::{NicApplyReply, NicListReply, NicPlanReply, Progress};
 use culvert_api::config::nic::NicPolicy;
 use culvert_device_plugin::Device;
 use culvert_host::netlink::{Netlink, NetlinkError};
-use culvert_host::netns::{Netns, NetnsError};
 use culvert_host::{FileError, HostRoot};
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{Host, Machine};
-use super::attach::{AttachError, CheckError, ReleaseError, Route, VfAttach, VfAttached};
+use super::apply::{Host, Machine, MachineError};
+use super::attach::{
+    AttachError, Attacher, CheckError, Lost, Namespace, ReleaseError, Route, VfAttach, VfAttached,
+};
 use super::attachment::Attachment;
 use super::devices;
 use super::journal::{Journal, JournalError, State};
+use super::ledger::Ledger;
 use super::observe::{ObserveError, Observed};
 use super::owner::Owner;
 use super::plan::{self, Input, plan};
@@ -52,7 +54,7 @@ pub struct NicManager {
 pub(super) struct Shared {
     pub(super) policy: NicPolicy,
     pub(super) node: String,
-    pub(super) host: Host,
+    pub(super) host: Arc<Host>,
     /// What the journal amounts to, after each change.
     pub(super) state: watch::Receiver<State>,
 }
@@ -68,7 +70,7 @@ pub enum NicStartError {
     Netlink(#[from] NetlinkError),
     /// The host's own namespace.
     #[error(transparent)]
-    Netns(#[from] NetnsError),
+    Machine(#[from] MachineError),
     /// The machine's files.
     #[error(transparent)]
     File(#[from] FileError),
@@ -106,6 +108,7 @@ pub(super) enum Command {
     },
     Detach {
         key: Key,
+        lost: Option<Lost>,
         reply: oneshot::Sender<Result<(), ReleaseError>>,
     },
     Check {
@@ -127,12 +130,15 @@ impl NicManager {
     pub async fn start(config: NicConfig, stop: CancellationToken) -> Result<Self, NicStartError> {
         let NicConfig { policy, node, state_dir, root } = config;
         let journal = Journal::open(&state_dir, &culvert_host::boot_id(&root)?)?;
-        let host = Host { root, netns: Netns::current()?, netlink: Netlink::open()? };
-        let (state_send, state) = watch::channel(journal.state().clone());
+        let namespace = Namespace::current()?;
+        let host = Arc::new(Host { root, netlink: Netlink::open()?, namespace });
+        let ledger = Ledger::new(journal);
+        let state = ledger.watch();
+        let attacher = Attacher::new(Arc::clone(&host), ledger);
         let shared = Arc::new(Shared { policy, node, host, state });
         let (commands, queue) = mpsc::channel(QUEUE);
         let (device_send, devices) = watch::channel(Vec::new());
-        let owner = Owner::new(Arc::clone(&shared), journal, state_send);
+        let owner = Owner::new(Arc::clone(&shared), attacher);
         tokio::spawn(owner.run(queue, stop.clone()));
         tokio::spawn(watcher::run(Arc::clone(&shared), device_send, stop));
         Ok(Self { commands, shared, devices })
@@ -171,10 +177,11 @@ impl NicManager {
         asked.await.ok_or(AttachError::Stopped)?
     }
 
-    /// Takes back what this interface of this container has; nothing to take back is no error.
-    pub async fn detach_vf(&self, key: &Key) -> Result<(), ReleaseError> {
+    /// Takes back what this interface of this container has; nothing to take back is no error. If nothing is recorded,
+    /// and nobody has the VF that the runtime says it was, that is given its own settings again.
+    pub async fn detach_vf(&self, key: &Key, lost: Option<Lost>) -> Result<(), ReleaseError> {
         let key = key.clone();
-        self.ask(|reply| Command::Detach { key, reply }).await.ok_or(ReleaseError::Stopped)?
+        self.ask(|reply| Command::Detach { key, lost, reply }).await.ok_or(ReleaseError::Stopped)?
     }
 
     /// Compares what this interface of this container has with what it should have.

@@ -5,7 +5,7 @@
 //!                   plan --> steps --apply--> the machine       `culvert nic plan`, `culvert nic apply`
 //! machine --observe-/           \--journal--> disk
 //!
-//! CNI --attach::make, attach::release--> the machine            pods get VFs and give them back
+//! CNI --attach::Attacher--> the machine                         pods get VFs and give them back
 //!                    \--journal--> disk
 //!
 //! wanted, machine, journal --devices--> the device plugin       kept current by `watcher`
@@ -21,6 +21,8 @@ mod damper;
 mod devices;
 mod identity;
 mod journal;
+mod ledger;
+mod locks;
 mod manager;
 #[cfg(test)]
 mod model;
@@ -32,7 +34,9 @@ mod wanted;
 mod watcher;
 
 pub use apply::MachineError;
-pub use attach::{AttachError, AttachedInterface, CheckError, ReleaseError, Route, VfAttach, VfAttached};
+pub use attach::{
+    AttachError, AttachedInterface, CheckError, Lost, ReleaseError, Route, VfAttach, VfAttached,
+};
 pub use attachment::{Attachment, PodInterface};
 pub use journal::JournalError;
 pub use manager::{NicConfig, NicError, NicManager, NicStartError};

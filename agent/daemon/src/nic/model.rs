@@ -114,10 +114,12 @@ pub(super) fn attachment(container: &str, vf: &str, phase: Phase) -> Attachment 
         pf: "0000:03:00.0".parse().unwrap(),
         index: VfIndex::MIN,
         netns: own.path().to_owned(),
-        netns_id: own.id().unwrap(),
+        netns_id: Some(own.id().unwrap()),
         settings: VfChange { mac: Some("02:00:00:00:00:07".parse().unwrap()), ..VfChange::default() },
         before: None,
         host_mac: None,
+        mac: None,
+        driver: None,
         interface: None,
     }
 }

@@ -4,87 +4,98 @@ use std::sync::Arc;
 
 use culvert_api::agent::{NicApplyReply, PlanStep, Progress};
 use culvert_api::value::PciAddress;
-use ipnet::IpNet;
-use tokio::sync::{mpsc, watch};
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::apply::apply;
-use super::attach::{
-    AttachError, CheckError, ReleaseError, Route, VfAttach, VfAttached, address, check, is_orphan, make,
-    release,
-};
-use super::journal::{Journal, State};
+use super::apply::{Host, apply};
+use super::attach::{AttachError, Attacher, Lost, ReleaseError, Sight, VfAttach, VfAttached, View};
 use super::manager::{Command, Look, NicError, Shared, UPKEEP};
+use super::observe::ObserveError;
 use super::wanted::WantedVf;
 use crate::errors::chain;
-use crate::pods::{Key, Phase};
+use crate::pods::Key;
 
 /// The owner of all PFs and VFs.
 pub(super) struct Owner {
     shared: Arc<Shared>,
-    journal: Journal,
-    publish: watch::Sender<State>,
+    attacher: Attacher<Host>,
 }
 
 impl Owner {
-    pub(super) fn new(shared: Arc<Shared>, journal: Journal, publish: watch::Sender<State>) -> Self {
-        Self { shared, journal, publish }
+    pub(super) fn new(shared: Arc<Shared>, attacher: Attacher<Host>) -> Self {
+        Self { shared, attacher }
     }
 
-    /// Does what is asked, one thing after the other, until `stop`; what has been begun is ended first.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>, stop: CancellationToken) {
-        if let Some(step) = &self.journal.state().under_way {
-            info!("the agent ended while it was at this: {step}; the next plan goes on from there");
-        }
-        self.tidy_up().await;
-        if self.shared.policy.apply_at_start {
-            self.apply_at_start().await;
-        }
+    /// Does what is asked until `stop`, and ends what has been begun. Pods' VFs wait for each other only where they have
+    /// to: [`Attacher`] sees to that.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let owner = Arc::new(self);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&owner).start());
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         upkeep.reset();
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 command = queue.recv() => match command {
-                    Some(command) => self.handle(command).await,
-                    None => return,
+                    Some(command) => drop(tasks.spawn(Arc::clone(&owner).handle(command))),
+                    None => break,
                 },
-                _ = upkeep.tick() => self.tidy_up().await,
+                _ = upkeep.tick() => drop(tasks.spawn(Arc::clone(&owner).tidy_up())),
+                Some(ended) = tasks.join_next() => report(ended),
             }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            report(ended);
         }
     }
 
-    async fn handle(&mut self, command: Command) {
+    /// Goes on where the agent ended the last time.
+    async fn start(self: Arc<Self>) {
+        if let Some(step) = &self.shared.state.borrow().under_way {
+            info!("the agent ended while it was at this: {step}; the next plan goes on from there");
+        }
+        self.attacher.keep_namespaces().await;
+        Arc::clone(&self).tidy_up().await;
+        if self.shared.policy.apply_at_start {
+            self.apply_at_start().await;
+        }
+    }
+
+    async fn handle(self: Arc<Self>, command: Command) {
         // Whoever asked may be gone by now; what was asked is done all the same.
         match command {
             Command::Apply { progress, reply } => drop(reply.send(self.apply(&progress).await)),
             Command::Attach { request, reply } => drop(reply.send(self.attach(&request).await)),
             Command::Address { key, addresses, routes, reply } => {
-                drop(reply.send(self.address(&key, &addresses, &routes).await));
+                let done = self.attacher.address(&*self.shared, &key, &addresses, &routes).await;
+                drop(reply.send(done));
             }
-            Command::Detach { key, reply } => drop(reply.send(self.release(&key).await)),
-            Command::Check { key, reply } => drop(reply.send(self.check(&key).await)),
+            Command::Detach { key, lost, reply } => drop(reply.send(self.detach(&key, lost.as_ref()).await)),
+            Command::Check { key, reply } => {
+                drop(reply.send(self.attacher.check(&*self.shared, &key).await));
+            }
         }
     }
 
-    async fn apply(&mut self, progress: &mpsc::UnboundedSender<Progress>) -> Result<NicApplyReply, NicError> {
-        let shared = Arc::clone(&self.shared);
-        let plan = shared.look().await?.plan();
+    async fn apply(&self, progress: &mpsc::UnboundedSender<Progress>) -> Result<NicApplyReply, NicError> {
+        let mut alone = self.attacher.alone().await;
+        let plan = self.shared.look().await?.plan();
         let tell = |step: &super::step::Step, done: usize, total: usize| {
             let PlanStep { object, action, .. } = step.into();
             let text = format!("{object}: {action}");
             // Nobody has to listen.
             let _ = progress.send(Progress { text, done: done as u32, total: total as u32 });
         };
-        let reply = apply(&shared.host, &plan, &mut self.journal, tell).await;
-        self.publish();
-        Ok(reply?)
+        Ok(apply(&*self.shared.host, &plan, &mut alone.journal, tell).await?)
     }
 
-    async fn apply_at_start(&mut self) {
+    async fn apply_at_start(&self) {
         let (progress, _) = mpsc::unbounded_channel();
         match self.apply(&progress).await {
             Ok(reply) => {
@@ -96,65 +107,31 @@ impl Owner {
         }
     }
 
-    async fn attach(&mut self, request: &VfAttach) -> Result<VfAttached, AttachError> {
-        let shared = Arc::clone(&self.shared);
-        let look = shared.look().await?;
-        let base = base(&look, request.device);
-        let made = make(&shared.host, &mut self.journal, &look.observed, base.as_ref(), request).await;
-        self.publish();
-        made
+    async fn attach(&self, request: &VfAttach) -> Result<VfAttached, AttachError> {
+        self.attacher.attach(&*self.shared, request).await
     }
 
-    async fn address(
-        &mut self,
-        key: &Key,
-        addresses: &[IpNet],
-        routes: &[Route],
-    ) -> Result<VfAttached, AttachError> {
-        let device = self.journal.state().attachments.get(key).map(|a| a.vf);
-        let device = device.ok_or_else(|| AttachError::Unknown(key.clone()))?;
-        let shared = Arc::clone(&self.shared);
-        let look = shared.look().await?;
-        let base = base(&look, device);
-        let (journal, observed) = (&mut self.journal, &look.observed);
-        let done = address(&shared.host, journal, observed, base.as_ref(), key, addresses, routes).await;
-        self.publish();
-        done
-    }
-
-    async fn release(&mut self, key: &Key) -> Result<(), ReleaseError> {
-        let Some(device) = self.journal.state().attachments.get(key).map(|a| a.vf) else { return Ok(()) };
-        let shared = Arc::clone(&self.shared);
-        let look = shared.look().await?;
-        let base = base(&look, device);
-        let released = release(&shared.host, &mut self.journal, &look.observed, base.as_ref(), key).await;
-        self.publish();
-        released
-    }
-
-    async fn check(&mut self, key: &Key) -> Result<(), CheckError> {
-        let attachment = self.journal.state().attachments.get(key);
-        let attachment = attachment.ok_or_else(|| CheckError::Unknown(key.clone()))?;
-        let look = self.shared.look().await?;
-        let problems = check(&look.observed, base(&look, attachment.vf).as_ref(), attachment).await;
-        if problems.is_empty() { Ok(()) } else { Err(CheckError::Differs { key: key.clone(), problems }) }
+    async fn detach(&self, key: &Key, lost: Option<&Lost>) -> Result<(), ReleaseError> {
+        self.attacher.detach(&*self.shared, key, lost).await.map(drop)
     }
 
     /// Undoes what was not completed, and takes back what pods had that are gone.
-    async fn tidy_up(&mut self) {
-        let attachments = self.journal.state().attachments.values();
-        let stale = attachments.filter(|a| a.phase != Phase::Attached || is_orphan(a));
-        let stale: Vec<(Key, String)> = stale.map(|a| (a.key.clone(), a.owner.clone())).collect();
-        for (key, owner) in stale {
-            info!("{owner}: {key} is taken back: it was not completed, or the pod is gone");
-            if let Err(e) = self.release(&key).await {
-                warn!("{}", chain(&e));
+    async fn tidy_up(self: Arc<Self>) {
+        let stale = self.attacher.stale();
+        let take_back = async |key: &Key| {
+            if let Err(e) = self.attacher.tidy(&*self.shared, key).await {
+                warn!("{key}: {}", chain(&e));
             }
-        }
+        };
+        join_all(stale.iter().map(take_back)).await;
     }
+}
 
-    fn publish(&self) {
-        self.publish.send_replace(self.journal.state().clone());
+impl Sight for Shared {
+    async fn look(&self, vf: PciAddress) -> Result<View, ObserveError> {
+        let look = self.look().await?;
+        let base = base(&look, vf);
+        Ok(View { observed: look.observed, base })
     }
 }
 
@@ -164,4 +141,10 @@ fn base(look: &Look<'_>, device: PciAddress) -> Option<WantedVf> {
     let wanted = look.wanted();
     let pf = wanted.pfs.into_iter().find(|w| w.now.pf.pci.address == pf.pf.pci.address)?;
     pf.vfs.into_iter().find(|w| w.index == vf.index)
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(e) = ended {
+        error!("work on a NIC came to an unforeseen end: {e}");
+    }
 }

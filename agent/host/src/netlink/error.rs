@@ -56,6 +56,17 @@ impl NetlinkError {
         matches!(self.errno(), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL))
     }
 
+    /// Whether there is something of the same name already.
+    pub fn is_taken(&self) -> bool {
+        self.errno() == Some(Errno::EEXIST)
+    }
+
+    /// Whether the same request may work in a moment: the driver is busy, or has not yet done what it was told.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.errno(), Some(Errno::EAGAIN | Errno::EBUSY | Errno::EINTR))
+            || matches!(self.cause, NetlinkCause::Protocol(_))
+    }
+
     pub(super) fn new(object: impl Into<String>, action: impl Into<String>, error: rtnetlink::Error) -> Self {
         let cause = match error {
             rtnetlink::Error::NetlinkError(m) => {

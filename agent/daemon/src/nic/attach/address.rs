@@ -4,64 +4,61 @@
 //! which addresses it gets.
 
 use ipnet::IpNet;
-use tracing::info;
 
 use super::super::apply::MachineError;
 use super::super::attachment::{Attachment, PodInterface};
-use super::super::journal::Journal;
-use super::super::observe::Observed;
-use super::super::wanted::WantedVf;
-use super::pod::Pod;
-use super::{AttachError, AttachedInterface, Route, VfAttached, VfOps, release};
+use super::attacher::{Attacher, View};
+use super::ops::VfOps;
+use super::{AttachError, AttachedInterface, Route, VfAttached, pod};
 use crate::errors::chain;
-use crate::pods::{Key, Phase};
 
-/// Gives `key`'s interface addresses and routes. A VF that a program drives through vfio has no interface: nothing is
-/// done then.
-///
-/// # Errors
-/// When it cannot be done. The VF is taken back then, as if it had never been attached, but for what the error says.
-pub(in super::super) async fn address<O: VfOps>(
-    ops: &O,
-    journal: &mut Journal,
-    observed: &Observed,
-    base: Option<&WantedVf>,
-    key: &Key,
-    addresses: &[IpNet],
-    routes: &[Route],
-) -> Result<VfAttached, AttachError> {
-    let attachment = journal.state().attachments.get(key).filter(|a| a.phase == Phase::Attached).cloned();
-    let attachment = attachment.ok_or_else(|| AttachError::Unknown(key.clone()))?;
-    let own = base.and_then(|base| base.settings.mac);
-    let mac = attachment.settings.mac.or(own).or(attachment.before.as_ref().and_then(|b| b.mac));
-    let Some(interface) = &attachment.interface else { return Ok(VfAttached { mac, interface: None }) };
-    // Recorded first: what is on the disk names every address that the interface may have.
-    let recorded = PodInterface { addresses: addresses.to_vec(), ..interface.clone() };
-    journal.attachment(Attachment { interface: Some(recorded), ..attachment.clone() })?;
-    match carry_out(&attachment, addresses, routes).await {
-        Ok(mtu) => {
-            info!("{}: {key} has {addresses:?}", attachment.owner);
-            let mac = Some(interface.mac);
-            Ok(VfAttached { mac, interface: Some(AttachedInterface { name: key.ifname.clone(), mtu }) })
-        }
-        Err(source) => {
-            let left = release(ops, journal, observed, base, key).await;
-            let left = left.map_or_else(|e| chain(&e), |()| String::new());
-            let action = "give its interface the addresses";
-            Err(AttachError::Failed { vf: attachment.vf, action, left, source })
+impl<O: VfOps> Attacher<O> {
+    /// Gives the interface of `attachment` addresses and routes. A VF that a program drives through vfio has no
+    /// interface: nothing is done then.
+    ///
+    /// # Errors
+    /// When it cannot be done. The VF is taken back then, as if it had never been attached, but for what the error says.
+    pub(super) async fn give_addresses(
+        &self,
+        view: &View,
+        attachment: &Attachment,
+        addresses: &[IpNet],
+        routes: &[Route],
+    ) -> Result<VfAttached, AttachError> {
+        let mac = attachment.mac;
+        let Some(interface) = &attachment.interface else { return Ok(VfAttached { mac, interface: None }) };
+        // Recorded first: what is on the disk names every address that the interface may have.
+        let wanted =
+            PodInterface { addresses: addresses.to_vec(), routes: routes.to_vec(), ..interface.clone() };
+        let attachment = Attachment { interface: Some(wanted.clone()), ..attachment.clone() };
+        let given = match self.ledger.record(attachment.clone()).await {
+            Ok(()) => self.do_give(&attachment, &wanted).await.map_err(|source| AttachError::Failed {
+                vf: attachment.vf,
+                action: "give its interface the addresses",
+                left: String::new(),
+                source: source.into(),
+            }),
+            Err(e) => Err(e.into()),
+        };
+        match given {
+            Ok(mtu) => {
+                let name = attachment.key.ifname;
+                Ok(VfAttached { mac, interface: Some(AttachedInterface { name, mtu }) })
+            }
+            Err(error) => Err(match self.release(view, &attachment).await {
+                Ok(()) => error,
+                Err(left) => error.with_left(&chain(&left)),
+            }),
         }
     }
-}
 
-/// Does it; the MTU of the interface.
-async fn carry_out(
-    attachment: &Attachment,
-    addresses: &[IpNet],
-    routes: &[Route],
-) -> Result<u32, MachineError> {
-    let gone = || MachineError::NoInterface(attachment.vf);
-    let pod = Pod::of(attachment)?.ok_or_else(gone)?;
-    let link = pod.interface(attachment).await?.ok_or_else(gone)?;
-    pod.give_addresses(link.index, addresses, routes).await?;
-    Ok(link.mtu)
+    /// Does it; the MTU of the interface.
+    async fn do_give(&self, attachment: &Attachment, wanted: &PodInterface) -> Result<u32, MachineError> {
+        let gone = || MachineError::NoInterface(attachment.vf);
+        let netns = self.namespace(attachment).await?.ok_or_else(gone)?;
+        let net = self.ops.enter(&netns)?;
+        let link = pod::interface(&net, attachment).await?.ok_or_else(gone)?;
+        pod::give_addresses(&net, link.index, &link.name, wanted).await?;
+        Ok(link.mtu)
+    }
 }

@@ -1,103 +1,222 @@
 //! Giving a VF to a pod.
 
-use culvert_api::value::{Mac, PciAddress};
+use std::sync::Arc;
+
+use culvert_api::value::Mac;
 use culvert_host::driver;
 use culvert_host::inventory::{Interface, Vf};
-use culvert_host::netlink::{LinkChange, VfChange};
-use tracing::info;
+use culvert_host::netlink::{Link, VfChange};
+use tracing::debug;
 
 use super::super::apply::MachineError;
 use super::super::attachment::{Attachment, PodInterface};
-use super::super::journal::Journal;
-use super::super::observe::{Observed, ObservedPf};
-use super::super::step::Object;
+use super::super::journal::State;
+use super::super::observe::ObservedPf;
 use super::super::wanted::WantedVf;
-use super::ops::give_mac;
-use super::pod::Pod;
-use super::{AttachError, AttachedInterface, VfAttach, VfAttached, VfOps, release};
+use super::attacher::{Attacher, View};
+use super::mac::{give_mac, mac_owner};
+use super::ops::{Net, VfOps};
+use super::stopwatch::Stopwatch;
+use super::{AttachError, AttachedInterface, VfAttach, VfAttached, pod};
 use crate::errors::chain;
-use crate::pods::Phase;
+use crate::pods::{Key, Phase};
 
-/// Gives a VF to a pod; `base` is what the VF is of its own, if the policy says.
-///
-/// # Errors
-/// When it cannot be done. Then everything is as before, but for what the error says; the rest is tried again later.
-pub(in super::super) async fn make<O: VfOps>(
-    ops: &O,
-    journal: &mut Journal,
-    observed: &Observed,
-    base: Option<&WantedVf>,
-    request: &VfAttach,
-) -> Result<VfAttached, AttachError> {
-    let device = request.device;
-    let (pf, vf) = observed.vf(device).ok_or(AttachError::NoVf(device))?;
-    let pf_interface =
-        pf.pf.interface().ok_or(AttachError::NoPfInterface { vf: device, pf: pf.pf.pci.address })?;
-    let driver = vf.pci.driver.as_deref().ok_or(AttachError::NoDriver(device))?;
-    let attachments = &journal.state().attachments;
-    if let Some(before) = attachments.get(&request.key) {
-        return Err(AttachError::Twice { key: request.key.clone(), vf: before.vf });
+/// What failed, and why.
+type Failure = (&'static str, MachineError);
+
+impl<O: VfOps> Attacher<O> {
+    /// Gives a VF to a pod.
+    ///
+    /// # Errors
+    /// When it cannot be done. Then everything is as before, but for what the error says; the rest is tried again later.
+    pub(super) async fn make(&self, view: &View, request: &VfAttach) -> Result<VfAttached, AttachError> {
+        let mut watch = Stopwatch::start();
+        let device = request.device;
+        let (pf, vf) = view.observed.vf(device).ok_or(AttachError::NoVf(device))?;
+        let pf_interface =
+            pf.pf.interface().ok_or(AttachError::NoPfInterface { vf: device, pf: pf.pf.pci.address })?.index;
+        let (wanted, change) = settings(pf, vf, view.base.as_ref(), &request.settings);
+        self.ledger.with_state(|state| refuse(view, state, pf, vf, &request.key, wanted.mac))?;
+        let netns = self.pods_namespace(request)?;
+        let interface = self.interface(vf, request, wanted.mac).await?;
+        let mac = interface.as_ref().map(|(_, pod)| pod.mac).or(wanted.mac);
+        let attachment = Attachment {
+            key: request.key.clone(),
+            network: request.network.clone(),
+            owner: request.owner.clone(),
+            phase: Phase::Attaching,
+            vf: device,
+            pf: pf.pf.pci.address,
+            index: vf.index,
+            netns: request.netns.clone(),
+            netns_id: Some(self.ops.id(&netns).map_err(|e| failed(device, "tell its network namespace", e))?),
+            settings: request.settings.clone(),
+            before: pf.settings.get(&vf.index).cloned(),
+            host_mac: vf.interface.as_ref().and_then(|i| i.mac),
+            mac,
+            driver: vf.pci.driver.clone(),
+            interface: interface.as_ref().map(|(_, pod)| pod.clone()),
+        };
+        watch.lap("look");
+        self.claim(view, pf, vf, &attachment).await?;
+        self.keep(&attachment.key, Arc::clone(&netns));
+        watch.lap("record");
+        let made = self.carry_out(&netns, &attachment, pf_interface, &change, interface, &mut watch).await;
+        let done = match made {
+            Ok(link) => {
+                let attached = Attachment { phase: Phase::Attached, ..attachment.clone() };
+                self.ledger.record(attached).await.map(|()| link).map_err(AttachError::Journal)
+            }
+            Err((action, source)) => Err(failed(device, action, source)),
+        };
+        watch.lap("record");
+        debug!(pod = request.owner, vf = %device, "{watch}");
+        match done {
+            Ok(link) => {
+                let name = request.key.ifname.clone();
+                let interface = link.map(|link| AttachedInterface { name, mtu: link.mtu });
+                Ok(VfAttached { mac, interface })
+            }
+            Err(error) => Err(match self.release(view, &attachment).await {
+                Ok(()) => error,
+                Err(left) => error.with_left(&chain(&left)),
+            }),
+        }
     }
-    let holder = attachments.values().find(|a| a.vf == device).map(|a| a.owner.clone());
+
+    /// The namespace of the pod; it cannot go away any more.
+    fn pods_namespace(&self, request: &VfAttach) -> Result<Arc<O::Netns>, AttachError> {
+        let path = &request.netns;
+        let at_open = |e| failed(request.device, "open the pod's network namespace", e);
+        let netns = self.ops.open(path).map_err(at_open)?;
+        let netns = netns.ok_or_else(|| AttachError::NoNetns(path.clone()))?;
+        let of_host = self.ops.id(self.ops.host().netns()).map_err(at_open)?;
+        if self.ops.id(&netns).map_err(at_open)? == of_host {
+            return Err(AttachError::HostNetns(path.clone()));
+        }
+        Ok(netns)
+    }
+
+    /// The VF's interface, and what it is to be in the pod; `None` if a program is to drive the VF.
+    async fn interface(
+        &self,
+        vf: &Vf,
+        request: &VfAttach,
+        mac: Option<Mac>,
+    ) -> Result<Option<(Interface, PodInterface)>, AttachError> {
+        let device = request.device;
+        let driver = vf.pci.driver.as_deref().ok_or(AttachError::NoDriver(device))?;
+        if driver::is_userspace(driver) {
+            return Ok(None);
+        }
+        let none = || failed(device, "find its interface", MachineError::NoInterface(device));
+        let interface = vf.interface.clone().ok_or_else(none)?;
+        let link = self.ops.host().link(interface.index).await;
+        let link = link.map_err(|e| failed(device, "read its interface", e))?.ok_or_else(none)?;
+        // A name may have become another device's since it was read, an index never does; this makes sure of both.
+        if link.parent.as_ref().is_some_and(|parent| *parent != device.to_string()) {
+            return Err(none());
+        }
+        // A driver that was given no MAC has made one up.
+        let mac = mac.or(link.mac).ok_or_else(none)?;
+        let pod = PodInterface {
+            host_name: link.name,
+            host_mtu: link.mtu,
+            alt_names: link.alt_names,
+            mac,
+            mtu: request.mtu,
+            addresses: request.addresses.clone(),
+            routes: request.routes.clone(),
+        };
+        Ok(Some((Interface { mac: link.mac, ..interface }, pod)))
+    }
+
+    /// Records that the VF is about to be the pod's, unless somebody else has it, or its MAC.
+    async fn claim(
+        &self,
+        view: &View,
+        pf: &ObservedPf,
+        vf: &Vf,
+        attachment: &Attachment,
+    ) -> Result<(), AttachError> {
+        let mut journal = self.ledger.write().await;
+        // Others may have come first while this looked around.
+        refuse(view, journal.state(), pf, vf, &attachment.key, attachment.mac)?;
+        Ok(journal.attachment(attachment.clone())?)
+    }
+
+    /// Does it; the interface in the pod, or what failed.
+    async fn carry_out(
+        &self,
+        netns: &Arc<O::Netns>,
+        attachment: &Attachment,
+        pf_interface: u32,
+        change: &VfChange,
+        interface: Option<(Interface, PodInterface)>,
+        watch: &mut Stopwatch,
+    ) -> Result<Option<Link>, Failure> {
+        let (vf, ops) = (attachment.vf, &*self.ops);
+        if !change.is_empty() {
+            let set = ops.change_vf(pf_interface, attachment.index, change).await;
+            set.map_err(|e| ("set it up at its PF", e))?;
+            watch.lap("pf");
+        }
+        let Some((host, wanted)) = interface else { return Ok(None) };
+        let host = give_mac(ops, vf, host, wanted.mac).await.map_err(|e| ("give it its MAC", e))?;
+        watch.lap("mac");
+        let pod = ops.enter(netns).map_err(|e| ("enter the pod's network namespace", e))?;
+        self.move_in(host.index, netns, attachment, &wanted)
+            .await
+            .map_err(|e| ("move it into the pod", e))?;
+        watch.lap("move");
+        let set_up = async {
+            let inside = pod::interface(&pod, attachment).await?.ok_or(MachineError::NoInterface(vf))?;
+            pod::set_up(&pod, inside.index, attachment, &wanted).await
+        };
+        let link = set_up.await.map_err(|e| ("set up its interface in the pod", e))?;
+        watch.lap("pod");
+        Ok(Some(link))
+    }
+
+    /// Moves interface `index` into the pod under a name that nothing else has, so that none is in its way there.
+    async fn move_in(
+        &self,
+        index: u32,
+        netns: &Arc<O::Netns>,
+        attachment: &Attachment,
+        wanted: &PodInterface,
+    ) -> Result<(), MachineError> {
+        let host = self.ops.host();
+        // A probe of the driver may have made a new interface, which udev has given names again.
+        let now = host.link(index).await?.ok_or(MachineError::NoInterface(attachment.vf))?;
+        let names: Vec<String> = now.alt_names.into_iter().chain(wanted.alt_names.clone()).collect();
+        if !names.is_empty() {
+            host.remove_alt_names(index, &names).await?;
+        }
+        host.move_link(index, attachment.temporary_name().as_str(), netns).await
+    }
+}
+
+/// Refuses what somebody else has: the name of the attachment, the VF, or its MAC.
+fn refuse(
+    view: &View,
+    state: &State,
+    pf: &ObservedPf,
+    vf: &Vf,
+    key: &Key,
+    mac: Option<Mac>,
+) -> Result<(), AttachError> {
+    let device = vf.pci.address;
+    if let Some(before) = state.attachments.get(key) {
+        return Err(AttachError::Twice { key: before.key.clone(), vf: before.vf });
+    }
+    let holder = state.attachments.values().find(|a| a.vf == device).map(|a| a.owner.clone());
     if let Some(user) = holder.or_else(|| pf.users.get(&vf.index).cloned()) {
         return Err(AttachError::InUse { vf: device, user });
     }
-    if let Some(mac) = request.settings.mac
-        && let Some(owner) = mac_owner(observed, journal, device, mac)
-    {
-        return Err(AttachError::MacTaken { vf: device, mac, owner });
-    }
-    // Dropped at the end of this function: the namespace cannot go away meanwhile.
-    let pod = Pod::open(&request.netns)
-        .map_err(|source| failed(device, "open the pod's network namespace", source))?;
-    let netns_id = pod.netns.id()?;
-    if netns_id == ops.netns().id()? {
-        return Err(AttachError::HostNetns(request.netns.clone()));
-    }
-    let (settings, change) = settings(pf, vf, base, &request.settings);
-    let interface = match &vf.interface {
-        _ if driver::is_userspace(driver) => None,
-        None => return Err(failed(device, "find its interface", MachineError::NoInterface(device))),
-        Some(interface) => {
-            // A driver that was given no MAC has made one up.
-            let mac = settings.mac.or(interface.mac);
-            let mac = mac.ok_or_else(|| failed(device, "find its MAC", MachineError::NoInterface(device)))?;
-            let (host_name, host_mtu) = (interface.name.clone(), interface.mtu);
-            let addresses = request.addresses.clone();
-            Some((interface, PodInterface { host_name, host_mtu, mac, mtu: request.mtu, addresses }))
-        }
-    };
-    let attachment = Attachment {
-        key: request.key.clone(),
-        network: request.network.clone(),
-        owner: request.owner.clone(),
-        phase: Phase::Attaching,
-        vf: device,
-        pf: pf.pf.pci.address,
-        index: vf.index,
-        netns: request.netns.clone(),
-        netns_id,
-        settings: request.settings.clone(),
-        before: pf.settings.get(&vf.index).cloned(),
-        host_mac: vf.interface.as_ref().and_then(|i| i.mac),
-        interface: interface.as_ref().map(|(_, pod)| pod.clone()),
-    };
-    journal.attachment(attachment.clone())?;
-    let made = carry_out(ops, &pod, &attachment, pf_interface.index, &change, interface, request).await;
-    match made {
-        Ok(mtu) => {
-            journal.attachment(Attachment { phase: Phase::Attached, ..attachment.clone() })?;
-            info!("{} goes to {} as {}", Object::vf(attachment.pf, vf.index), request.owner, request.key);
-            Ok(VfAttached {
-                mac: settings.mac.or(attachment.host_mac),
-                interface: mtu.map(|mtu| AttachedInterface { name: request.key.ifname.clone(), mtu }),
-            })
-        }
-        Err((action, source)) => {
-            let left = release(ops, journal, observed, base, &attachment.key).await;
-            let left = left.map_or_else(|e| chain(&e), |()| String::new());
-            Err(AttachError::Failed { vf: device, action, left, source })
-        }
+    match mac.and_then(|mac| Some((mac, mac_owner(&view.observed, state, device, mac)?))) {
+        Some((mac, owner)) => Err(AttachError::MacTaken { vf: device, mac, owner }),
+        None => Ok(()),
     }
 }
 
@@ -111,56 +230,6 @@ fn settings(pf: &ObservedPf, vf: &Vf, base: Option<&WantedVf>, asked: &VfChange)
     (VfChange { mac, ..wanted }, change)
 }
 
-/// Does it; the MTU of the interface in the pod, or what failed.
-async fn carry_out<O: VfOps>(
-    ops: &O,
-    pod: &Pod,
-    attachment: &Attachment,
-    pf_interface: u32,
-    change: &VfChange,
-    interface: Option<(&Interface, PodInterface)>,
-    request: &VfAttach,
-) -> Result<Option<u32>, (&'static str, MachineError)> {
-    let vf = attachment.vf;
-    if !change.is_empty() {
-        let set = ops.change_vf(pf_interface, attachment.index, change).await;
-        set.map_err(|e| ("set it up at its PF", e))?;
-    }
-    let Some((host, wanted)) = interface else { return Ok(None) };
-    let host = give_mac(ops, vf, host.clone(), wanted.mac).await.map_err(|e| ("give it its MAC", e))?;
-    let temporary = attachment.temporary_name();
-    let calm = LinkChange { name: Some(temporary.to_string()), ..LinkChange::default() };
-    let moved = async {
-        ops.netlink().change_link(host.index, &calm).await?;
-        Ok(ops.netlink().move_link(host.index, temporary.as_str(), &pod.netns).await?)
-    };
-    moved.await.map_err(|e: MachineError| ("move it into the pod", e))?;
-    let set_up = async {
-        let link = pod.netlink.link_by_name(temporary.as_str()).await?;
-        let link = link.ok_or(MachineError::NoInterface(vf))?;
-        pod.set_up(link.index, attachment, &wanted, &request.routes).await?;
-        Ok(pod.netlink.link(link.index).await?.map(|l| l.mtu))
-    };
-    set_up.await.map_err(|e: MachineError| ("set up its interface in the pod", e))
-}
-
-/// Who else on this machine has `mac`, in use or for its own.
-fn mac_owner(observed: &Observed, journal: &Journal, device: PciAddress, mac: Mac) -> Option<String> {
-    let card = observed.other_macs.get(&mac).cloned();
-    let attached = || {
-        let mut others = journal.state().attachments.values().filter(|a| a.vf != device);
-        others.find(|a| a.settings.mac == Some(mac)).map(|a| a.owner.clone())
-    };
-    let other_vf = || {
-        observed.pfs.iter().find_map(|pf| {
-            let mut others = pf.pf.vfs.iter().filter(|vf| vf.pci.address != device);
-            let found = others.find(|vf| pf.settings.get(&vf.index).is_some_and(|s| s.mac == Some(mac)))?;
-            Some(Object::vf(pf.pf.pci.address, found.index).to_string())
-        })
-    };
-    card.or_else(attached).or_else(other_vf)
-}
-
-fn failed(vf: PciAddress, action: &'static str, source: MachineError) -> AttachError {
-    AttachError::Failed { vf, action, left: String::new(), source }
+fn failed(vf: culvert_api::value::PciAddress, action: &'static str, source: MachineError) -> AttachError {
+    AttachError::Failed { vf, action, left: String::new(), source: source.into() }
 }

@@ -1,15 +1,16 @@
 //! VFs of pods: given, taken back, looked after.
 //!
-//! [`make()`] records what it is about to do, sets up the VF at its PF, and moves its interface into the pod. Whatever
-//! fails, [`release()`] undoes: it works from the record alone, wherever the first got to, and as often as it is called.
+//! An [`Attacher`] records what it is about to do, sets up the VF at its PF, and moves its interface into the pod.
+//! Whatever fails is undone from the record alone, wherever the first got to, and as often as it is tried. The machine is
+//! behind [`VfOps`]: tests have each operation fail in turn, and the program end at each.
 
 use std::path::PathBuf;
 
 use culvert_api::value::{IfName, Mac, Mtu, PciAddress};
-use culvert_host::netlink::{NetlinkError, VfChange};
-use culvert_host::netns::NetnsError;
+use culvert_host::netlink::VfChange;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use tracing::warn;
 
 use super::apply::MachineError;
 use super::journal::JournalError;
@@ -18,19 +19,23 @@ use crate::errors::chain;
 use crate::pods::Key;
 
 mod address;
+mod attacher;
 mod check;
+mod mac;
+mod machine;
 mod make;
 mod ops;
 mod pod;
+mod profile;
+mod reconstruct;
 mod release;
+mod stopwatch;
 #[cfg(test)]
 mod tests;
 
-pub(super) use address::address;
-pub(super) use check::check;
-pub(super) use make::make;
-pub(super) use ops::VfOps;
-pub(super) use release::{is_orphan, release};
+pub use attacher::Lost;
+pub(super) use attacher::{Attacher, Sight, View};
+pub(super) use machine::Namespace;
 
 /// Where to, and the next hop unless that is on the link itself.
 pub type Route = (IpNet, Option<IpAddr>);
@@ -125,9 +130,9 @@ pub enum AttachError {
     /// A path that leads to the host's own namespace.
     #[error("network namespace {}: is the host's own", .0.display())]
     HostNetns(PathBuf),
-    /// The pod's namespace.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
+    /// A path that leads nowhere.
+    #[error("network namespace {}: does not exist", .0.display())]
+    NoNetns(PathBuf),
     /// The machine cannot be looked at.
     #[error(transparent)]
     Observe(#[from] ObserveError),
@@ -141,7 +146,7 @@ pub enum AttachError {
         /// What could not be undone.
         left: String,
         /// Why it failed.
-        source: MachineError,
+        source: Box<MachineError>,
     },
     /// The journal cannot be written: nothing is done that is not recorded.
     #[error(transparent)]
@@ -195,9 +200,18 @@ pub enum CheckError {
     Stopped,
 }
 
-impl From<NetlinkError> for AttachError {
-    fn from(error: NetlinkError) -> Self {
-        Self::Observe(error.into())
+impl AttachError {
+    /// This error, of which `left` could not be undone.
+    fn with_left(self, left: &str) -> Self {
+        match self {
+            Self::Failed { vf, action, source, .. } => {
+                Self::Failed { vf, action, left: left.to_owned(), source }
+            }
+            other => {
+                warn!("left undone: {left}");
+                other
+            }
+        }
     }
 }
 

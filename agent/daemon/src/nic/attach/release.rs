@@ -1,186 +1,205 @@
 //! Taking a VF back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::config::nic::VfDriver;
-use culvert_api::value::Mac;
+use culvert_host::driver;
 use culvert_host::inventory::Interface;
-use culvert_host::netlink::{LinkChange, VfChange};
-use tokio::time::{Instant, sleep};
+use culvert_host::netlink::LinkChange;
 use tracing::{info, warn};
 
-use super::super::apply::MachineError;
-use super::super::attachment::{Attachment, PodInterface};
-use super::super::journal::Journal;
-use super::super::observe::{Observed, ObservedPf};
-use super::super::step::Object;
-use super::super::wanted::WantedVf;
-use super::ops::give_mac;
-use super::pod::{Pod, namespace};
-use super::{Problems, ReleaseError, VfOps};
+use super::super::apply::{INTERFACE_PATIENCE, MachineError};
+use super::super::attachment::Attachment;
+use super::super::observe::ObservedPf;
+use super::attacher::{Attacher, View};
+use super::mac::give_mac;
+use super::ops::{Net, VfOps};
+use super::pod;
+use super::profile::Profile;
+use super::{Problems, ReleaseError};
 use crate::errors::chain;
-use crate::pods::{Key, Phase};
+use crate::pods::Phase;
 
 /// How long the kernel may take to give the interfaces of a namespace that has ended back to the host.
 const NETNS_CLEANUP: Duration = Duration::from_secs(3);
 
-/// Takes back what `key` has, if anything: its interface returns to the host, and the VF is again what it is of its own.
-/// What fails does not stop the rest.
-///
-/// # Errors
-/// What went wrong; the record stays then, and the same call goes on where this one ended.
-pub(in super::super) async fn release<O: VfOps>(
-    ops: &O,
-    journal: &mut Journal,
-    observed: &Observed,
-    base: Option<&WantedVf>,
-    key: &Key,
-) -> Result<(), ReleaseError> {
-    let Some(attachment) = journal.state().attachments.get(key).cloned() else { return Ok(()) };
-    if attachment.phase != Phase::Detaching {
-        journal.attachment(Attachment { phase: Phase::Detaching, ..attachment.clone() })?;
-    }
-    // A VF that does not exist any more needs nothing.
-    if let Some((pf, _)) = observed.vf(attachment.vf) {
+impl<O: VfOps> Attacher<O> {
+    /// Takes back what `attachment` says, wherever its making or an earlier attempt at this got to. What fails does not
+    /// stop the rest.
+    ///
+    /// # Errors
+    /// What went wrong; the record stays then, and the same call goes on where this one ended.
+    pub(super) async fn release(&self, view: &View, attachment: &Attachment) -> Result<(), ReleaseError> {
         let mut problems = Problems::default();
-        take_back(ops, pf, base, &attachment, &mut problems).await;
+        // Of one that was not completed the record says already that it has to be undone.
+        if attachment.phase == Phase::Attached {
+            let detaching = Attachment { phase: Phase::Detaching, ..attachment.clone() };
+            problems.note(self.ledger.record(detaching).await);
+        }
+        // A VF that does not exist any more needs nothing.
+        if let Some((pf, _)) = view.observed.vf(attachment.vf) {
+            let profile = Profile::new(view.base.as_ref(), attachment);
+            self.take_back(pf, &profile, attachment, &mut problems).await;
+        }
         if !problems.0.is_empty() {
             return Err(ReleaseError::Failed { vf: attachment.vf, problems: problems.0 });
         }
+        self.ledger.released(&attachment.key).await?;
+        self.let_go(&attachment.key);
+        Ok(())
     }
-    info!("{} is back from {}", Object::vf(attachment.pf, attachment.index), attachment.owner);
-    Ok(journal.released(key)?)
-}
 
-/// Whether the pod is gone: its DEL was lost.
-pub(in super::super) fn is_orphan(attachment: &Attachment) -> bool {
-    match namespace(attachment) {
-        Ok(netns) => netns.is_none(),
-        Err(e) => {
-            warn!("{}: {}", attachment.owner, chain(&e));
-            false
+    async fn take_back(
+        &self,
+        pf: &ObservedPf,
+        profile: &Profile,
+        attachment: &Attachment,
+        problems: &mut Problems,
+    ) {
+        problems.note(self.leave_pod(attachment).await);
+        problems.note(self.reset(pf, profile, attachment).await);
+        if problems.note(self.rebind(profile, attachment).await).is_none() {
+            return;
+        }
+        if profile.driver == Some(VfDriver::Kernel)
+            && let Some(home) = problems.note(self.come_home(attachment).await)
+        {
+            problems.note(self.restore(attachment, profile, home).await);
         }
     }
-}
 
-async fn take_back<O: VfOps>(
-    ops: &O,
-    pf: &ObservedPf,
-    base: Option<&WantedVf>,
-    attachment: &Attachment,
-    problems: &mut Problems,
-) {
-    let mut found = None;
-    if attachment.interface.is_some() {
-        problems.note(leave_pod(ops, attachment).await);
-        found = problems.note(come_home(ops, attachment).await);
-    }
-    let own = own_settings(base, attachment);
-    if let (Some(interface), false) = (pf.pf.interface(), own.is_empty()) {
-        let now = pf.settings.get(&attachment.index);
-        // What was read may be what it was before the pod had it: everything that the pod changed is set.
-        let change =
-            now.map_or_else(|| own.clone(), |now| own.without(now).overlaid(&touched(&own, attachment)));
-        if !change.is_empty() {
-            problems.note(ops.change_vf(interface.index, attachment.index, &change).await);
+    /// Takes the interface out of the pod, if the pod and the interface in it exist.
+    async fn leave_pod(&self, attachment: &Attachment) -> Result<(), MachineError> {
+        match self.namespace(attachment).await? {
+            Some(netns) => self.leave(&netns, attachment).await,
+            None => Ok(()),
         }
     }
-    if let (Some(home), Some(pod)) = (found, &attachment.interface) {
-        let mac = own.mac.or(attachment.host_mac);
-        problems.note(restore(ops, attachment, base, home, pod, mac).await);
+
+    /// Takes the interface out of `netns`, if it is there.
+    async fn leave(&self, netns: &Arc<O::Netns>, attachment: &Attachment) -> Result<(), MachineError> {
+        let net = self.ops.enter(netns)?;
+        let Some(link) = pod::interface(&net, attachment).await? else { return Ok(()) };
+        // Down first, in a message of its own: an interface that is up cannot be renamed before Linux 6.2.
+        net.change_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() }).await?;
+        if !link.alt_names.is_empty() {
+            net.remove_alt_names(link.index, &link.alt_names).await?;
+        }
+        let temporary = attachment.temporary_name();
+        net.move_link(link.index, temporary.as_str(), self.ops.host().netns()).await
     }
-}
 
-/// Takes the interface out of the pod, if the pod and the interface in it exist.
-async fn leave_pod<O: VfOps>(ops: &O, attachment: &Attachment) -> Result<(), MachineError> {
-    let Some(pod) = Pod::of(attachment)? else { return Ok(()) };
-    let Some(link) = pod.interface(attachment).await? else { return Ok(()) };
-    let temporary = attachment.temporary_name();
-    let calm = LinkChange {
-        name: Some(temporary.to_string()),
-        promiscuous: link.promiscuous.then_some(false),
-        all_multicast: link.all_multicast.then_some(false),
-        ..LinkChange::default()
-    };
-    // Down first, in a message of its own: an interface that is up cannot be renamed before Linux 6.2.
-    pod.netlink.change_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() }).await?;
-    pod.netlink.change_link(link.index, &calm).await?;
-    Ok(pod.netlink.move_link(link.index, temporary.as_str(), ops.netns()).await?)
-}
+    /// Writes to the PF what the VF is of its own.
+    async fn reset(
+        &self,
+        pf: &ObservedPf,
+        profile: &Profile,
+        attachment: &Attachment,
+    ) -> Result<(), MachineError> {
+        let Some(interface) = pf.pf.interface() else { return Ok(()) };
+        let now = self.ops.vf_settings(interface.index, attachment.index).await?;
+        let change = profile.change(now.as_ref());
+        if change.is_empty() {
+            return Ok(());
+        }
+        self.ops.change_vf(interface.index, attachment.index, &change).await
+    }
 
-/// The interface in the host's namespace. If the pod's namespace ended, the kernel brings it in a moment; if it is in a
-/// namespace that nobody knows, a new probe of its driver makes a new one.
-async fn come_home<O: VfOps>(ops: &O, attachment: &Attachment) -> Result<Interface, MachineError> {
-    let started = Instant::now();
-    while started.elapsed() < NETNS_CLEANUP {
-        if let Some(interface) = ops.interface(attachment.vf).await? {
+    /// Gives the VF its own driver back, if the pod's program left it with another or with none.
+    async fn rebind(&self, profile: &Profile, attachment: &Attachment) -> Result<(), MachineError> {
+        let Some(wanted) = profile.driver else { return Ok(()) };
+        let vf = attachment.vf;
+        let now = self.ops.driver(vf).await?;
+        let right = match (wanted, now.as_deref()) {
+            (VfDriver::Kernel, Some(name)) => !driver::is_userspace(name),
+            (VfDriver::VfioPci, Some(name)) => name == driver::VFIO_PCI,
+            (_, None) => false,
+        };
+        if right {
+            return Ok(());
+        }
+        // The kernel would wait for ever until a program that has the VF open closes it.
+        if let Some(user) = self.ops.vfio_user(vf).await? {
+            return Err(MachineError::Open { vf, user });
+        }
+        info!(
+            vf = %vf, pod = attachment.owner,
+            "was left with {}; it gets its own driver back", now.as_deref().unwrap_or("no driver")
+        );
+        self.ops.bind(vf, wanted).await
+    }
+
+    /// The interface in the host's namespace. If the pod's namespace ended, the kernel brings it in a moment; if it is in
+    /// another that can be seen, it is fetched; if nobody knows where it is, a new probe of its driver makes a new one.
+    async fn come_home(&self, attachment: &Attachment) -> Result<Interface, MachineError> {
+        let vf = attachment.vf;
+        if let Some(interface) = self.ops.interface(vf).await? {
             return Ok(interface);
         }
-        sleep(Duration::from_millis(20)).await;
-    }
-    warn!("{}: its interface is nowhere to be found; its driver makes a new one", attachment.vf);
-    ops.bind(attachment.vf, VfDriver::Kernel).await?;
-    ops.await_interface(attachment.vf).await
-}
-
-/// What the VF is of its own: by the policy, else what it was before.
-fn own_settings(base: Option<&WantedVf>, attachment: &Attachment) -> VfChange {
-    if let Some(base) = base {
-        return base.settings.clone();
-    }
-    let (Some(before), asked) = (&attachment.before, &attachment.settings) else {
-        return VfChange::default();
-    };
-    // A PF cannot be told to forget a VF's MAC: without one before, the VF keeps the one that its driver made up.
-    let mac = before.mac.or(attachment.host_mac);
-    VfChange {
-        mac: mac.filter(|_| asked.mac.is_some()),
-        vlan: asked.vlan.map(|_| before.vlan),
-        spoof_check: asked.spoof_check.map(|_| before.spoof_check),
-        trust: asked.trust.map(|_| before.trust),
-        link_state: asked.link_state.map(|_| before.link_state),
-        rates: asked.rates.map(|_| before.rates),
-    }
-}
-
-/// Of `own`, what the pod asked to have different.
-fn touched(own: &VfChange, attachment: &Attachment) -> VfChange {
-    let asked = &attachment.settings;
-    VfChange {
-        mac: own.mac.filter(|_| asked.mac.is_some()),
-        vlan: own.vlan.filter(|_| asked.vlan.is_some()),
-        spoof_check: own.spoof_check.filter(|_| asked.spoof_check.is_some()),
-        trust: own.trust.filter(|_| asked.trust.is_some()),
-        link_state: own.link_state.filter(|_| asked.link_state.is_some()),
-        rates: own.rates.filter(|_| asked.rates.is_some()),
-    }
-}
-
-/// Gives the interface its own MAC, MTU and name back.
-async fn restore<O: VfOps>(
-    ops: &O,
-    attachment: &Attachment,
-    base: Option<&WantedVf>,
-    home: Interface,
-    pod: &PodInterface,
-    mac: Option<Mac>,
-) -> Result<(), MachineError> {
-    let home = match mac {
-        Some(mac) => give_mac(ops, attachment.vf, home, mac).await?,
-        None => home,
-    };
-    let mtu = base.and_then(|b| b.mtu).map_or(pod.host_mtu, |mtu| mtu.get().into());
-    if home.mtu != mtu {
-        ops.netlink()
-            .change_link(home.index, &LinkChange { mtu: Some(mtu), ..LinkChange::default() })
-            .await?;
-    }
-    if home.name != pod.host_name {
-        let change = LinkChange { name: Some(pod.host_name.clone()), ..LinkChange::default() };
-        // A name is sugar: the VF serves as well under the one it has.
-        if let Err(e) = ops.netlink().change_link(home.index, &change).await {
-            warn!("{}: keeps the name {}: {}", attachment.vf, home.name, chain(&e));
+        if let Some(netns) = self.ops.locate(vf).await {
+            self.leave(&netns, attachment).await?;
         }
+        if let Some(interface) = self.ops.await_interface(vf, NETNS_CLEANUP).await? {
+            return Ok(interface);
+        }
+        warn!(vf = %vf, pod = attachment.owner, "its interface is nowhere to be found; its driver makes a new one");
+        self.ops.bind(vf, VfDriver::Kernel).await?;
+        let made = self.ops.await_interface(vf, INTERFACE_PATIENCE).await?;
+        made.ok_or(MachineError::NoInterface(vf))
     }
-    Ok(())
+
+    /// Gives the interface its own MAC, MTU, modes and names back.
+    async fn restore(
+        &self,
+        attachment: &Attachment,
+        profile: &Profile,
+        home: Interface,
+    ) -> Result<(), MachineError> {
+        let (vf, host) = (attachment.vf, self.ops.host());
+        let index = match profile.mac {
+            Some(mac) => give_mac(&*self.ops, vf, home, mac).await?.index,
+            None => home.index,
+        };
+        let link = host.link(index).await?.ok_or(MachineError::NoInterface(vf))?;
+        let change = LinkChange {
+            mtu: profile.mtu.filter(|mtu| *mtu != link.mtu),
+            promiscuous: link.promiscuous.then_some(false),
+            all_multicast: link.all_multicast.then_some(false),
+            up: link.up.then_some(false),
+            ..LinkChange::default()
+        };
+        if change != LinkChange::default() {
+            host.change_link(index, &change).await?;
+        }
+        let Some(own) = &attachment.interface else { return Ok(()) };
+        // The interface may have got it as an alternative name meanwhile: udev gives those to everything that is new.
+        let mut names = link.alt_names.clone();
+        if link.name != own.host_name {
+            if names.contains(&own.host_name) {
+                host.remove_alt_names(index, std::slice::from_ref(&own.host_name)).await?;
+            }
+            let rename = LinkChange { name: Some(own.host_name.clone()), ..LinkChange::default() };
+            unless_taken(vf, host.change_link(index, &rename).await)?;
+            names.push(own.host_name.clone());
+        }
+        for name in own.alt_names.iter().filter(|name| !names.contains(name)) {
+            unless_taken(vf, host.add_alt_names(index, std::slice::from_ref(name)).await)?;
+        }
+        Ok(())
+    }
+}
+
+/// A name is sugar: if another interface has taken it meanwhile, the VF serves as well without it.
+fn unless_taken(
+    vf: culvert_api::value::PciAddress,
+    named: Result<(), MachineError>,
+) -> Result<(), MachineError> {
+    match named {
+        Err(MachineError::Netlink(e)) if e.is_taken() => {
+            warn!(vf = %vf, "does without a name that it had: {}", chain(&e));
+            Ok(())
+        }
+        done => done,
+    }
 }
