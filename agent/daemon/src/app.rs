@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use culvert_api::config::agent::AgentConfig;
 use culvert_api::config::nic::NicPolicy;
-use culvert_device_plugin::{self as device, Device};
+use culvert_device_plugin::{self as device, Device, Statuses};
 use culvert_host::{FileError, HostRoot};
 use futures::future::select_all;
 use sd_notify::NotifyState;
@@ -23,9 +23,10 @@ use crate::cni::Cni;
 use crate::fastpath::{FastPath, Keeper};
 use crate::health::{Health, Reporter, State};
 use crate::kube::{self, Folder, Snapshot};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Sources};
 use crate::nic::{NicConfig, NicManager, NicStartError};
 use crate::plugin;
+use crate::pod_resources::PodResources;
 use crate::pods::{Overlay, Store, StoreError};
 use crate::socket::{self, Listener, ListenerError, Service};
 use crate::tables::Builder;
@@ -124,6 +125,7 @@ impl App {
         let (send_objects, objects) = watch::channel(Arc::new(Snapshot::default()));
         let (send_desired, desired) = watch::channel(None);
         let (send_info, fastpath_info) = watch::channel(None);
+        let (send_pools, pools) = watch::channel(Statuses::new());
         if let Some(folder) = config.manifests {
             manifests.set(State::Starting, folder.display().to_string());
             parts.spawn("tables", |stop| {
@@ -144,9 +146,13 @@ impl App {
             parts.spawn("fastpath", |stop| keeper.run(stop));
         }
         if let Some(http) = http {
-            let gather = gather(health.clone(), fastpath.clone());
+            let programmed = programmed.with_nic(nics.measurements().clone());
+            let kubelet_dir = config.device_plugin.as_ref().map(|plugin| &plugin.kubelet_dir);
+            let pod_resources = kubelet_dir.map(|dir| PodResources::new(PodResources::beside(dir)));
+            let (health, fastpath, nics) = (health.clone(), fastpath.clone(), nics.clone());
+            let sources = Sources { health, fastpath, nics, pod_resources, pools };
             parts.spawn("metrics", |stop| async move {
-                if let Err(e) = metrics::serve(http, programmed, gather, stop).await {
+                if let Err(e) = metrics::serve(http, programmed, sources, stop).await {
                     error!("metrics: {e}");
                 }
             });
@@ -157,7 +163,8 @@ impl App {
         }
         if let Some(config) = config.device_plugin {
             let devices = nics.devices();
-            parts.spawn("device-plugin", |stop| plugin::run(config, devices, plugin_health, stop));
+            parts
+                .spawn("device-plugin", |stop| plugin::run(config, devices, send_pools, plugin_health, stop));
         }
         let cni = Cni { overlay, nics: nics.clone(), objects };
         let service =
@@ -255,25 +262,6 @@ fn summary(devices: &[Device]) -> (State, String) {
             (State::Degraded, format!("{} of {} VFs not ready, first {first}", bad.len(), devices.len()))
         }
     }
-}
-
-/// Reads the counters when somebody asks for them.
-fn gather(health: Health, fastpath: Option<FastPath>) -> metrics::Gather {
-    Arc::new(move || {
-        let (health, fastpath) = (health.clone(), fastpath.clone());
-        Box::pin(async move {
-            let mut snapshot =
-                metrics::Snapshot { subsystems: health.subsystems(), ..metrics::Snapshot::default() };
-            if let Some(fastpath) = fastpath {
-                let (info, counters, services) =
-                    tokio::join!(fastpath.info(), fastpath.counters(), fastpath.services());
-                snapshot.info = info.ok();
-                snapshot.counters = counters.ok();
-                snapshot.services = services.map(|s| s.services).unwrap_or_default();
-            }
-            snapshot
-        })
-    })
 }
 
 fn host_name() -> Result<String, StartError> {

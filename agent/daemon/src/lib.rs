@@ -11,6 +11,7 @@ pub mod kube;
 pub mod metrics;
 pub mod nic;
 pub mod plugin;
+pub mod pod_resources;
 pub mod pods;
 pub mod privileges;
 pub mod socket;

@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::{Reporter, State};
 
-/// Offers the pools that the devices name, until `stop`; lists have ended and sockets are gone at its end.
+/// Offers the pools that the devices name, until `stop`, and tells `pools` how they are; lists have ended and sockets are gone at its end.
 pub async fn run(
     config: DevicePlugin,
     devices: watch::Receiver<Vec<Device>>,
+    pools: watch::Sender<Statuses>,
     health: Reporter,
     stop: CancellationToken,
 ) {
@@ -18,8 +19,10 @@ pub async fn run(
     let mut statuses = plugin.statuses();
     stop.run_until_cancelled(async {
         loop {
-            let (state, detail) = summary(&statuses.borrow_and_update());
+            let now = statuses.borrow_and_update().clone();
+            let (state, detail) = summary(&now);
             health.set(state, detail);
+            pools.send_replace(now);
             if statuses.changed().await.is_err() {
                 // It ends by `stop` alone.
                 return std::future::pending().await;
@@ -93,8 +96,9 @@ mod tests {
             Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };
         let (_sender, devices) = watch::channel(vec![device]);
         let health = Health::default();
+        let (pools, seen) = watch::channel(Statuses::new());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(config, devices, health.part("device plugin"), stop.clone()));
+        let task = tokio::spawn(run(config, devices, pools, health.part("device plugin"), stop.clone()));
         let line = || health.subsystems().remove(0);
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !line().detail.contains("no such folder") {
@@ -102,6 +106,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(line().state, "degraded");
+        assert_eq!(seen.borrow().values().map(|pool| pool.devices).collect::<Vec<_>>(), [1]);
         stop.cancel();
         task.await.unwrap();
         assert_eq!(line().state, "off");

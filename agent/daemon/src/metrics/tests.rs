@@ -1,8 +1,16 @@
 use culvert_api::fastpath::{Backend, NamedCounter, Port, PortCounters, Service};
+use culvert_device_plugin::PoolStatus;
+use culvert_host::netlink::VfCounters;
+use std::collections::BTreeSet;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::*;
+use crate::health::{self, Health};
+use crate::nic::{PfTally, VfTally};
+use crate::testing::bare_machine;
 
 fn snapshot(state: &str) -> Snapshot {
     let service = Service {
@@ -29,18 +37,22 @@ fn snapshot(state: &str) -> Snapshot {
             ..Counters::default()
         }),
         services: vec![ServiceStatus { service: Some(service), packets: 9, ..ServiceStatus::default() }],
+        ..Snapshot::default()
     }
 }
 
-/// One request to a server of its own; returns status line and body.
-async fn get(path: &str, state: &'static str) -> (String, String) {
+/// One request to a server of its own, whose agent has one part in this state; returns status line and body.
+async fn get(path: &str, state: health::State) -> (String, String) {
+    let dir = TempDir::new().unwrap();
+    let health = Health::default();
+    health.part("fastpath").set(state, "why");
+    let nics = bare_machine(dir.path()).await;
+    let pools = watch::channel(Statuses::new()).1;
+    let sources = Sources { health, fastpath: None, nics, pod_resources: None, pools };
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let gather: Gather = Arc::new(move || Box::pin(async move { snapshot(state) }));
-    let metrics = Metrics::default();
-    metrics.programmed(Duration::from_millis(3));
-    let server = tokio::spawn(serve(listener, metrics, gather, stop.clone()));
+    let server = tokio::spawn(serve(listener, Metrics::default(), sources, stop.clone()));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -52,10 +64,54 @@ async fn get(path: &str, state: &'static str) -> (String, String) {
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
-#[tokio::test]
-async fn every_counter_of_the_snapshot_is_in_the_metrics() {
-    let (status, body) = get("/metrics", "ok").await;
-    assert_eq!(status, "HTTP/1.1 200 OK");
+fn vf(index: u32, owner: Option<&str>) -> VfTally {
+    VfTally {
+        pf: "0000:03:00.0".parse().unwrap(),
+        pf_interface: "ens1f0".to_owned(),
+        index: index.try_into().unwrap(),
+        pci: format!("0000:03:02.{index}").parse().unwrap(),
+        numa: Some(1),
+        pool: Some("tenant-a".parse().unwrap()),
+        healthy: Some(true),
+        owner: owner.map(str::to_owned),
+        counters: Some(VfCounters { rx_bytes: 1 << 40, tx_dropped: 7, ..VfCounters::default() }),
+    }
+}
+
+fn given(pod: &str, container: &str) -> GivenDevice {
+    let (id, resource) = (String::new(), "culvert.io/tenant-a".to_owned());
+    GivenDevice { id, resource, pod: pod.to_owned(), container: container.to_owned() }
+}
+
+/// Four VFs: one of a pod by CNI and kubelet, one by kubelet alone, one whose pod kubelet does not know yet, a free one.
+fn nics() -> NicSnapshot {
+    let pf = PfTally {
+        pci: "0000:03:00.0".parse().unwrap(),
+        interface: "ens1f0".to_owned(),
+        vfs: 4,
+        total_vfs: 64,
+        carrier: true,
+    };
+    let vfs = vec![vf(0, Some("prod/web")), vf(1, None), vf(2, Some("prod/new")), vf(3, None)];
+    let tally = NicTally { vfs, pfs: vec![pf], attachments: 2, unfinished: 1, step_under_way: false };
+    let holder = |index: u32, pod: &str| (vf(index, None).pci, given(pod, "main"));
+    NicSnapshot {
+        tally,
+        holders: [holder(0, "prod/web"), holder(1, "prod/dpdk"), holder(2, "prod/old")].into(),
+    }
+}
+
+fn exposition() -> String {
+    let pool = PoolStatus { devices: 4, healthy: 3, ..PoolStatus::default() };
+    let pools = [("culvert.io/tenant-a".parse().unwrap(), pool)].into();
+    let metrics = Metrics::default().with_nic(Measurements::default());
+    metrics.programmed(Duration::from_millis(3));
+    export::text(&metrics, Snapshot { nic: Some(nics()), pools, ..snapshot("ok") }).unwrap()
+}
+
+#[test]
+fn every_counter_of_the_snapshot_is_in_the_metrics() {
+    let body = exposition();
     for line in [
         "culvert_drops_total{reason=\"ipv4-checksum\"} 3",
         "culvert_port_rx_packets_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 7",
@@ -65,19 +121,98 @@ async fn every_counter_of_the_snapshot_is_in_the_metrics() {
         "culvert_service_backends{namespace=\"default\",service=\"web\",vip=\"10.96.0.10\",port=\"80\",protocol=\"TCP\"} 4",
         "culvert_programming_seconds_count 1",
         "culvert_subsystem_state{name=\"fastpath\",state=\"ok\"} 1",
-        "# EOF",
+        "culvert_vf_rx_bytes_total{pf=\"0000:03:00.0\",pf_interface=\"ens1f0\",vf=\"0\",pci=\"0000:03:02.0\",pool=\"tenant-a\",namespace=\"prod\",pod=\"web\",container=\"main\"} 1099511627776",
+        "pci=\"0000:03:02.1\",pool=\"tenant-a\",namespace=\"prod\",pod=\"dpdk\",container=\"main\"} 7",
+        "pci=\"0000:03:02.2\",pool=\"tenant-a\",namespace=\"prod\",pod=\"new\",container=\"\"} 7",
+        "pci=\"0000:03:02.3\",pool=\"tenant-a\",namespace=\"\",pod=\"\",container=\"\"} 7",
+        "culvert_pool_devices{resource=\"culvert.io/tenant-a\"} 4",
+        "culvert_pool_healthy{resource=\"culvert.io/tenant-a\"} 3",
+        "culvert_pool_allocated{resource=\"culvert.io/tenant-a\"} 3",
+        "culvert_pool_registered{resource=\"culvert.io/tenant-a\"} 1",
+        "culvert_pf_total_vfs{pf=\"0000:03:00.0\",pf_interface=\"ens1f0\"} 64",
+        "culvert_nic_attachments 2",
+        "culvert_nic_attachments_unfinished 1",
     ] {
-        assert!(body.contains(line), "{line} is not in:\n{body}");
+        assert!(body.lines().any(|l| l.ends_with(line)), "{line} is not in:\n{body}");
     }
+    assert!(body.ends_with("# EOF\n"));
+}
+
+#[test]
+fn names_that_users_of_the_metrics_exporter_know_are_served_too() {
+    let body = export::sriov_text(nics()).unwrap();
+    for line in [
+        "sriov_vf_rx_bytes{pf=\"ens1f0\",vf=\"0\",pciAddr=\"0000:03:02.0\",numa_node=\"1\"} 1099511627776",
+        "sriov_vf_tx_dropped{pf=\"ens1f0\",vf=\"3\",pciAddr=\"0000:03:02.3\",numa_node=\"1\"} 7",
+        "sriov_kubepoddevice{pciAddr=\"0000:03:02.1\",dev_type=\"culvert.io/tenant-a\",pod=\"dpdk\",namespace=\"prod\",container=\"main\"} 1",
+    ] {
+        assert!(body.lines().any(|l| l == line), "{line} is not in:\n{body}");
+    }
+    check(&body);
+}
+
+#[test]
+fn the_exposition_is_well_formed() {
+    check(&exposition());
+}
+
+/// Holds a text against the rules of OpenMetrics 1.0.0 that a scraper would fail by: each family is described before its
+/// samples, once, with a help text; counters end in "_total"; no series twice; values are numbers; "# EOF" ends it.
+fn check(text: &str) {
+    let mut families: BTreeMap<&str, &str> = BTreeMap::new();
+    let (mut helped, mut series) = (BTreeSet::new(), BTreeSet::new());
+    let mut current = "";
+    let body = text.strip_suffix("# EOF\n").expect("an end");
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect(line);
+            assert!(helped.insert(name) && help.len() > 8, "{line}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect(line);
+            assert!(families.insert(name, kind).is_none(), "twice: {line}");
+            current = name;
+        } else if let Some(rest) = line.strip_prefix("# UNIT ") {
+            let (name, unit) = rest.split_once(' ').expect(line);
+            assert!(name.ends_with(&format!("_{unit}")), "{line}");
+        } else {
+            let (key, value) = line.rsplit_once(' ').expect(line);
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(series.insert(key), "twice: {line}");
+            let name = key.split('{').next().unwrap();
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{line}"
+            );
+            let suffix = name.strip_prefix(current).unwrap_or_else(|| panic!("not of {current}: {line}"));
+            let legal: &[&str] = match families[current] {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "gauge" | "unknown" => &[""],
+                other => panic!("type {other}"),
+            };
+            assert!(legal.contains(&suffix), "{line}");
+            assert!(key.len() == name.len() || key.ends_with("\"}"), "{line}");
+        }
+    }
+    assert!(families.keys().all(|name| helped.contains(name)), "{families:?}");
 }
 
 #[tokio::test]
 async fn ready_only_when_every_part_is_well_while_health_is_being_alive() {
-    assert_eq!(get("/readyz", "ok").await.0, "HTTP/1.1 200 OK");
-    let (status, body) = get("/readyz", "degraded").await;
+    assert_eq!(get("/readyz", health::State::Ok).await.0, "HTTP/1.1 200 OK");
+    let (status, body) = get("/readyz", health::State::Degraded).await;
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     assert!(body.contains("fastpath: degraded why"), "{body}");
-    assert_eq!(get("/healthz", "degraded").await.0, "HTTP/1.1 200 OK");
+    assert_eq!(get("/healthz", health::State::Degraded).await.0, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn a_node_without_nics_has_metrics_all_the_same() {
+    for path in ["/metrics", "/metrics/sriov"] {
+        let (status, body) = get(path, health::State::Ok).await;
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        check(&body);
+    }
 }
 
 #[tokio::test]

@@ -14,9 +14,9 @@ use culvert_host::netns::NetnsError;
 use culvert_host::{FileError, HostRoot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
 
 use super::attach::Namespace;
+use super::event::Outcome;
 use super::journal::{Journal, JournalError};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Plan;
@@ -175,8 +175,8 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// Does the steps of `plan` in order, each written to `journal` before it is done. `progress` hears of each, with how
-/// many come before it and how many there are.
+/// Does the steps of `plan` in order, each written to `journal` before it is done. `tell` hears of each before and after,
+/// with its number from 1 and how many there are.
 ///
 /// A step that fails is reported, and ends what is done for that VF, or, if it was the PF's own, for that PF; all others
 /// go on.
@@ -187,29 +187,30 @@ pub(super) async fn apply<M: Machine>(
     machine: &M,
     plan: &Plan,
     journal: &mut Journal,
-    mut progress: impl FnMut(&Step, usize, usize),
+    mut tell: impl FnMut(&Step, usize, usize, Outcome<'_>),
 ) -> Result<NicApplyReply, JournalError> {
     let mut reply = NicApplyReply { blocked: plan.blocked.clone(), ..NicApplyReply::default() };
     let mut given_up = BTreeSet::new();
-    for (done, step) in plan.steps.iter().enumerate() {
+    let total = plan.steps.len();
+    for (number, step) in (1..).zip(&plan.steps) {
         // New VFs get drivers again whatever happened.
         let restores = step.action == Action::Autoprobe(true);
         if !restores && (given_up.contains(&Object::pf(step.object.pf)) || given_up.contains(&step.object)) {
             continue;
         }
-        progress(step, done, plan.steps.len());
+        tell(step, number, total, Outcome::Begun);
         journal.begin(step)?;
         let outcome = machine.carry_out(step).await;
         journal.end(step, outcome.is_ok())?;
         match outcome {
             Ok(()) => {
-                info!("{}: {}", step.object, step.action);
+                tell(step, number, total, Outcome::Done);
                 reply.done.push(PlanStep::from(step));
             }
             Err(error) => {
-                let text = format!("{}: cannot {}: {}", step.object, step.action, chain(&error));
-                warn!("{text}");
-                reply.failed.push(text);
+                let why = chain(&error);
+                tell(step, number, total, Outcome::Failed(&why));
+                reply.failed.push(format!("{}: cannot {}: {why}", step.object, step.action));
                 given_up.insert(step.object);
             }
         }

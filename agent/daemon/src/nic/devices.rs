@@ -3,7 +3,7 @@
 use culvert_device_plugin::{Device, Health, IommuGroup};
 use culvert_host::inventory::Vf;
 
-use super::observe::{Observed, ObservedPf};
+use super::observe::ObservedPf;
 use super::wanted::{Hold, Holds, Wanted, WantedVf};
 
 /// Every VF that the policy speaks of and that exists, by PF and index. A VF that went away is not among them.
@@ -65,54 +65,4 @@ pub(super) fn link_word(pf: &ObservedPf) -> &'static str {
         Some(_) if !pf.carrier => "no carrier",
         Some(_) => "up",
     }
-}
-
-/// What there is, for `culvert nic list`.
-pub(super) fn list(
-    observed: &Observed,
-    wanted: &Wanted<'_>,
-    holds: &Holds,
-) -> culvert_api::agent::NicListReply {
-    use culvert_api::agent;
-    let known = devices(wanted, holds);
-    let vf = |pf: &ObservedPf, vf: &Vf| {
-        let device = known.iter().find(|d| d.pci == vf.pci.address);
-        let settings = pf.settings.get(&vf.index);
-        let mac = settings.and_then(|s| s.mac).or(vf.interface.as_ref().and_then(|i| i.mac));
-        let owner = holds.get(&vf.pci.address).map(|h| &h.owner).or_else(|| pf.users.get(&vf.index));
-        agent::Vf {
-            index: vf.index.get().into(),
-            pci: vf.pci.address.to_string(),
-            interface: vf.interface.as_ref().map(|i| i.name.clone()).unwrap_or_default(),
-            driver: vf.pci.driver.clone().unwrap_or_default(),
-            mac: mac.map(|m| m.to_string()).unwrap_or_default(),
-            vlan: settings.map_or(0, |s| s.vlan.id.into()),
-            vlan_qos: settings.map_or(0, |s| s.vlan.qos.into()),
-            spoof_check: settings.is_some_and(|s| s.spoof_check),
-            trust: settings.is_some_and(|s| s.trust),
-            link_state: settings.map(|s| s.link_state.to_string()).unwrap_or_default(),
-            iommu_group: vf.pci.iommu_group.map_or(-1, |g| g.number as i32),
-            pool: device.and_then(|d| d.pool.as_ref()).map(ToString::to_string).unwrap_or_default(),
-            healthy: device.is_some_and(|d| d.health == Health::Healthy),
-            owner: owner.cloned().unwrap_or_default(),
-        }
-    };
-    let pf = |pf: &ObservedPf| {
-        let interface = pf.pf.interface();
-        agent::Pf {
-            pci: pf.pf.pci.address.to_string(),
-            interface: interface.map(|i| i.name.clone()).unwrap_or_default(),
-            id: pf.pf.pci.id.to_string(),
-            model: pf.pf.pci.id.name(),
-            driver: pf.pf.pci.driver.clone().unwrap_or_default(),
-            numa_node: pf.pf.pci.numa_node.map_or(-1, i32::from),
-            mac: interface.and_then(|i| i.mac).map(|m| m.to_string()).unwrap_or_default(),
-            link: link_word(pf).to_owned(),
-            mtu: interface.map_or(0, |i| i.mtu),
-            total_vfs: pf.pf.total_vfs.into(),
-            vfs: pf.pf.vfs.iter().map(|v| vf(pf, v)).collect(),
-            protected_by: pf.claims.join(", "),
-        }
-    };
-    agent::NicListReply { pfs: observed.pfs.iter().map(pf).collect() }
 }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_api::agent::{NicApplyReply, NicListReply, NicPlanReply, Progress};
+use culvert_api::agent::{NicApplyReply, NicEvent, NicListReply, NicPlanReply, NicShowReply, Progress};
 use culvert_api::config::nic::NicPolicy;
 use culvert_device_plugin::Device;
 use culvert_host::netlink::{Netlink, NetlinkError};
 use culvert_host::{FileError, HostRoot};
 use ipnet::IpNet;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Host, Machine, MachineError};
@@ -20,11 +21,16 @@ use super::attach::{
 };
 use super::attachment::Attachment;
 use super::devices;
+use super::event::Events;
 use super::journal::{Journal, JournalError, State};
 use super::ledger::Ledger;
+use super::measure::Measurements;
+use super::name::{NameError, find};
 use super::observe::{ObserveError, Observed};
 use super::owner::Owner;
 use super::plan::{self, Input, plan};
+use super::tally::{self, CounterCache, NicTally};
+use super::view::View;
 use super::wanted::{Holds, wanted};
 use super::watcher;
 use crate::pods::Key;
@@ -57,6 +63,9 @@ pub(super) struct Shared {
     pub(super) host: Arc<Host>,
     /// What the journal amounts to, after each change.
     pub(super) state: watch::Receiver<State>,
+    /// Where what happens is told.
+    pub(super) events: Events,
+    counters: CounterCache,
 }
 
 /// Why the manager cannot start.
@@ -85,6 +94,9 @@ pub enum NicError {
     /// The journal cannot be written.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Nothing is called so.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The agent is shutting down.
     #[error("the agent is shutting down")]
     Stopped,
@@ -135,7 +147,9 @@ impl NicManager {
         let ledger = Ledger::new(journal);
         let state = ledger.watch();
         let attacher = Attacher::new(Arc::clone(&host), ledger);
-        let shared = Arc::new(Shared { policy, node, host, state });
+        let events = Events::new(Measurements::default());
+        let shared =
+            Arc::new(Shared { policy, node, host, state, events, counters: CounterCache::default() });
         let (commands, queue) = mpsc::channel(QUEUE);
         let (device_send, devices) = watch::channel(Vec::new());
         let owner = Owner::new(Arc::clone(&shared), attacher);
@@ -147,6 +161,37 @@ impl NicManager {
     /// What there is.
     pub async fn list(&self) -> Result<NicListReply, NicError> {
         Ok(self.shared.look().await?.list())
+    }
+
+    /// All that is known of the PF or VF called `name`.
+    ///
+    /// # Errors
+    /// When there is no such thing, or the machine cannot be looked at.
+    pub async fn show(&self, name: &str) -> Result<NicShowReply, NicError> {
+        let look = self.shared.look().await?;
+        let found = find(&look.observed, name)?;
+        let counters =
+            self.shared.counters.read(&self.shared.host.netlink, &[found.pf], Instant::now()).await;
+        let counters = counters.get(&found.pf.pf.pci.address).cloned().unwrap_or_default();
+        Ok(look.view(&look.wanted()).show(&found, &counters, &self.shared.events))
+    }
+
+    /// What happens from now on.
+    pub fn watch(&self) -> broadcast::Receiver<NicEvent> {
+        self.shared.events.watch()
+    }
+
+    /// What there is and what it has counted, for metrics. Costs one netlink dump per PF with VFs, at most once a second.
+    pub(crate) async fn tally(&self) -> Result<NicTally, NicError> {
+        let look = self.shared.look().await?;
+        let pfs: Vec<_> = look.observed.pfs.iter().collect();
+        let counters = self.shared.counters.read(&self.shared.host.netlink, &pfs, Instant::now()).await;
+        Ok(tally::tally(&look.observed, &look.state, &look.devices(), &counters))
+    }
+
+    /// What has been counted of the agent's own doings.
+    pub(crate) fn measurements(&self) -> &Measurements {
+        self.shared.events.measurements()
     }
 
     /// What [`Self::apply`] would do.
@@ -252,7 +297,11 @@ impl Look<'_> {
     }
 
     fn list(&self) -> NicListReply {
-        devices::list(&self.observed, &self.wanted(), &self.holds)
+        self.view(&self.wanted()).list()
+    }
+
+    fn view<'b>(&'b self, wanted: &'b super::wanted::Wanted<'b>) -> View<'b> {
+        View::new(&self.observed, wanted, &self.holds, &self.state, devices::devices(wanted, &self.holds))
     }
 }
 

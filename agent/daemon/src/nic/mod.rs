@@ -19,17 +19,22 @@ mod attach;
 mod attachment;
 mod damper;
 mod devices;
+mod event;
 mod identity;
 mod journal;
 mod ledger;
 mod locks;
 mod manager;
+mod measure;
 #[cfg(test)]
 mod model;
+mod name;
 mod observe;
 mod owner;
 mod plan;
 mod step;
+mod tally;
+mod view;
 mod wanted;
 mod watcher;
 
@@ -40,4 +45,7 @@ pub use attach::{
 pub use attachment::{Attachment, PodInterface};
 pub use journal::JournalError;
 pub use manager::{NicConfig, NicError, NicManager, NicStartError};
+pub(crate) use measure::Measurements;
+pub use name::NameError;
 pub use observe::ObserveError;
+pub(crate) use tally::{NicTally, PfTally, VfTally};

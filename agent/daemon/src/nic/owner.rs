@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
-use culvert_api::agent::{NicApplyReply, PlanStep, Progress};
+use culvert_api::agent::{NicApplyReply, Progress};
 use culvert_api::value::PciAddress;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::apply::{Host, apply};
 use super::attach::{AttachError, Attacher, Lost, ReleaseError, Sight, VfAttach, VfAttached, View};
+use super::attachment::Attachment;
+use super::event::{Event, Outcome};
 use super::manager::{Command, Look, NicError, Shared, UPKEEP};
+use super::measure::refusal;
 use super::observe::ObserveError;
+use super::step::Step;
 use super::wanted::WantedVf;
 use crate::errors::chain;
 use crate::pods::Key;
@@ -86,21 +90,26 @@ impl Owner {
     async fn apply(&self, progress: &mpsc::UnboundedSender<Progress>) -> Result<NicApplyReply, NicError> {
         let mut alone = self.attacher.alone().await;
         let plan = self.shared.look().await?.plan();
-        let tell = |step: &super::step::Step, done: usize, total: usize| {
-            let PlanStep { object, action, .. } = step.into();
-            let text = format!("{object}: {action}");
-            // Nobody has to listen.
-            let _ = progress.send(Progress { text, done: done as u32, total: total as u32 });
+        let events = &self.shared.events;
+        let (started, mut step_started) = (Instant::now(), Instant::now());
+        let tell = |step: &Step, number: usize, total: usize, outcome: Outcome<'_>| {
+            if outcome == Outcome::Begun {
+                step_started = Instant::now();
+                let text = format!("{}: {}", step.object, step.action);
+                // Nobody has to listen.
+                let _ = progress.send(Progress { text, done: number as u32 - 1, total: total as u32 });
+            }
+            events.tell(Event::step(step, number, total, outcome, step_started.elapsed()));
         };
-        Ok(apply(&*self.shared.host, &plan, &mut alone.journal, tell).await?)
+        let reply = apply(&*self.shared.host, &plan, &mut alone.journal, tell).await?;
+        events.tell(Event::applied(reply.done.len(), reply.failed.len(), started.elapsed()));
+        Ok(reply)
     }
 
     async fn apply_at_start(&self) {
         let (progress, _) = mpsc::unbounded_channel();
         match self.apply(&progress).await {
             Ok(reply) => {
-                let (done, failed) = (reply.done.len(), reply.failed.len());
-                info!("the policy is carried out: {done} steps done, {failed} failed");
                 reply.blocked.iter().for_each(|reason| warn!("{reason}"));
             }
             Err(e) => warn!("the policy is not carried out: {}", chain(&e)),
@@ -108,20 +117,50 @@ impl Owner {
     }
 
     async fn attach(&self, request: &VfAttach) -> Result<VfAttached, AttachError> {
-        self.attacher.attach(&*self.shared, request).await
+        let started = Instant::now();
+        let made = self.attacher.attach(&*self.shared, request).await;
+        let event = match &made {
+            Err(e) => Some(Event::refused(request, refusal(e), &chain(e), started.elapsed())),
+            Ok(_) => self.attachment(&request.key).map(|a| Event::attached(&a, started.elapsed())),
+        };
+        event.into_iter().for_each(|event| self.shared.events.tell(event));
+        made
     }
 
     async fn detach(&self, key: &Key, lost: Option<&Lost>) -> Result<(), ReleaseError> {
-        self.attacher.detach(&*self.shared, key, lost).await.map(drop)
+        let (before, started) = (self.attachment(key), Instant::now());
+        let released = self.attacher.detach(&*self.shared, key, lost).await;
+        self.tell_detached(before, &released, started);
+        released.map(drop)
+    }
+
+    /// Tells that what `before` says, or what was found instead, was taken back, or why it could not be.
+    fn tell_detached(
+        &self,
+        before: Option<Attachment>,
+        released: &Result<Option<Attachment>, ReleaseError>,
+        started: Instant,
+    ) {
+        let (attachment, failed) = match released {
+            Ok(attachment) => (attachment.clone(), None),
+            Err(e) => (before, Some(chain(e))),
+        };
+        if let Some(attachment) = attachment {
+            self.shared.events.tell(Event::detached(&attachment, failed, started.elapsed()));
+        }
+    }
+
+    fn attachment(&self, key: &Key) -> Option<Attachment> {
+        self.shared.state.borrow().attachments.get(key).cloned()
     }
 
     /// Undoes what was not completed, and takes back what pods had that are gone.
     async fn tidy_up(self: Arc<Self>) {
         let stale = self.attacher.stale();
         let take_back = async |key: &Key| {
-            if let Err(e) = self.attacher.tidy(&*self.shared, key).await {
-                warn!("{key}: {}", chain(&e));
-            }
+            let (before, started) = (self.attachment(key), Instant::now());
+            let released = self.attacher.tidy(&*self.shared, key).await;
+            self.tell_detached(before, &released, started);
         };
         join_all(stale.iter().map(take_back)).await;
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_api::value::PciAddress;
 use culvert_device_plugin::{Device, Health};
 use culvert_host::netlink::LinkMonitor;
 use culvert_host::uevent::UeventMonitor;
@@ -13,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::damper::Damper;
+use super::devices::link_word;
+use super::event::{Event, Events};
 use super::manager::Shared;
+use super::observe::Observed;
 use crate::errors::chain;
 
 /// After a piece of news, more of it comes, such as one for each of a hundred VFs: the machine is looked at once, when this
@@ -34,6 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, s
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut damper = Damper::default();
     let mut first = true;
+    let mut links = BTreeMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -49,7 +54,8 @@ pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, s
         match shared.look().await {
             Ok(look) => {
                 let devices = damper.tell(look.devices(), Instant::now());
-                publish(&send, devices, std::mem::take(&mut first));
+                publish(&send, devices, std::mem::take(&mut first), &shared.events);
+                tell_links(&mut links, &look.observed, &shared.events);
             }
             Err(e) => {
                 warn!("the devices are not current: {}", chain(&e));
@@ -60,27 +66,40 @@ pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, s
 }
 
 /// Sends what is new, and tells of each device whose health changed. The first list is always news, be it empty.
-fn publish(send: &watch::Sender<Vec<Device>>, devices: Vec<Device>, first: bool) {
+fn publish(send: &watch::Sender<Vec<Device>>, devices: Vec<Device>, first: bool, events: &Events) {
     let healthy = |devices: &[Device]| devices.iter().filter(|d| d.health == Health::Healthy).count();
     if first {
         info!("{} devices, {} of them healthy", devices.len(), healthy(&devices));
     }
     send.send_if_modified(|now| {
         let news = first || *now != devices;
-        let before: BTreeMap<_, _> = now.iter().map(|d| (d.pci, &d.health)).collect();
+        let before: BTreeMap<_, _> = now.iter().map(|d| (d.pci, d)).collect();
         for device in &devices {
-            let known = before.get(&device.pci);
-            if known != Some(&&device.health) && !(first && device.health == Health::Healthy) {
-                info!("device {}: {}", device.pci, device.health);
+            let known = before.get(&device.pci).map(|d| &d.health);
+            if known != Some(&device.health) && !(first && device.health == Health::Healthy) {
+                events.tell(Event::health(device));
             }
         }
         let after: BTreeSet<_> = devices.iter().map(|d| d.pci).collect();
-        for gone in before.keys().filter(|pci| !after.contains(pci)) {
-            info!("device {gone}: gone");
+        for gone in before.values().filter(|d| !after.contains(&d.pci)) {
+            events.tell(Event::gone(gone));
         }
         *now = devices;
         news
     });
+}
+
+/// Tells of each PF whose link is in another state than in `known`.
+fn tell_links(known: &mut BTreeMap<PciAddress, &'static str>, observed: &Observed, events: &Events) {
+    let now = observed.pfs.iter().map(|pf| (pf, link_word(pf)));
+    for (pf, word) in now.clone() {
+        let address = pf.pf.pci.address;
+        if known.get(&address).is_some_and(|before| *before != word) {
+            let interface = pf.pf.interface().map_or("", |i| &i.name);
+            events.tell(Event::link(address, interface, word));
+        }
+    }
+    *known = now.map(|(pf, word)| (pf.pf.pci.address, word)).collect();
 }
 
 async fn wait_until(at: Option<Instant>) {

@@ -88,6 +88,17 @@ impl Key {
     }
 }
 
+impl Phase {
+    /// The phase as people and JSON see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attaching => "attaching",
+            Self::Attached => "attached",
+            Self::Detaching => "detaching",
+        }
+    }
+}
+
 impl Record {
     /// For people: the pod's name, else the container's id.
     pub fn owner(&self) -> String {

@@ -8,11 +8,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_api::agent::agent_request::Call;
 use culvert_api::agent::{AgentReply, AgentRequest, Error, Progress, agent_reply};
 use culvert_api::frame;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +81,9 @@ async fn converse(
             }
             Err(e) => return Err(e),
         };
+        if let Some(Call::NicWatch(_)) = request.call {
+            return watch(stream, service, stop).await;
+        }
         let (send, mut progress) = mpsc::unbounded_channel::<Progress>();
         // A task of its own: the call is carried through even when the client goes away.
         let service = service.clone();
@@ -90,6 +95,32 @@ async fn converse(
             agent_reply::Result::Error(Error { message: format!("the agent failed at this call: {e}") })
         });
         answer(&mut stream, result).await?;
+    }
+}
+
+/// Sends a client what happens to NICs, until one of the two goes away. A client that does not keep up is told so, and
+/// hung up on: nobody shall take a list with holes for a whole one.
+async fn watch(mut stream: UnixStream, service: &Service, stop: &CancellationToken) -> io::Result<()> {
+    let mut events = service.nics.watch();
+    answer(&mut stream, agent_reply::Result::NicEvent(service.watching())).await?;
+    let mut nothing = [0; 1];
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => Err("the agent is shutting down".to_owned()),
+            // It has nothing more to say: a byte is as good as hanging up.
+            _ = stream.read(&mut nothing) => return Ok(()),
+            event = events.recv() => match event {
+                Ok(event) => Ok(event),
+                Err(RecvError::Lagged(missed)) => {
+                    Err(format!("{missed} events were missed, as this reader is too slow: watch anew"))
+                }
+                Err(RecvError::Closed) => Err("the agent is shutting down".to_owned()),
+            },
+        };
+        match event {
+            Ok(event) => answer(&mut stream, agent_reply::Result::NicEvent(event)).await?,
+            Err(message) => return answer(&mut stream, agent_reply::Result::Error(Error { message })).await,
+        }
     }
 }
 

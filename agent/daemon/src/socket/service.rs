@@ -1,10 +1,10 @@
 //! What the socket's calls do.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use culvert_api::agent::agent_reply::Result as Answer;
 use culvert_api::agent::agent_request::Call;
-use culvert_api::agent::{AgentRequest, Error, Progress, StatusReply};
+use culvert_api::agent::{AgentRequest, Error, NicEvent, Progress, StatusReply};
 use culvert_api::fastpath::Info;
 use tokio::sync::{mpsc, watch};
 
@@ -49,6 +49,12 @@ impl Service {
             Call::NicList(_) => self.nics.list().await.map(Answer::NicList).map_err(|e| chain(&e)),
             Call::NicPlan(_) => self.nics.plan().await.map(Answer::NicPlan).map_err(|e| chain(&e)),
             Call::NicApply(_) => self.nics.apply(progress).await.map(Answer::NicApply).map_err(|e| chain(&e)),
+            Call::NicShow(request) => {
+                self.nics.show(&request.name).await.map(Answer::NicShow).map_err(|e| chain(&e))
+            }
+            Call::NicWatch(_) => {
+                Err("events are sent to the end of a connection, not as one answer".to_owned())
+            }
             Call::PortList(_) => self.ask(FastPath::ports, Answer::PortList).await,
             Call::ServiceList(_) => self.ask(FastPath::services, Answer::ServiceList).await,
             Call::FlowList(request) => {
@@ -66,6 +72,17 @@ impl Service {
             uptime_seconds: self.started.elapsed().as_secs(),
             subsystems: self.health.subsystems(),
             fastpath: self.info.borrow().clone(),
+        }
+    }
+
+    /// What somebody who watches is told first.
+    pub(super) fn watching(&self) -> NicEvent {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        NicEvent {
+            unix_milliseconds: now.map_or(0, |d| d.as_millis() as u64),
+            kind: "watching".to_owned(),
+            text: format!("node {}, {} VFs with pods", self.node, self.nics.attachments().len()),
+            ..NicEvent::default()
         }
     }
 

@@ -3,7 +3,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use culvert_api::agent::agent_request::Call;
-use culvert_api::agent::{PortListRequest, StatusRequest, agent_reply::Result as Answer};
+use culvert_api::agent::{
+    NicApplyRequest, NicShowRequest, NicWatchRequest, PortListRequest, StatusRequest,
+    agent_reply::Result as Answer,
+};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -72,6 +75,9 @@ async fn one_client_may_call_several_times_and_several_clients_at_once() {
     }
     let Answer::Error(error) = call(&mut one, Call::PortList(PortListRequest {})).await else { panic!() };
     assert!(error.message.contains("section fastpath"), "{}", error.message);
+    let name = "eth9".to_owned();
+    let Answer::Error(error) = call(&mut one, Call::NicShow(NicShowRequest { name })).await else { panic!() };
+    assert!(error.message.contains("eth9: no PF or VF is called so"), "{}", error.message);
 }
 
 #[tokio::test]
@@ -92,6 +98,58 @@ async fn garbage_is_answered_with_an_error_and_does_no_harm_to_others() {
     half.write_all(&[0, 0, 0, 9, 1]).await.unwrap();
     drop(half);
     assert!(matches!(call(&mut good, Call::Status(StatusRequest {})).await, Answer::Status(_)));
+}
+
+async fn watch(bench: &Bench) -> UnixStream {
+    let mut stream = bench.connect().await;
+    let Answer::NicEvent(first) = call(&mut stream, Call::NicWatch(NicWatchRequest {})).await else {
+        panic!()
+    };
+    assert_eq!(first.kind, "watching");
+    stream
+}
+
+async fn apply(stream: &mut UnixStream) {
+    let Answer::NicApply(_) = call(stream, Call::NicApply(NicApplyRequest {})).await else { panic!() };
+}
+
+#[tokio::test]
+async fn all_who_watch_hear_what_happens_until_one_side_goes() {
+    let bench = Bench::start().await;
+    let (mut one, mut two, mut doer) = (watch(&bench).await, watch(&bench).await, bench.connect().await);
+    for _ in 0..2 {
+        apply(&mut doer).await;
+        for stream in [&mut one, &mut two] {
+            let Answer::NicEvent(event) = reply(stream).await else { panic!() };
+            assert_eq!((event.kind.as_str(), event.state.as_str()), ("apply", "done"));
+        }
+    }
+    drop(two);
+    apply(&mut doer).await;
+    assert!(matches!(reply(&mut one).await, Answer::NicEvent(_)), "another one's leaving is no matter");
+    bench.stop.cancel();
+    let Answer::Error(error) = reply(&mut one).await else { panic!() };
+    assert!(error.message.contains("shutting down"), "{}", error.message);
+    assert_eq!(one.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn who_does_not_keep_up_is_told_what_it_missed_and_hung_up_on() {
+    let bench = Bench::start().await;
+    let (mut slow, mut doer) = (watch(&bench).await, bench.connect().await);
+    // More than the socket holds and the agent keeps.
+    for _ in 0..2000 {
+        apply(&mut doer).await;
+    }
+    let message = loop {
+        match reply(&mut slow).await {
+            Answer::NicEvent(_) => {}
+            Answer::Error(error) => break error.message,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(message.contains("events were missed"), "{message}");
+    assert_eq!(slow.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -1,92 +1,26 @@
-//! A snapshot in Prometheus' text format.
+//! The fast path's counters.
 
 use std::fmt;
 use std::net::IpAddr;
 
-use culvert_api::fastpath::{Counters, Info, NamedCounter, Port, Protocol, ServiceStatus, WorkerCounters};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use culvert_api::fastpath::{
+    Counters, Info, NamedCounter, Port, PortCounters, Protocol, ServiceStatus, WorkerCounters,
+};
 
-use super::{Metrics, Snapshot};
-
-type Labels = Vec<(&'static str, String)>;
-
-/// Encodes everything there is to tell.
-pub(super) fn text(metrics: &Metrics, snapshot: Snapshot) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("culvert");
-    registry.register(
-        "programming_seconds",
-        "Time from noticing a change of the cluster's objects until the fast path had it in force",
-        metrics.programming.clone(),
-    );
-    registry.register_collector(Box::new(snapshot));
-    let mut out = String::new();
-    text::encode(&mut out, &registry)?;
-    Ok(out)
-}
-
-impl Collector for Snapshot {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut sink = Sink(encoder);
-        let parts =
-            self.subsystems.iter().map(|s| (vec![("name", s.name.clone()), ("state", s.state.clone())], 1));
-        sink.gauge("subsystem_state", "1 for the state that each part of the agent is in", parts)?;
-        sink.gauge(
-            "fastpath_up",
-            "Whether the fast path answers",
-            [(vec![], u64::from(self.info.is_some()))],
-        )?;
-        if let Some(info) = &self.info {
-            sink.info(info)?;
-        }
-        if let Some(counters) = &self.counters {
-            sink.counters(counters)?;
-        }
-        sink.services(&self.services)
-    }
-}
-
-struct Sink<'a>(DescriptorEncoder<'a>);
+use super::super::Snapshot;
+use super::{Labels, Sink, one};
 
 impl Sink<'_> {
-    fn gauge(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, values)
-    }
-
-    fn counter(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, values)
-    }
-
-    fn family(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        values: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in values {
-            // A value without labels is the only one of its family.
-            if labels.is_empty() {
-                return encode(kind, value, metric);
-            }
-            encode(kind, value, metric.encode_family(&labels)?)?;
+    /// All that the fast path tells.
+    pub(super) fn fastpath(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        self.gauge("fastpath_up", "Whether the fast path answers", one(u64::from(snapshot.info.is_some())))?;
+        if let Some(info) = &snapshot.info {
+            self.info(info)?;
         }
-        Ok(())
+        if let Some(counters) = &snapshot.counters {
+            self.counters(counters)?;
+        }
+        self.services(&snapshot.services)
     }
 
     fn info(&mut self, info: &Info) -> fmt::Result {
@@ -111,7 +45,7 @@ impl Sink<'_> {
     }
 
     fn ports(&mut self, ports: &[Port]) -> fmt::Result {
-        let each = |value: fn(&culvert_api::fastpath::PortCounters) -> u64| {
+        let each = |value: fn(&PortCounters) -> u64| {
             ports.iter().map(move |p| {
                 let labels = vec![("port", p.name.clone()), ("owner", p.owner.clone())];
                 (labels, p.counters.as_ref().map_or(0, value))
@@ -150,17 +84,6 @@ impl Sink<'_> {
         let backends = |s: &ServiceStatus| s.service.as_ref().map_or(0, |s| s.backends.len() as u64);
         self.gauge("service_backends", "Endpoints of a Service address", each(backends))
     }
-}
-
-fn encode(kind: MetricType, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
-    match kind {
-        MetricType::Counter => ConstCounter::new(value).encode(encoder),
-        _ => ConstGauge::new(value).encode(encoder),
-    }
-}
-
-fn one(value: u64) -> [(Labels, u64); 1] {
-    [(Vec::new(), value)]
 }
 
 fn service_labels(status: &ServiceStatus) -> Labels {
