@@ -1,14 +1,21 @@
 //! What the node itself needs of its network interfaces.
 //!
 //! A NIC that the node lives on must not be carved by mistake: creating VFs resets many NICs, and the node is gone
-//! with its NIC. [`Claims`] tells for each interface what stands on it: default routes, gateways, addresses; its own
-//! and those of the bonds, bridges, VLANs, macvlans, VRFs and Open vSwitch bridges above it.
+//! with its NIC. [`Claims`] tells for each interface what stands on it: default routes of any table, routes through
+//! gateways, addresses, the way to the API server and to network storage; its own and those of the bonds, teams, bridges,
+//! VLANs, macvlans, tunnels, VRFs and Open vSwitch bridges above it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod graph;
+mod need;
+
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::netlink::{Link, Netlink, NetlinkError, Route};
+pub use need::{ApiServer, Need, Needs};
+
+use crate::netlink::{FibRoute, Link, Netlink, NetlinkError};
+use graph::Graph;
 
 #[cfg(test)]
 mod tests;
@@ -17,101 +24,116 @@ mod tests;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims(BTreeMap<u32, Vec<String>>);
 
+/// What stands on one interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    /// What matters most comes first.
+    rank: Rank,
+    what: String,
+    /// Table of the route that it is.
+    table: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    DefaultRoute,
+    Need,
+    Route,
+    Address,
+}
+
 impl Claims {
-    /// Asks the kernel.
+    /// Asks the kernel, without [`Need`]s.
     pub async fn read(netlink: &Netlink) -> Result<Self, NetlinkError> {
-        let (links, addresses, routes) =
-            (netlink.links().await?, netlink.addresses().await?, netlink.routes().await?);
-        Ok(Self::new(&links, &addresses, &routes))
+        Self::read_with(netlink, &netlink.links().await?, &Needs::default()).await
     }
 
-    /// Works it out from all links, addresses (each with its interface) and routes of a namespace.
-    pub fn new(links: &[Link], addresses: &[(u32, IpNet)], routes: &[Route]) -> Self {
-        let mut own: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for route in routes {
-            let Some(gateway) = route.gateway.filter(|_| !route.is_default()) else { continue };
-            let claim = format!("route to {} via {gateway}", route.destination);
-            own.entry(route.interface).or_default().push(claim);
+    /// Asks the kernel. `links` is what it says of the namespace's interfaces.
+    pub async fn read_with(netlink: &Netlink, links: &[Link], needs: &Needs) -> Result<Self, NetlinkError> {
+        let (addresses, routes) = (netlink.addresses().await?, netlink.fib().await?);
+        let mut towards = Vec::new();
+        for need in needs.iter() {
+            let interface = if need.own {
+                addresses.iter().find(|(_, own)| own.addr() == need.address).map(|(index, _)| *index)
+            } else {
+                netlink.interface_towards(need.address).await?
+            };
+            towards.extend(interface.map(|interface| (interface, need.clone())));
         }
-        for (index, address) in addresses {
-            if !is_automatic(address) {
-                own.entry(*index).or_default().push(format!("address {address}"));
+        Ok(Self::new(links, &addresses, &routes, &towards))
+    }
+
+    /// Works it out from all links, addresses (each with its interface) and routes of a namespace, and the interfaces by
+    /// which the needs are reached.
+    pub fn new(
+        links: &[Link],
+        addresses: &[(u32, IpNet)],
+        routes: &[FibRoute],
+        towards: &[(u32, Need)],
+    ) -> Self {
+        let mut own: BTreeMap<u32, Vec<Claim>> = BTreeMap::new();
+        let mut add = |interface: u32, rank, what: String, table| {
+            own.entry(interface).or_default().push(Claim { rank, what, table });
+        };
+        for FibRoute { table, destination, hops } in routes {
+            for hop in hops {
+                let family = if matches!(destination, IpNet::V4(_)) { "IPv4" } else { "IPv6" };
+                match hop.gateway {
+                    _ if destination.prefix_len() == 0 => {
+                        let what = format!("the {family} default route");
+                        add(hop.interface, Rank::DefaultRoute, what, Some(*table));
+                    }
+                    Some(gateway) => {
+                        let what = format!("the route to {destination} by {gateway}");
+                        add(hop.interface, Rank::Route, what, Some(*table));
+                    }
+                    // Every address brings one: the address is what counts.
+                    None => {}
+                }
             }
         }
-        for route in routes.iter().filter(|r| r.is_default()) {
-            let family = if matches!(route.destination, IpNet::V4(_)) { "IPv4" } else { "IPv6" };
-            // What matters most comes first.
-            own.entry(route.interface).or_default().insert(0, format!("the {family} default route"));
+        for (interface, need) in towards {
+            add(*interface, Rank::Need, need.what.clone(), None);
+        }
+        for (interface, address) in addresses {
+            if !is_automatic(address) {
+                add(*interface, Rank::Address, format!("address {address}"), None);
+            }
+        }
+        for claims in own.values_mut() {
+            claims.sort();
+            claims.dedup();
         }
         let graph = Graph::new(links);
         let claims = links.iter().filter_map(|link| {
-            let mut all = Vec::new();
+            let mut all: Vec<(&Claim, Option<String>)> = Vec::new();
             for index in graph.above(link.index) {
-                let on =
-                    if index == link.index { String::new() } else { format!(" on {}", graph.name(index)) };
-                all.extend(own.get(&index).into_iter().flatten().map(|claim| format!("{claim}{on}")));
+                let by = (index != link.index).then(|| graph.name(index));
+                all.extend(own.get(&index).into_iter().flatten().map(|claim| (claim, by.clone())));
             }
+            all.sort_by_key(|(claim, _)| claim.rank);
+            let all: Vec<String> = all.iter().map(|(claim, by)| claim.tell(by.as_deref())).collect();
             (!all.is_empty()).then_some((link.index, all))
         });
         Self(claims.collect())
     }
 
-    /// What stands on interface `index`; empty if the node does not need it.
+    /// What stands on interface `index`, most important first; empty if the node does not need it.
     pub fn of(&self, index: u32) -> &[String] {
         self.0.get(&index).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Claim {
+    /// `the IPv4 default route via bond0 (table 254)`.
+    fn tell(&self, by: Option<&str>) -> String {
+        let by = by.map(|name| format!(" via {name}")).unwrap_or_default();
+        let table = self.table.map(|table| format!(" (table {table})")).unwrap_or_default();
+        format!("{}{by}{table}", self.what)
     }
 }
 
 /// IPv6 link-local addresses: every interface that is up has one.
 fn is_automatic(address: &IpNet) -> bool {
     matches!(address, IpNet::V6(net) if net.addr().is_unicast_link_local())
-}
-
-/// Which interface stands on which.
-struct Graph<'a> {
-    links: BTreeMap<u32, &'a Link>,
-    /// Interfaces directly above each.
-    uppers: BTreeMap<u32, Vec<u32>>,
-}
-
-impl<'a> Graph<'a> {
-    fn new(links: &'a [Link]) -> Self {
-        let links: BTreeMap<u32, &Link> = links.iter().map(|l| (l.index, l)).collect();
-        let mut uppers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for link in links.values() {
-            if let Some(controller) = link.controller {
-                uppers.entry(link.index).or_default().push(controller);
-                // A switch's other ports are reached through it: Open vSwitch keeps its addresses on a port, and
-                // containers hang on a bridge.
-                let is_switch = |l: &&&Link| matches!(l.kind.as_deref(), Some("bridge" | "openvswitch"));
-                if links.get(&controller).filter(is_switch).is_some() {
-                    uppers.entry(controller).or_default().push(link.index);
-                }
-            }
-            if let Some(lower) = link.lower {
-                uppers.entry(lower).or_default().push(link.index);
-            }
-        }
-        Self { links, uppers }
-    }
-
-    /// `index` and everything above it, nearest first.
-    fn above(&self, index: u32) -> Vec<u32> {
-        let mut seen = BTreeSet::from([index]);
-        let mut order = vec![index];
-        let mut next = 0;
-        while let Some(at) = order.get(next).copied() {
-            next += 1;
-            for upper in self.uppers.get(&at).into_iter().flatten() {
-                if seen.insert(*upper) {
-                    order.push(*upper);
-                }
-            }
-        }
-        order
-    }
-
-    fn name(&self, index: u32) -> String {
-        self.links.get(&index).map_or_else(|| format!("interface {index}"), |l| l.name.clone())
-    }
 }

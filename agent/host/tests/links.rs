@@ -3,53 +3,15 @@
 // Clippy only lets the test functions themselves unwrap.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use culvert_api::value::Mac;
 use culvert_host::netlink::{LinkChange, LinkEvent, LinkMonitor, Netlink, Route};
 use culvert_host::netns::{Netns, NetnsError};
 use nix::errno::Errno;
-
-/// A named namespace that goes away with the value.
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        assert!(nix::unistd::geteuid().is_root(), "needs root: it makes network namespaces");
-        let name = format!("cvtest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        ip(&["netns", "add", &name]);
-        Self { name }
-    }
-
-    fn path(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.name)
-    }
-
-    fn open(&self) -> Netns {
-        Netns::open(self.path()).unwrap()
-    }
-
-    fn ip(&self, arguments: &str) {
-        let words: Vec<&str> = arguments.split(' ').collect();
-        ip(&[&["-n", self.name.as_str()], &words[..]].concat());
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
-}
+use support::Namespace;
 
 fn mac(text: &str) -> Mac {
     text.parse().unwrap()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use culvert_api::value::{Mac, PciAddress, VfIndex};
-use culvert_host::guard::Claims;
+use culvert_host::guard::{ApiServer, Claims, Needs};
 use culvert_host::inventory::{Inventory, Pf, Vf};
 use culvert_host::netlink::{Link, Netlink, NetlinkError, VfSettings};
 use culvert_host::vfio::{self, Process};
@@ -63,13 +63,14 @@ impl Observed {
 /// its VFs has no settings.
 pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observed, ObserveError> {
     let links = netlink.links().await?;
-    let (inventory, links) = {
+    let (inventory, links, needs) = {
         let root = root.clone();
         let scan = move || {
             // Netlink knows the interfaces of this machine, not those of a made-up one.
             let found =
-                if root.is_real() { Inventory::scan_with(&root, &links) } else { Inventory::scan(&root) };
-            found.map(|found| (found, links))
+                if root.is_real() { Inventory::scan_with(&root, &links)? } else { Inventory::scan(&root)? };
+            let needs = Needs::find(&root, &ApiServer::default())?;
+            Ok::<_, FileError>((found, links, needs))
         };
         tokio::task::spawn_blocking(scan).await.expect("does not panic")?
     };
@@ -83,8 +84,7 @@ pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observ
         let root = root.clone();
         tokio::task::spawn_blocking(move || vfio::open_groups(&root)).await.expect("does not panic")?
     };
-    let (addresses, routes) = (netlink.addresses().await?, netlink.routes().await?);
-    let claims = Claims::new(&links, &addresses, &routes);
+    let claims = Claims::read_with(netlink, &links, &needs).await?;
     let links: BTreeMap<u32, Link> = links.into_iter().map(|l| (l.index, l)).collect();
     let mut observed = Observed { pfs: Vec::new(), other_macs: other_macs(&inventory, &links) };
     for pf in inventory.pfs {

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop, State,
+    InfoData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop, State,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -41,7 +41,7 @@ pub struct Link {
     pub state: OperState,
     /// Index of the bridge, bond or VRF it belongs to.
     pub controller: Option<u32>,
-    /// Index of the interface it stands on (VLAN, macvlan, VXLAN) or of its veth peer, if that is in this namespace.
+    /// Index of the interface it stands on (VLAN, macvlan, a tunnel bound to one) or of its veth peer, if that is in this namespace.
     pub lower: Option<u32>,
     /// What sort of virtual interface it is: "bond", "bridge", "openvswitch"...; `None` for a device.
     pub kind: Option<String>,
@@ -242,7 +242,7 @@ impl From<LinkMessage> for Link {
             all_multicast: flags.contains(LinkFlags::Allmulti),
             ..Self::default()
         };
-        let mut lower_is_elsewhere = false;
+        let (mut lower_is_elsewhere, mut tunnel_over) = (false, None);
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
@@ -262,19 +262,30 @@ impl From<LinkMessage> for Link {
                     link.switch_id = Some(id.id[..id.len].iter().map(|b| format!("{b:02x}")).collect());
                 }
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Vxlan(data)) => tunnel_over = vxlan_lower(&data),
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
         }
         if lower_is_elsewhere {
             link.lower = None;
+        } else if link.lower.is_none() {
+            link.lower = tunnel_over;
         }
         link
     }
+}
+
+/// The interface that a VXLAN interface was bound to; it is not in IFLA_LINK.
+fn vxlan_lower(data: &[InfoVxlan]) -> Option<u32> {
+    data.iter()
+        .find_map(|d| if let InfoVxlan::Link(index) = d { Some(*index).filter(|i| *i != 0) } else { None })
 }
 
 fn alt_name(prop: Prop) -> Option<String> {

@@ -3,6 +3,7 @@
 mod address;
 mod attr;
 mod error;
+mod fib;
 mod link;
 mod monitor;
 mod raw;
@@ -22,6 +23,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 pub use error::{NetlinkCause, NetlinkError};
+pub use fib::{FibRoute, Hop};
 pub use link::{Link, LinkChange, OperState};
 pub use monitor::{LinkEvent, LinkMonitor};
 use raw::RawNetlink;

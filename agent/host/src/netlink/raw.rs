@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
 };
 use rtnetlink::sys::{Socket, SocketAddr};
 use tokio::net::UnixDatagram;
@@ -53,6 +53,11 @@ impl Question {
     /// A question or an order about one object.
     pub(super) fn one(kind: u16, payload: Vec<u8>) -> Self {
         Self { kind, flags: NLM_F_REQUEST | NLM_F_ACK, payload }
+    }
+
+    /// A question for all objects of a kind.
+    pub(super) fn all(kind: u16, payload: Vec<u8>) -> Self {
+        Self { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, payload }
     }
 
     fn bytes(&self, sequence: u32) -> Vec<u8> {

@@ -144,7 +144,7 @@ fn collect(message: &RouteMessage, routes: &mut Vec<Route>) {
     routes.extend(hops.into_iter().map(|(gateway, interface)| Route { destination, gateway, interface }));
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some((*ip).into()),
         RouteAddress::Inet6(ip) => Some((*ip).into()),
