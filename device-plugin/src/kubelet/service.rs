@@ -234,8 +234,19 @@ pub(super) struct FoundService {
     pub(super) resource: ResourceName,
     /// Path of this very socket.
     pub(super) endpoint: String,
-    /// What kubelet has said last: nothing, or why it will not have the plugin.
-    pub(super) refusal: Arc<watch::Sender<Option<String>>>,
+    /// What kubelet has said last.
+    pub(super) word: Arc<watch::Sender<Word>>,
+}
+
+/// What kubelet, which has found the plugin, says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Nothing yet.
+    Nothing,
+    /// The plugin is registered.
+    Registered,
+    /// The plugin is refused, for this reason.
+    Refused(String),
 }
 
 #[tonic::async_trait]
@@ -257,7 +268,7 @@ impl Registration for FoundService {
         if !plugin_registered {
             tracing::warn!(resource = %self.resource, error, "kubelet refuses the plugin");
         }
-        self.refusal.send_replace((!plugin_registered).then_some(error));
+        self.word.send_replace(if plugin_registered { Word::Registered } else { Word::Refused(error) });
         Ok(Response::new(RegistrationStatusResponse {}))
     }
 }

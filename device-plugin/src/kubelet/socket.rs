@@ -117,7 +117,7 @@ impl Socket {
     }
 
     /// Stops to listen and removes the socket, if it is still ours.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         let in_place = self.in_place();
         if let Some(bound) = self.bound.take() {
             bound.accept.abort();

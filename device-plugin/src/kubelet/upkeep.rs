@@ -18,7 +18,7 @@ use tonic::transport::Server;
 use super::backoff::Backoff;
 use super::folder::Folder;
 use super::register::register;
-use super::service::{FoundService, PoolService};
+use super::service::{FoundService, PoolService, Word};
 use super::socket::{Socket, socket_name};
 use crate::memory::Keeper;
 use crate::plugin::{Report, chain};
@@ -26,10 +26,13 @@ use crate::pool::Pool;
 use crate::publish::Publisher;
 
 /// Kubelet asks for the list right after it has registered a plugin. Past this time it is told again.
-const LIST_DEADLINE: Duration = Duration::from_secs(10);
+const LIST_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A list watched for as long as this was no accident: the next attempt needs no pause.
 const STABLE: Duration = Duration::from_secs(10);
+
+/// Kubelet comes back to a socket that it has found by itself after its own restart: it is given this long.
+const RENEW: Duration = Duration::from_millis(500);
 
 /// How long the last answers may take at shutdown.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -63,13 +66,13 @@ pub(crate) async fn serve(offer: Offer) {
     let name = socket_name(&folder.path, &resource);
     let (socket, connections) = Socket::new(folder.path.join(&name));
     let watching = Arc::new(watch::Sender::new(0));
-    let refusal = Arc::new(watch::Sender::new(None));
+    let word = Arc::new(watch::Sender::new(Word::Nothing));
     let service =
         PoolService { pool, watching: watching.clone(), publisher, keeper, seen, stop: stop.clone() };
     let found = (way == Way::Found).then(|| FoundService {
         resource: resource.clone(),
         endpoint: socket.path().display().to_string(),
-        refusal: refusal.clone(),
+        word: word.clone(),
     });
     let mut server = tokio::spawn(run_server(service, found, connections, stop.clone()));
     let upkeep = Upkeep {
@@ -80,7 +83,8 @@ pub(crate) async fn serve(offer: Offer) {
         folder,
         kubelet: 0,
         watching: watching.subscribe(),
-        refusal: refusal.subscribe(),
+        heard: word.subscribe(),
+        word,
         report,
         backoff: Backoff::new(),
     };
@@ -117,7 +121,8 @@ struct Upkeep {
     /// Creations of kubelet's socket that the last registration knew of.
     kubelet: u64,
     watching: watch::Receiver<usize>,
-    refusal: watch::Receiver<Option<String>>,
+    heard: watch::Receiver<Word>,
+    word: Arc<watch::Sender<Word>>,
     report: Report,
     backoff: Backoff,
 }
@@ -131,6 +136,8 @@ enum Step {
     AwaitList(Option<Instant>),
     /// Kubelet watches the list, since this time.
     Watched(Instant),
+    /// Make the socket anew at this time: kubelet does not look again at one that it has found before.
+    Renew(Instant),
 }
 
 impl Upkeep {
@@ -167,7 +174,7 @@ impl Upkeep {
                 return self.register().await;
             }
             Step::Register(at) if at <= Instant::now() => return self.register().await,
-            Step::AwaitList(_) if watched => {
+            Step::AwaitList(_) | Step::Renew(_) if watched => {
                 if self.report.waiting(None) {
                     tracing::info!(resource = %self.resource, "kubelet watches the list");
                 }
@@ -178,39 +185,55 @@ impl Upkeep {
                 self.wait_because(&format!(
                     "registered, but kubelet has not asked for the list in {seconds} s"
                 ));
-                return Step::Register(Instant::now());
+                return self.again();
             }
             Step::AwaitList(None) => {
-                let refusal = self.refusal.borrow_and_update().clone();
-                self.wait_because(&match refusal {
-                    Some(text) => format!("kubelet refuses {}: {text}", self.resource),
-                    None => format!("kubelet has not yet found {}", self.socket.path().display()),
-                });
+                let word = self.heard.borrow_and_update().clone();
+                match word {
+                    Word::Nothing => self
+                        .wait_because(&format!("kubelet has not yet found {}", self.socket.path().display())),
+                    Word::Registered => return Step::AwaitList(Some(Instant::now() + LIST_DEADLINE)),
+                    Word::Refused(text) => {
+                        self.wait_because(&format!("kubelet refuses {}: {text}", self.resource));
+                        return self.again();
+                    }
+                }
             }
             Step::Watched(since) if !watched => {
                 if since.elapsed() >= STABLE {
                     self.backoff.reset();
                 }
                 self.wait_because("kubelet has stopped to watch the list");
-                return match self.way {
-                    Way::Call => Step::Register(Instant::now() + self.backoff.next()),
-                    Way::Found => Step::AwaitList(None),
-                };
+                return self.again();
             }
-            Step::Register(_) | Step::AwaitList(Some(_)) | Step::Watched(_) => {}
+            Step::Renew(at) if at <= Instant::now() => {
+                self.word.send_replace(Word::Nothing);
+                self.socket.close();
+                return Step::AwaitList(None);
+            }
+            Step::Register(_) | Step::AwaitList(Some(_)) | Step::Watched(_) | Step::Renew(_) => {}
         }
         let alarm = match step {
-            Step::Register(at) => Some(at),
+            Step::Register(at) | Step::Renew(at) => Some(at),
             Step::AwaitList(deadline) => deadline,
             Step::Watched(_) => None,
         };
         tokio::select! {
             _ = self.folder.events.changed() => {}
             _ = self.watching.changed() => {}
-            _ = self.refusal.changed() => {}
+            _ = self.heard.changed() => {}
             () = wait_until(alarm) => {}
         }
         step
+    }
+
+    /// How to be known again, after a pause.
+    fn again(&mut self) -> Step {
+        let pause = self.backoff.next();
+        match self.way {
+            Way::Call => Step::Register(Instant::now() + pause),
+            Way::Found => Step::Renew(Instant::now() + pause.max(RENEW)),
+        }
     }
 
     /// Registers, unless kubelet restarts meanwhile: then the answer is worth nothing.

@@ -7,3 +7,4 @@ mod offer;
 mod pod_resources;
 mod registration;
 mod restart;
+mod script;

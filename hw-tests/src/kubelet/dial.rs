@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::halt::Moment;
 use super::state::State;
 
 pub(super) type PluginClient = DevicePluginClient<Channel>;
@@ -35,12 +36,14 @@ pub(super) async fn dial(socket: &Path) -> Result<Channel, String> {
 
 /// Connects a registered plugin: asks for its options, then follows its list.
 pub(super) async fn connect(state: &Arc<State>, resource: &str, socket: &Path) -> Result<(), String> {
+    state.halt().pass(Moment::BeforeDial).await;
     let mut client = DevicePluginClient::new(dial(socket).await?);
     let options = client
         .get_device_plugin_options(Empty {})
         .await
         .map_err(|status| format!("GetDevicePluginOptions: {}", status.message()))?
         .into_inner();
+    state.halt().pass(Moment::BeforeAnswer).await;
     let connection = state.registered(resource, options);
     let following = follow(state.clone(), resource.to_owned(), client.clone(), connection);
     state.connected(resource, client, connection, || tokio::spawn(following).abort_handle());
@@ -48,9 +51,11 @@ pub(super) async fn connect(state: &Arc<State>, resource: &str, socket: &Path) -
 }
 
 async fn follow(state: Arc<State>, resource: String, mut client: PluginClient, connection: usize) {
+    state.halt().pass(Moment::BeforeList).await;
     if let Ok(lists) = client.list_and_watch(Empty {}).await {
         let mut lists = lists.into_inner();
         while let Ok(Some(list)) = lists.message().await {
+            state.halt().pass(Moment::InList).await;
             state.list(&resource, list.devices);
         }
     }

@@ -29,7 +29,8 @@ pub(super) async fn find(folder: PathBuf, state: Arc<State>) {
         let found = sockets(&folder);
         known.retain(|path, made| found.get(path) == Some(made));
         for (path, made) in found {
-            if !known.contains_key(&path) && greet(&path, &state).await.is_ok() {
+            // One that was refused is not asked again, unless its socket is made anew.
+            if !known.contains_key(&path) && greet(&path, &state).await {
                 known.insert(path, made);
             }
         }
@@ -50,14 +51,14 @@ fn sockets(folder: &Path) -> BTreeMap<PathBuf, Made> {
         .collect()
 }
 
-/// Asks the plugin what it is, connects it and tells it the outcome.
-async fn greet(socket: &Path, state: &Arc<State>) -> Result<(), String> {
-    let mut plugin = RegistrationClient::new(dial(socket).await?);
-    let info = tokio::time::timeout(INFO, plugin.get_info(InfoRequest {}))
-        .await
-        .map_err(|_| "GetInfo: no answer".to_owned())?
-        .map_err(|status| status.message().to_owned())?
-        .into_inner();
+/// Asks the plugin what it is, connects it and tells it the outcome. False if it does not answer.
+async fn greet(socket: &Path, state: &Arc<State>) -> bool {
+    let Ok(channel) = dial(socket).await else { return false };
+    let mut plugin = RegistrationClient::new(channel);
+    let Ok(Ok(info)) = tokio::time::timeout(INFO, plugin.get_info(InfoRequest {})).await else {
+        return false;
+    };
+    let info = info.into_inner();
     let outcome = if info.r#type != "DevicePlugin" {
         Err(format!("type {:?} is not known here", info.r#type))
     } else if !info.supported_versions.iter().any(|v| v == "v1beta1") {
@@ -68,11 +69,10 @@ async fn greet(socket: &Path, state: &Arc<State>) -> Result<(), String> {
         let endpoint = if info.endpoint.is_empty() { socket } else { Path::new(&info.endpoint) };
         connect(state, &info.name, endpoint).await
     };
-    notify(&mut plugin, outcome.as_ref().err().cloned()).await?;
-    outcome
+    notify(&mut plugin, outcome.err()).await
 }
 
-async fn notify(plugin: &mut RegistrationClient<Channel>, error: Option<String>) -> Result<(), String> {
+async fn notify(plugin: &mut RegistrationClient<Channel>, error: Option<String>) -> bool {
     let status = RegistrationStatus { plugin_registered: error.is_none(), error: error.unwrap_or_default() };
-    plugin.notify_registration_status(status).await.map(|_| ()).map_err(|status| status.message().to_owned())
+    plugin.notify_registration_status(status).await.is_ok()
 }

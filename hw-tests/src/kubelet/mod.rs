@@ -21,6 +21,7 @@
 
 mod dial;
 mod found;
+mod halt;
 mod podresources;
 mod registration;
 mod run;
@@ -37,6 +38,7 @@ use culvert_api::kubelet::v1beta1::{
 };
 
 use dial::PluginClient;
+pub use halt::Moment;
 pub use podresources::PodResources;
 use run::Run;
 pub use state::{Allocation, DeviceState, Resource};
@@ -135,8 +137,8 @@ impl KubeletStandIn {
     pub async fn resume(&mut self) -> io::Result<()> {
         self.stop().await;
         self.state.forget_devices();
-        self.run =
-            Some(Run::start(&self.device_plugins(), &self.plugins_registry(), self.state.clone()).await?);
+        self.halt(None);
+        self.run = Some(Run::start(&self.device_plugins(), &self.plugins_registry(), self.state.clone())?);
         Ok(())
     }
 
@@ -152,6 +154,36 @@ impl KubeletStandIn {
     /// Refuses the next `times` registrations with this text.
     pub fn refuse(&self, times: usize, message: &str) {
         self.state.refuse(Refusal { times, message: message.to_owned() });
+    }
+
+    /// Halts at the next moment of this kind, for as long as nothing else is said; `None`: goes on. Whatever is under way
+    /// there is lost when the stand-in is stopped.
+    pub fn halt(&self, at: Option<Moment>) {
+        self.state.halt().set(at);
+    }
+
+    /// Waits until it has halted.
+    ///
+    /// # Errors
+    /// [`KubeletError::Late`] after `limit`.
+    pub async fn halted(&self, limit: Duration) -> Result<(), KubeletError> {
+        tokio::time::timeout(limit, self.state.halt().reached()).await.map_err(|_| KubeletError::Late {
+            resource: "kubelet".to_owned(),
+            after: limit,
+            state: "it did not come to the moment at which it was to halt".to_owned(),
+        })
+    }
+
+    /// [`Self::restart`] with a socket of the same inode number, as file systems often give it.
+    ///
+    /// # Errors
+    /// As [`Self::resume`].
+    pub async fn restart_with_same_inode(&mut self) -> io::Result<()> {
+        let (folder, registry) = (self.device_plugins(), self.plugins_registry());
+        let Some(run) = self.run.take() else { return self.resume().await };
+        self.halt(None);
+        self.run = Some(run.replace(&folder, &registry).await?);
+        Ok(())
     }
 
     /// Ends the list of a resource from this side, as after an error.
@@ -256,6 +288,7 @@ impl KubeletStandIn {
         };
         let answer =
             plugin.allocate(request).await.map_err(|status| refused("Allocate", resource, &status))?;
+        self.state.halt().pass(Moment::InAllocate).await;
         let mut containers = answer.into_inner().container_responses;
         match (containers.pop(), containers.is_empty()) {
             (Some(container), true) => Ok(container),

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::KubeletError;
 use super::dial::PluginClient;
+use super::halt::Halt;
 
 /// A resource of the node.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,8 @@ pub struct Resource {
     pub lists: usize,
     /// Allocatable devices after each list and each loss of the plugin, oldest first.
     pub history: Vec<usize>,
+    /// The least capacity that any list had.
+    pub least: Option<usize>,
     /// Whether the plugin's list is being followed.
     pub connected: bool,
 }
@@ -82,6 +85,7 @@ pub(super) struct State {
     plugins: Mutex<BTreeMap<String, Plugin>>,
     allocations: Mutex<Vec<Allocation>>,
     refusal: Mutex<Refusal>,
+    halt: Halt,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -126,6 +130,7 @@ impl State {
                     (d.id, DeviceState { healthy: d.health == "Healthy", numa })
                 })
                 .collect();
+            entry.least = Some(entry.least.map_or(entry.capacity(), |least| least.min(entry.capacity())));
             entry.lists += 1;
             entry.connected = true;
             entry.history.push(entry.allocatable());
@@ -216,6 +221,11 @@ impl State {
         let mut refusal = lock(&self.refusal);
         refusal.times = refusal.times.checked_sub(1)?;
         Some(refusal.message.clone())
+    }
+
+    /// Where to halt.
+    pub(super) fn halt(&self) -> &Halt {
+        &self.halt
     }
 
     pub(super) fn refuse(&self, refusal: Refusal) {
