@@ -7,10 +7,12 @@
 
 mod announce;
 mod boot;
+pub mod devlink;
 pub mod driver;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod guard;
+pub mod health;
 pub mod inventory;
 pub mod netlink;
 pub mod netns;

@@ -8,16 +8,16 @@ const ALIGN: usize = 4;
 
 /// Attributes that are being written.
 #[derive(Debug, Default)]
-pub(super) struct Attributes(Vec<u8>);
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
     /// Begins after the family's own header.
-    pub(super) fn after(header: &[u8]) -> Self {
+    pub(crate) fn after(header: &[u8]) -> Self {
         Self(header.to_vec())
     }
 
     /// Adds an attribute with a value of less than 64 KiB.
-    pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn put(&mut self, kind: u16, value: &[u8]) {
         let length = (HEADER + value.len()) as u16;
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -26,51 +26,50 @@ impl Attributes {
     }
 
     /// Adds an attribute whose value is 32-bit numbers: how the kernel's structures of them look.
-    pub(super) fn put_u32s(&mut self, kind: u16, numbers: &[u32]) {
+    pub(crate) fn put_u32s(&mut self, kind: u16, numbers: &[u32]) {
         let value: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
         self.put(kind, &value);
     }
 
     /// Adds a text that ends with a zero byte.
-    #[cfg(any(test, feature = "fake"))]
-    pub(super) fn put_text(&mut self, kind: u16, text: &str) {
+    pub(crate) fn put_text(&mut self, kind: u16, text: &str) {
         self.put(kind, &[text.as_bytes(), &[0]].concat());
     }
 
     /// Adds an attribute that holds attributes.
-    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         fill(&mut inner);
         self.put(kind, &inner.0);
     }
 
     /// The message's payload.
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0
     }
 }
 
 /// Reads attributes one by one, as (type, value); ends at the first that does not fit.
 #[derive(Debug, Clone)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// After the first `header` bytes; none if there are fewer.
-    pub(super) fn after(header: usize, bytes: &'a [u8]) -> Self {
+    pub(crate) fn after(header: usize, bytes: &'a [u8]) -> Self {
         Self(bytes.get(header..).unwrap_or_default())
     }
 
     /// The value of the first attribute of type `kind`.
-    pub(super) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
         self.find_map(|(k, value)| (k == kind).then_some(value))
     }
 
     /// What is yet to be read.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.0
     }
 }
@@ -88,17 +87,22 @@ impl<'a> Iterator for Reader<'a> {
 }
 
 /// The number at the start of a value.
-pub(super) fn u32_at(value: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(value: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(value.get(offset..)?.first_chunk().copied()?))
 }
 
+/// The number that a value of two bytes is.
+pub(crate) fn u16_of(value: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(value.first_chunk().copied()?))
+}
+
 /// The number that a value of eight bytes is.
-pub(super) fn u64_of(value: &[u8]) -> Option<u64> {
+pub(crate) fn u64_of(value: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(value.first_chunk().copied()?))
 }
 
 /// The text that a value is, up to its zero byte.
-pub(super) fn text_of(value: &[u8]) -> String {
+pub(crate) fn text_of(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }

@@ -81,7 +81,7 @@ impl NetlinkError {
         Self { object: object.into(), action: action.into(), cause }
     }
 
-    pub(super) fn of(object: impl Into<String>, action: impl Into<String>, cause: NetlinkCause) -> Self {
+    pub(crate) fn of(object: impl Into<String>, action: impl Into<String>, cause: NetlinkCause) -> Self {
         Self { object: object.into(), action: action.into(), cause }
     }
 
@@ -93,7 +93,7 @@ impl NetlinkError {
         Self { object, action: action.to_owned(), cause: NetlinkCause::Kernel { errno, text: None } }
     }
 
-    pub(super) fn open(source: io::Error) -> Self {
+    pub(crate) fn open(source: io::Error) -> Self {
         Self::socket(NetlinkCause::Socket(source))
     }
 

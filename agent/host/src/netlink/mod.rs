@@ -1,12 +1,12 @@
 //! rtnetlink: links, virtual functions, addresses and routes of one network namespace.
 
 mod address;
-mod attr;
+pub(crate) mod attr;
 mod error;
 mod fib;
 mod link;
 mod monitor;
-mod raw;
+pub(crate) mod raw;
 mod route;
 #[cfg(any(test, feature = "fake"))]
 pub mod standin;

@@ -34,16 +34,16 @@ const DUMP_ATTEMPTS: usize = 5;
 
 /// One message of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The message's type.
-    pub(super) kind: u16,
+    pub(crate) kind: u16,
     /// All after the netlink header.
-    pub(super) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Question {
+pub(crate) struct Question {
     kind: u16,
     flags: u16,
     payload: Vec<u8>,
@@ -51,12 +51,12 @@ pub(super) struct Question {
 
 impl Question {
     /// A question or an order about one object.
-    pub(super) fn one(kind: u16, payload: Vec<u8>) -> Self {
+    pub(crate) fn one(kind: u16, payload: Vec<u8>) -> Self {
         Self { kind, flags: NLM_F_REQUEST | NLM_F_ACK, payload }
     }
 
     /// A question for all objects of a kind.
-    pub(super) fn all(kind: u16, payload: Vec<u8>) -> Self {
+    pub(crate) fn all(kind: u16, payload: Vec<u8>) -> Self {
         Self { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, payload }
     }
 
@@ -75,7 +75,7 @@ impl Question {
 
 /// A socket; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct RawNetlink(Arc<Mutex<Exchange>>);
+pub(crate) struct RawNetlink(Arc<Mutex<Exchange>>);
 
 #[derive(Debug)]
 struct Exchange {
@@ -86,7 +86,7 @@ struct Exchange {
 
 impl RawNetlink {
     /// Opens a socket of netlink protocol `protocol` in the thread's network namespace.
-    pub(super) fn open(protocol: isize) -> io::Result<Self> {
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.set_non_blocking(true)?;
         socket.bind_auto()?;
@@ -98,7 +98,7 @@ impl RawNetlink {
     }
 
     /// Uses `socket`, whoever is at its other end.
-    pub(super) fn from_datagram(socket: StdDatagram) -> io::Result<Self> {
+    pub(crate) fn from_datagram(socket: StdDatagram) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let exchange = Exchange { socket: UnixDatagram::from_std(socket)?, sequence: 0 };
         Ok(Self(Arc::new(Mutex::new(exchange))))
@@ -106,11 +106,23 @@ impl RawNetlink {
 
     /// Asks, and waits for the whole answer. The exchange goes on to its end even if the caller stops waiting: what is
     /// left of an answer would stand in the way of the next.
-    pub(super) async fn ask(&self, question: Question) -> Result<Vec<Answer>, NetlinkCause> {
+    pub(crate) async fn ask(&self, question: Question) -> Result<Vec<Answer>, NetlinkCause> {
         let shared = Arc::clone(&self.0);
         let exchange = async move { shared.lock_owned().await.ask(&question).await };
         let joined = tokio::spawn(exchange).await;
         joined.unwrap_or_else(|_| Err(NetlinkCause::Protocol("the netlink socket is closed".to_owned())))
+    }
+}
+
+impl RawNetlink {
+    /// Like [`Self::ask`], on the caller's own task, which must see it through.
+    pub(crate) async fn ask_here(&self, question: &Question) -> Result<Vec<Answer>, NetlinkCause> {
+        self.0.lock().await.ask(question).await
+    }
+
+    /// Whether an answer is being waited for.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.try_lock().is_err()
     }
 }
 

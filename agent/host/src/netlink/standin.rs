@@ -22,6 +22,8 @@ pub enum Scripted {
     One(u16, Vec<u8>),
     /// A list of objects.
     List(Vec<(u16, Vec<u8>)>),
+    /// No answer, ever.
+    Nothing,
 }
 
 /// The stand-in. It answers in the order of its script, and is silent afterwards.
@@ -78,6 +80,7 @@ impl Scripted {
             Self::One(kind, payload) => {
                 vec![message(*kind, 0, sequence, payload), acknowledgement(request, 0, None)]
             }
+            Self::Nothing => Vec::new(),
             Self::List(objects) => {
                 let list = objects.iter().map(|(kind, p)| message(*kind, NLM_F_MULTIPART, sequence, p));
                 list.chain([message(NLMSG_DONE, NLM_F_MULTIPART, sequence, &[0; 4])]).collect()
