@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use culvert_api::agent::agent_reply::Result as Reply;
 use culvert_api::agent::agent_request::Call;
 use culvert_api::agent::{
-    FlowListRequest, NicApplyReply, NicApplyRequest, NicListReply, NicListRequest, NicPlanReply,
-    NicPlanRequest, PortListRequest, Progress, ServiceListRequest, StatusReply, StatusRequest,
+    AgentReply, AgentRequest, FlowListRequest, NicApplyReply, NicApplyRequest, NicEvent, NicListReply,
+    NicListRequest, NicPlanReply, NicPlanRequest, NicShowReply, NicShowRequest, NicWatchRequest,
+    PortListRequest, Progress, ServiceListRequest, StatusReply, StatusRequest,
 };
 use culvert_api::fastpath::{ListFlowsResponse, ListPortsResponse, ListServicesResponse};
 use culvert_api::frame;
@@ -22,6 +23,8 @@ pub(crate) enum ClientError {
     Permission(PathBuf, io::Error),
     #[error("agent at {0}: {1}")]
     Talk(PathBuf, io::Error),
+    #[error("agent at {0} hung up: it was stopped, or this reader was too slow for it")]
+    HungUp(PathBuf),
     #[error("{0}")]
     Refused(String),
     #[error("agent at {0} answered another question: are both of the same version?")]
@@ -40,7 +43,7 @@ macro_rules! calls {
         $(pub(crate) fn $name(&self) -> Result<$reply, ClientError> {
             match self.call($request)? {
                 Reply::$variant(reply) => Ok(reply),
-                _ => Err(ClientError::Mismatch(self.socket.clone())),
+                _ => Err(self.mismatch()),
             }
         })*
     };
@@ -63,20 +66,66 @@ impl Client {
     pub(crate) fn flow_list(&self, limit: u32) -> Result<ListFlowsResponse, ClientError> {
         match self.call(Call::FlowList(FlowListRequest { limit }))? {
             Reply::FlowList(reply) => Ok(reply),
-            _ => Err(ClientError::Mismatch(self.socket.clone())),
+            _ => Err(self.mismatch()),
         }
     }
 
+    pub(crate) fn nic_show(&self, name: &str) -> Result<NicShowReply, ClientError> {
+        match self.call(Call::NicShow(NicShowRequest { name: name.to_owned() }))? {
+            Reply::NicShow(reply) => Ok(reply),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// Hands every event to `show`, until that says that it wants no more or the agent ends.
+    pub(crate) fn nic_watch(
+        &self,
+        mut show: impl FnMut(NicEvent) -> Result<bool, ClientError>,
+    ) -> Result<(), ClientError> {
+        let mut stream = self.connect()?;
+        let talk = |e| ClientError::Talk(self.socket.clone(), e);
+        let call = Some(Call::NicWatch(NicWatchRequest {}));
+        frame::write(&mut stream, &AgentRequest { call }).map_err(talk)?;
+        loop {
+            let reply = match frame::read::<AgentReply>(&mut stream) {
+                Ok(reply) => reply.result,
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(ClientError::HungUp(self.socket.clone()));
+                }
+                Err(e) => return Err(talk(e)),
+            };
+            match reply {
+                Some(Reply::NicEvent(event)) => {
+                    if !show(event)? {
+                        return Ok(());
+                    }
+                }
+                Some(Reply::Error(error)) => return Err(ClientError::Refused(error.message)),
+                _ => return Err(self.mismatch()),
+            }
+        }
+    }
+
+    /// An answer that does not fit the question.
+    pub(crate) fn mismatch(&self) -> ClientError {
+        ClientError::Mismatch(self.socket.clone())
+    }
+
     fn call(&self, call: Call) -> Result<Reply, ClientError> {
-        let socket = || self.socket.clone();
-        let mut stream = UnixStream::connect(&self.socket).map_err(|e| match e.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Permission(socket(), e),
-            _ => ClientError::Away(socket(), e),
-        })?;
-        match frame::call(&mut stream, call, show).map_err(|e| ClientError::Talk(socket(), e))? {
+        let mut stream = self.connect()?;
+        let answer = frame::call(&mut stream, call, show);
+        match answer.map_err(|e| ClientError::Talk(self.socket.clone(), e))? {
             Reply::Error(error) => Err(ClientError::Refused(error.message)),
             reply => Ok(reply),
         }
+    }
+
+    fn connect(&self) -> Result<UnixStream, ClientError> {
+        let socket = || self.socket.clone();
+        UnixStream::connect(&self.socket).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Permission(socket(), e),
+            _ => ClientError::Away(socket(), e),
+        })
     }
 }
 

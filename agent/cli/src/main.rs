@@ -46,7 +46,13 @@ fn run(args: &Args) -> Result<u8, ClientError> {
     let client = Client::new(&args.socket);
     let output = Output::new(args.output);
     match &args.command {
-        Command::Nic(NicCommand::List) => output.print(&view::nic::list(client.nic_list()?)),
+        Command::Nic(NicCommand::List { tree: false }) => output.print(&view::nic::list(client.nic_list()?)),
+        Command::Nic(NicCommand::List { tree: true }) => output.print(&view::nic::tree(client.nic_list()?)),
+        Command::Nic(NicCommand::Show { name }) => {
+            let shown = view::nic::show(client.nic_show(name)?).ok_or_else(|| client.mismatch())?;
+            output.print(&shown)
+        }
+        Command::Nic(NicCommand::Watch) => client.nic_watch(|event| output.event(&event.into())),
         Command::Nic(NicCommand::Plan) => {
             let plan = view::nic::plan(client.nic_plan()?);
             let code = if plan.is_empty() { 0 } else { CHANGES };

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 
 use culvert_api::agent::agent_reply::Result as Reply;
 use culvert_api::agent::{
-    AgentReply, AgentRequest, Error, NicApplyReply, NicListReply, NicPlanReply, Pf, PlanStep, Progress,
-    StatusReply, Subsystem, Vf,
+    AgentReply, AgentRequest, Error, NicApplyReply, NicEvent, NicListReply, NicPlanReply, NicShowReply, Pf,
+    PlanStep, Progress, StatusReply, Subsystem, Vf, VfAttachment, VfCounters,
 };
 use culvert_api::fastpath::{Backend, ListServicesResponse, Service, ServiceStatus};
 use culvert_api::frame;
@@ -116,6 +116,178 @@ fn a_card_and_its_functions_are_listed_both_ways() {
     assert_eq!(json[0]["numaNode"], serde_json::Value::Null);
     assert_eq!(json[0]["vfs"][0]["iommuGroup"], 11);
     assert_eq!(json[0]["vfs"][0]["owner"], "default/web");
+}
+
+fn card() -> Pf {
+    let vf = |index: u32| Vf {
+        index,
+        pci: format!("0000:03:10.{index}"),
+        interface: format!("eth{index}"),
+        mac: format!("02:00:00:00:01:0{index}"),
+        pool: "tenant-a".into(),
+        healthy: true,
+        numa_node: -1,
+        iommu_group: -1,
+        ..Vf::default()
+    };
+    let attachment = VfAttachment {
+        pod: "default/web".into(),
+        interface: "net1".into(),
+        addresses: vec!["10.9.0.5/24".into()],
+        phase: "attached".into(),
+        ..VfAttachment::default()
+    };
+    let taken = Vf {
+        owner: "default/web".into(),
+        vlan: 100,
+        vlan_qos: 3,
+        vlan_protocol: "802.1ad".into(),
+        attachment: Some(attachment),
+        counters: Some(VfCounters { rx_packets: 7, tx_bytes: 1 << 40, ..VfCounters::default() }),
+        ..vf(1)
+    };
+    let sick = Vf { healthy: false, problem: "its PF eth9 is down".into(), ..vf(2) };
+    Pf {
+        pci: "0000:03:00.0".into(),
+        interface: "ens1f0".into(),
+        serial: "b4-96-91-ff-ff-a1-b2-c0".into(),
+        link: "up".into(),
+        total_vfs: 7,
+        vfs: vec![vf(0), taken, sick],
+        ..Pf::default()
+    }
+}
+
+fn event(kind: &str, state: &str) -> NicEvent {
+    NicEvent {
+        unix_milliseconds: 1_700_000_000_123,
+        kind: kind.into(),
+        state: state.into(),
+        pf: "0000:03:00.0".into(),
+        index: Some(1),
+        vf: "0000:03:10.1".into(),
+        pod: "default/web".into(),
+        text: "goes to default/web as net1".into(),
+        seconds: Some(0.02),
+        ..NicEvent::default()
+    }
+}
+
+#[test]
+fn a_tree_has_one_line_for_each_vf_and_its_owner_at_the_end() {
+    let reply = Reply::NicList(NicListReply { pfs: vec![card()] });
+    let (code, out, _) = culvert(&["nic", "list", "--tree"], vec![reply]);
+    assert_eq!(code, 0);
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines.len(), 4, "{out}");
+    assert!(lines[0].starts_with("0000:03:00.0 ens1f0") && lines[0].ends_with("3 of 7 VFs"), "{out}");
+    assert!(lines[1].starts_with("├─ vf 0") && lines[1].ends_with("free"), "{out}");
+    assert!(lines[2].contains("vlan 100 qos 3 802.1ad"), "{out}");
+    assert!(lines[2].ends_with("default/web (net1)"), "{out}");
+    assert!(lines[3].starts_with("└─ vf 2") && lines[3].ends_with("not ready: its PF eth9 is down"), "{out}");
+}
+
+#[test]
+fn one_vf_is_shown_with_its_pod_its_counters_and_its_past() {
+    let history = vec![event("attach", "done")];
+    let reply = || {
+        let (pf, history) = (Some(card()), history.clone());
+        Reply::NicShow(NicShowReply { pf, vf_index: Some(1), history })
+    };
+    let (code, out, _) = culvert(&["nic", "show", "ens1f0/1"], vec![reply()]);
+    assert_eq!(code, 0);
+    for text in
+        ["VF 1 of 0000:03:00.0 (ens1f0)", "default/web", "10.9.0.5/24", "1099511627776", "attach done"]
+    {
+        assert!(out.contains(text), "{text} is not in:\n{out}");
+    }
+    assert!(!out.contains("min rate"), "what is not set is not listed:\n{out}");
+    let (_, out, _) = culvert(&["nic", "show", "ens1f0/1", "-o", "json"], vec![reply()]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["pf"], "0000:03:00.0");
+    assert_eq!(json["vf"]["counters"]["txBytes"], 1_u64 << 40);
+    assert_eq!(json["vf"]["attachment"]["addresses"][0], "10.9.0.5/24");
+    assert_eq!(json["history"][0]["time"], "2023-11-14T22:13:20.123Z");
+}
+
+#[test]
+fn one_pf_is_shown_with_its_vfs_and_an_answer_without_it_is_a_mismatch() {
+    let reply = NicShowReply { pf: Some(card()), ..NicShowReply::default() };
+    let (code, out, _) = culvert(&["nic", "show", "03:00.0"], vec![Reply::NicShow(reply)]);
+    assert_eq!(code, 0);
+    assert!(out.contains("b4-96-91-ff-ff-a1-b2-c0") && out.contains("0000:03:10.2"), "{out}");
+    let (code, _, err) = culvert(&["nic", "show", "x"], vec![Reply::NicShow(NicShowReply::default())]);
+    assert_eq!(code, 1);
+    assert!(err.contains("same version"), "{err}");
+    let (code, _, err) = culvert(&["nic", "show", "x"], vec![Reply::Status(StatusReply::default())]);
+    assert!(code == 1 && err.contains("same version"), "{err}");
+}
+
+#[test]
+fn watching_prints_each_event_and_ends_with_the_agent() {
+    let replies = || {
+        let watching = NicEvent { kind: "watching".into(), text: "node a".into(), ..NicEvent::default() };
+        vec![Reply::NicEvent(watching), Reply::NicEvent(event("attach", "done"))]
+    };
+    let (code, out, err) = culvert(&["nic", "watch"], replies());
+    assert_eq!(code, 1);
+    assert!(err.contains("hung up"), "{err}");
+    let line = out.lines().nth(1).unwrap();
+    let wanted =
+        "2023-11-14T22:13:20.123Z  attach done       vf 1 of 0000:03:00.0: goes to default/web as net1";
+    assert_eq!(line, wanted);
+    let (_, out, _) = culvert(&["nic", "watch", "-o", "json"], replies());
+    let lines: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines[0]["kind"], "watching");
+    assert_eq!(lines[0]["pod"], serde_json::Value::Null);
+    assert_eq!((&lines[1]["pod"], &lines[1]["index"]), (&"default/web".into(), &1.into()));
+    assert_eq!(lines[1]["seconds"], 0.02);
+}
+
+#[test]
+fn who_is_too_slow_or_speaks_to_an_older_agent_is_told_so() {
+    let slow = Error { message: "12 events were missed, as this reader is too slow: watch anew".into() };
+    let (code, _, err) = culvert(&["nic", "watch"], vec![Reply::Error(slow)]);
+    assert!(code == 1 && err.contains("12 events were missed"), "{err}");
+    let old = Error { message: "a call that this agent does not know: is it older than the client?".into() };
+    let (code, _, err) = culvert(&["nic", "show", "x"], vec![Reply::Error(old)]);
+    assert!(code == 1 && err.contains("is it older than the client?"), "{err}");
+}
+
+#[test]
+fn output_that_nobody_reads_any_more_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let agent = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        frame::read::<AgentRequest>(&mut stream).unwrap();
+        let reply = || AgentReply { result: Some(Reply::NicEvent(event("attach", "done"))) };
+        // Until the other end hangs up.
+        while frame::write(&mut stream, &reply()).is_ok() {}
+    });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_culvert"))
+        .args(["nic", "watch", "--socket"])
+        .arg(&socket)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut byte = [0];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &[][..]));
+    agent.join().unwrap();
+}
+
+#[test]
+fn every_command_explains_itself_with_examples_and_exit_status() {
+    for command in ["list", "show", "watch", "plan", "apply"] {
+        let (code, out, _) = culvert(&["nic", command, "--help"], vec![]);
+        assert_eq!(code, 0);
+        assert!(out.contains("Examples:") && out.contains("Exit status:"), "{command}:\n{out}");
+    }
 }
 
 #[test]

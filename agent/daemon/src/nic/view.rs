@@ -90,6 +90,12 @@ impl<'a> View<'a> {
             protected_by: pf.claims.join(", "),
             permanent_mac: text(pf.permanent_mac.map(|m| m.to_string())),
             iommu_group: pf.pf.pci.iommu_group.map_or(-1, |g| g.number as i32),
+            serial: text(pf.pf.serial.clone()),
+            root_complex: text(pf.pf.pci.root_complex.clone()),
+            root_port: text(pf.pf.pci.root_port.map(|port| port.to_string())),
+            rdma_devices: pf.pf.pci.rdma.clone(),
+            drivers_autoprobe: pf.pf.autoprobe,
+            interfaces: pf.pf.interfaces.iter().map(|i| i.name.clone()).collect(),
         }
     }
 
@@ -134,6 +140,8 @@ impl<'a> View<'a> {
             to_be_done: text(rest),
             attachment: self.attachments.get(&address).map(|a| attachment(a)),
             counters: None,
+            rdma_devices: vf.pci.rdma.clone(),
+            representor: text(vf.representor.as_ref().map(|i| i.name.clone())),
         }
     }
 

@@ -1,9 +1,13 @@
 //! The command line.
 
+mod nic;
+
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(crate) use nic::NicCommand;
 
 const EXIT: &str = "Exit status:
   0  done; `nic plan`: nothing to do; `status`: all is well
@@ -14,9 +18,37 @@ const EXIT: &str = "Exit status:
 const EXAMPLES: &str = "Examples:
   culvert status
   culvert nic plan && echo 'nothing to do'
+  culvert nic list --tree
+  culvert nic show ens1f0/3
+  culvert nic watch
   culvert nic list -o json | jq '.[].vfs[] | select(.owner != \"\")'
   culvert service list
   culvert flow list --limit 20";
+
+const PORT: &str = "Examples:
+  culvert port list
+  culvert port list -o json | jq -r '.[] | select(.rxDropped > 0).name'";
+
+const SERVICE: &str = "Examples:
+  culvert service list
+  culvert service list -o json | jq -r '.[] | select(.backends == []).name'";
+
+const FLOW: &str = "Examples:
+  culvert flow list --limit 20";
+
+const STATUS: &str = "Examples:
+  culvert status
+  culvert status -o json | jq -r '.subsystems[] | select(.state == \"degraded\").detail'
+
+Exit status:
+  0  all parts that are switched on are well
+  1  failed
+  3  a part is not well";
+
+const COMPLETIONS: &str = "Examples:
+  culvert completions bash > /etc/bash_completion.d/culvert
+  culvert completions zsh > \"${fpath[1]}/_culvert\"
+  culvert completions fish > ~/.config/fish/completions/culvert.fish";
 
 /// Shows what the Culvert agent of this node knows, and asks it to act.
 #[derive(Debug, Parser)]
@@ -52,31 +84,23 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Nic(NicCommand),
     /// Ports of the fast path.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = PORT)]
     Port(ListCommand),
     /// Service addresses that the fast path translates.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = SERVICE)]
     Service(ListCommand),
     /// Flows that the fast path tracks.
     #[command(subcommand)]
     Flow(FlowCommand),
     /// How the agent and its parts are.
+    #[command(after_help = STATUS)]
     Status,
-    /// Prints a completion script: `culvert completions bash > /etc/bash_completion.d/culvert`.
+    /// Prints a completion script.
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell to print it for.
         shell: Shell,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum NicCommand {
-    /// Lists PFs and VFs, and who uses each VF.
-    List,
-    /// Shows what `apply` would do, step by step, and changes nothing.
-    Plan,
-    /// Brings PFs and VFs to what the policy asks for. A PF with a VF in use is not carved anew.
-    Apply,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +112,7 @@ pub(crate) enum ListCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlowCommand {
     /// Lists tracked flows, one line per direction.
+    #[command(after_help = FLOW)]
     List {
         /// Most flows to list.
         #[arg(long, default_value_t = 1000, value_name = "N")]

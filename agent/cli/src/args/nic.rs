@@ -1,0 +1,81 @@
+//! `culvert nic`.
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NicCommand {
+    /// Lists PFs and VFs, and who uses each VF.
+    #[command(after_help = LIST)]
+    List {
+        /// Draws PFs, VFs and pods as a tree.
+        #[arg(long)]
+        tree: bool,
+    },
+    /// Shows everything that is known of one PF or VF, with counters and what happened to it.
+    #[command(after_help = SHOW)]
+    Show {
+        /// A PF by PCI address or interface; a VF by PCI address, interface, or as PF/INDEX.
+        name: String,
+    },
+    /// Tells what happens to PFs and VFs, one line each, until it is interrupted.
+    #[command(after_help = WATCH)]
+    Watch,
+    /// Shows what `apply` would do, step by step, and changes nothing.
+    #[command(after_help = PLAN)]
+    Plan,
+    /// Brings PFs and VFs to what the policy asks for. A PF with a VF in use is not carved anew.
+    #[command(after_help = APPLY)]
+    Apply,
+}
+
+const LIST: &str = "Examples:
+  culvert nic list
+  culvert nic list --tree
+  culvert nic list -o json | jq -r '.[].vfs[] | select(.healthy | not) | [.pci, .problem] | @tsv'
+
+Exit status:
+  0  done
+  1  failed";
+
+const SHOW: &str = "Examples:
+  culvert nic show ens1f0
+  culvert nic show ens1f0/3
+  culvert nic show 0000:03:10.6
+  culvert nic show 03:10.6 -o json | jq .vf.counters
+
+Exit status:
+  0  done
+  1  failed, or there is no such PF or VF";
+
+const WATCH: &str = "Events:
+  attach  done, refused             a pod gets a VF, or does not
+  detach  done, failed              a VF comes back
+  health  healthy, unhealthy, gone  a VF can be given to pods, or not
+  link    up, no carrier, down      the link of a PF
+  step    begun, done, failed       one step of a plan
+  apply   done, failed              a plan as a whole
+
+Examples:
+  culvert nic watch
+  culvert nic watch -o json | jq -c 'select(.kind == \"attach\")'
+
+Exit status:
+  0  standard output was closed
+  1  the agent ended or is away, or this reader was too slow for it";
+
+const PLAN: &str = "Examples:
+  culvert nic plan
+  culvert nic plan && echo 'nothing to do'
+
+Exit status:
+  0  nothing to do
+  1  failed
+  2  there is something to do";
+
+const APPLY: &str = "Examples:
+  culvert nic plan; culvert nic apply
+  culvert nic apply -o json | jq -r '.failed[]'
+
+Exit status:
+  0  all steps are done
+  1  a step failed, or the agent refused";

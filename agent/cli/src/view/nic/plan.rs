@@ -1,0 +1,89 @@
+//! What would be done to NICs, and what was.
+
+use culvert_api::agent::{NicApplyReply, NicPlanReply, PlanStep};
+use serde::Serialize;
+
+use crate::output::{Block, View};
+
+/// `nic plan`.
+#[derive(Serialize)]
+pub(crate) struct Plan {
+    steps: Vec<Step>,
+    blocked: Vec<String>,
+}
+
+/// `nic apply`.
+#[derive(Serialize)]
+pub(crate) struct Applied {
+    done: Vec<Step>,
+    blocked: Vec<String>,
+    failed: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    object: String,
+    action: String,
+    write: String,
+}
+
+fn steps(steps: Vec<PlanStep>) -> Vec<Step> {
+    steps.into_iter().map(|s| Step { object: s.object, action: s.action, write: s.write }).collect()
+}
+
+pub(crate) fn plan(reply: NicPlanReply) -> Plan {
+    Plan { steps: steps(reply.steps), blocked: reply.blocked }
+}
+
+pub(crate) fn applied(reply: NicApplyReply) -> Applied {
+    Applied { done: steps(reply.done), blocked: reply.blocked, failed: reply.failed }
+}
+
+impl Plan {
+    /// Whether `apply` would do nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl Applied {
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failed.is_empty()
+    }
+}
+
+impl View for Plan {
+    fn blocks(&self) -> Vec<Block> {
+        let count = match self.steps.len() {
+            0 => "nothing to do".to_owned(),
+            1 => "1 step; `culvert nic apply` does it".to_owned(),
+            n => format!("{n} steps; `culvert nic apply` does them"),
+        };
+        vec![step_table(&self.steps), blocked(&self.blocked), Block::Lines(vec![count])]
+    }
+}
+
+impl View for Applied {
+    fn blocks(&self) -> Vec<Block> {
+        let failed = self.failed.iter().map(|text| format!("failed: {text}")).collect();
+        let steps = if self.done.len() == 1 { "step" } else { "steps" };
+        let count = format!("{} {steps} done, {} failed", self.done.len(), self.failed.len());
+        vec![step_table(&self.done), blocked(&self.blocked), Block::Lines(failed), Block::Lines(vec![count])]
+    }
+}
+
+fn step_table(steps: &[Step]) -> Block {
+    if steps.is_empty() {
+        return Block::Lines(Vec::new());
+    }
+    let rows = steps
+        .iter()
+        .enumerate()
+        .map(|(i, s)| vec![(i + 1).to_string(), s.object.clone(), s.action.clone(), s.write.clone()])
+        .collect();
+    Block::Table(vec!["STEP", "OBJECT", "ACTION", "WRITE"], rows)
+}
+
+fn blocked(reasons: &[String]) -> Block {
+    Block::Lines(reasons.iter().map(|text| format!("blocked: {text}")).collect())
+}
