@@ -55,7 +55,12 @@ impl UeventMonitor {
                         return Ok(event);
                     }
                 }
-                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(Uevent::lost()),
+                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    // The kernel goes on dropping until all is read that it had kept (NETLINK_S_CONGESTED), and tells
+                    // of that no more: who looks at the devices before would miss what happens after.
+                    while self.socket.try_recv(&mut buffer).is_ok() {}
+                    return Ok(Uevent::lost());
+                }
                 Err(e) => return Err(e),
             }
         }
