@@ -39,12 +39,6 @@ impl Mbuf {
         unsafe { self.0.as_mut() }
     }
 
-    /// Bytes free in front of the packet.
-    #[inline]
-    pub fn headroom(&self) -> usize {
-        usize::from(self.raw().data_off)
-    }
-
     /// Bytes free behind the packet.
     #[inline]
     pub fn tailroom(&self) -> usize {
@@ -109,6 +103,11 @@ impl PacketBuf for Mbuf {
     fn data_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `data`; and `self` is borrowed mutably, so nobody else looks at the buffer.
         unsafe { std::slice::from_raw_parts_mut(self.start(), usize::from(self.raw().data_len)) }
+    }
+
+    #[inline]
+    fn headroom(&self) -> usize {
+        usize::from(self.raw().data_off)
     }
 
     #[inline]

@@ -8,6 +8,9 @@ pub trait PacketBuf {
     /// The packet, to be changed in place.
     fn data_mut(&mut self) -> &mut [u8];
 
+    /// Bytes that the packet can grow by at its front.
+    fn headroom(&self) -> usize;
+
     /// Grows the packet by `n` bytes at its front and returns the whole packet, the new bytes first and
     /// undefined; `None`, and nothing changed, if there is less headroom.
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
@@ -75,6 +78,10 @@ impl PacketBuf for TestBuf {
 
     fn data_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..]
+    }
+
+    fn headroom(&self) -> usize {
+        self.start
     }
 
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {

@@ -99,8 +99,10 @@ pub enum EncapError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct VxlanTemplate {
-    /// The IPv4 checksum in them is that of total length and traffic class 0.
     bytes: [u8; TEMPLATE_V6],
+    /// The sum of the IPv4 header without total length and traffic class.
+    sum: u16,
+    v6: bool,
 }
 
 const _: () = assert!(size_of::<VxlanTemplate>() == 128 && TEMPLATE_V4 <= 64);
@@ -109,13 +111,14 @@ impl VxlanTemplate {
     /// Compiles the headers of a tunnel.
     pub fn new(tunnel: &Tunnel) -> Self {
         let mut writer = Writer { bytes: [0; TEMPLATE_V6], at: 0 };
+        let mut sum = 0;
         let udp = UdpHeader::new(0, tunnel.udp_port, 0);
         let vxlan = VxlanHeader::new(tunnel.vni);
         match tunnel.endpoints {
             Endpoints::V4 { src, dst } => {
                 let mut ip = Ipv4Header::new(src, dst, Protocol::UDP, tunnel.ttl, 0);
                 ip.set_total_len(0);
-                ip.update_checksum();
+                sum = Sum::ZERO.bytes(ip.as_bytes()).fold();
                 writer.put(EthHeader::new(tunnel.outer_dst, tunnel.outer_src, EtherType::IPV4).as_bytes());
                 writer.put(ip.as_bytes());
             }
@@ -128,19 +131,13 @@ impl VxlanTemplate {
         writer.put(vxlan.as_bytes());
         writer.put(&tunnel.inner_dst.0);
         writer.put(&tunnel.inner_src.0);
-        Self { bytes: writer.bytes }
+        Self { bytes: writer.bytes, sum, v6: matches!(tunnel.endpoints, Endpoints::V6 { .. }) }
     }
 
     /// Bytes that [`encap`](Self::encap) puts in front of a frame.
-    #[inline]
+    #[inline(always)]
     pub const fn overhead(&self) -> usize {
-        if self.is_v6() { OVERHEAD_V6 } else { OVERHEAD_V4 }
-    }
-
-    #[inline]
-    const fn is_v6(&self) -> bool {
-        let [high, low] = EtherType::IPV6.0.to_be_bytes();
-        self.bytes[12] == high && self.bytes[13] == low
+        if self.v6 { OVERHEAD_V6 } else { OVERHEAD_V4 }
     }
 
     /// Puts the Ethernet frame in `buf` into the tunnel, and the tunnel's own addresses into its Ethernet
@@ -161,28 +158,40 @@ impl VxlanTemplate {
         if !(EthHeader::LEN..=usize::from(u16::MAX) - Ipv4Header::LEN - UDP_VXLAN).contains(&inner_len) {
             return Err(EncapError::Length);
         }
-        let udp_len = (inner_len + UDP_VXLAN) as u16;
-        let frame = buf.prepend(self.overhead()).ok_or(EncapError::Headroom)?;
-        if self.is_v6() {
-            let Some(head) = frame.first_chunk_mut::<TEMPLATE_V6>() else { return Err(EncapError::Headroom) };
-            *head = self.bytes;
-            head[14] |= traffic_class >> 4;
-            head[15] |= traffic_class << 4;
-            head[18..20].copy_from_slice(&udp_len.to_be_bytes());
-            head[54..56].copy_from_slice(&source_port.to_be_bytes());
-            head[58..60].copy_from_slice(&udp_len.to_be_bytes());
-        } else {
-            let Some(head) = frame.first_chunk_mut::<TEMPLATE_V4>() else { return Err(EncapError::Headroom) };
-            head.copy_from_slice(&self.bytes[..TEMPLATE_V4]);
-            let total_len = udp_len + Ipv4Header::LEN as u16;
-            let sum_without = !u16::from_be_bytes([head[24], head[25]]);
-            let sum = Sum::ZERO.word(sum_without).word(total_len).word(u16::from(traffic_class));
-            head[15] = traffic_class;
-            head[16..18].copy_from_slice(&total_len.to_be_bytes());
-            head[24..26].copy_from_slice(&sum.checksum().to_be_bytes());
-            head[34..36].copy_from_slice(&source_port.to_be_bytes());
-            head[38..40].copy_from_slice(&udp_len.to_be_bytes());
+        if self.v6 {
+            return self.encap_v6(buf, source_port, traffic_class);
         }
+        let udp_len = (inner_len + UDP_VXLAN) as u16;
+        let frame = buf.prepend(OVERHEAD_V4).ok_or(EncapError::Headroom)?;
+        let Some(head) = frame.first_chunk_mut::<TEMPLATE_V4>() else { return Err(EncapError::Headroom) };
+        head.copy_from_slice(&self.bytes[..TEMPLATE_V4]);
+        let total_len = udp_len + Ipv4Header::LEN as u16;
+        let sum = Sum::ZERO.word(self.sum).word(total_len).word(u16::from(traffic_class));
+        head[15] = traffic_class;
+        head[16..18].copy_from_slice(&total_len.to_be_bytes());
+        head[24..26].copy_from_slice(&sum.checksum().to_be_bytes());
+        head[34..36].copy_from_slice(&source_port.to_be_bytes());
+        head[38..40].copy_from_slice(&udp_len.to_be_bytes());
+        Ok(())
+    }
+
+    /// The same over IPv6. The length has been checked.
+    #[inline(never)]
+    fn encap_v6(
+        &self,
+        buf: &mut impl PacketBuf,
+        source_port: u16,
+        traffic_class: u8,
+    ) -> Result<(), EncapError> {
+        let udp_len = (buf.len() + UDP_VXLAN) as u16;
+        let frame = buf.prepend(OVERHEAD_V6).ok_or(EncapError::Headroom)?;
+        let Some(head) = frame.first_chunk_mut::<TEMPLATE_V6>() else { return Err(EncapError::Headroom) };
+        *head = self.bytes;
+        head[14] |= traffic_class >> 4;
+        head[15] |= traffic_class << 4;
+        head[18..20].copy_from_slice(&udp_len.to_be_bytes());
+        head[54..56].copy_from_slice(&source_port.to_be_bytes());
+        head[58..60].copy_from_slice(&udp_len.to_be_bytes());
         Ok(())
     }
 }

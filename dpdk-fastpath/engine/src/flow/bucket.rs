@@ -20,7 +20,7 @@ pub(super) struct Bucket {
 
 /// The first word of a bucket. From its lowest bit on: one bit for the lock; seven that say how many keys whose primary
 /// bucket this is are in their secondary one; and a byte for each slot, the tag, so that one word tells which slots are
-/// worth a look. A tag is eight bits of the hash, never 0, which is that of a free slot.
+/// worth a look. A tag is made of seven bits of the hash and never 0, which is that of a free slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Control(u64);
 
@@ -32,9 +32,9 @@ impl Control {
     const LOW_BITS: u64 = 0x0001_0101_0101_0101;
     const HIGH_BITS: u64 = Self::LOW_BITS << 7;
 
+    #[inline(always)]
     const fn tag(signature: u32) -> u64 {
-        let tag = signature >> 24;
-        if tag == 0 { 1 } else { tag as u64 }
+        (signature >> 25) as u64 + 1
     }
 
     /// A bit for each slot that has this tag, or 0 for the free ones: the highest of the slot's byte. What is above the
@@ -83,9 +83,15 @@ impl Slot {
         Self((signature as u64) << 32 | direction | (index as u64 + 1))
     }
 
+    /// What [`Bucket::glance`] says if the key is in no bucket.
+    pub(super) const ABSENT: Self = Self(0);
+    /// What it says if that takes a closer look.
+    pub(super) const UNCLEAR: Self = Self(REPLY);
+
+    /// The number of the record; of no record for the two that are no slots.
     #[inline(always)]
     pub(super) const fn index(self) -> u32 {
-        (self.0 & (REPLY - 1)) as u32 - 1
+        ((self.0 & (REPLY - 1)) as u32).wrapping_sub(1)
     }
 
     #[inline(always)]
@@ -99,28 +105,19 @@ impl Slot {
     }
 }
 
-/// What a glance at a bucket tells about a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Glance {
-    /// It is in no bucket.
-    Absent,
-    /// Its record is most likely this.
-    Likely(Slot),
-    /// It takes a closer look.
-    Unclear,
-}
-
 impl Bucket {
-    /// Looks for the key with this signature, whose primary bucket this is.
+    /// The slot that the key with this signature most likely has, if this is its primary bucket; or [`Slot::ABSENT`] or
+    /// [`Slot::UNCLEAR`].
     #[inline(always)]
-    pub(super) fn glance(&self, signature: u32) -> Glance {
+    pub(super) fn glance(&self, signature: u32) -> Slot {
         let control = Control(self.control.load(Ordering::Acquire));
         let slots = control.with_tag(Control::tag(signature));
         if slots == 0 {
-            return if control.has_overflowed() { Glance::Unclear } else { Glance::Absent };
+            return if control.has_overflowed() { Slot::UNCLEAR } else { Slot::ABSENT };
         }
         let slot = Slot(self.slots[slots.trailing_zeros() as usize / 8 % SLOTS].load(Ordering::Acquire));
-        if slot.0 != 0 && slot.signature() == signature { Glance::Likely(slot) } else { Glance::Unclear }
+        // No free slot passes for one: whose signature is 0 would be unclear.
+        if slot.signature() == signature && slot.0 != 0 { slot } else { Slot::UNCLEAR }
     }
 
     /// The slots with this signature.
@@ -226,25 +223,32 @@ mod tests {
     #[test]
     fn a_glance_finds_what_is_there_and_is_sure_of_what_is_not() {
         let bucket = Bucket::new_zeroed();
-        let signature = |n: u32| n << 24 | 0x77;
-        assert!((0..256).all(|n| bucket.glance(signature(n)) == Glance::Absent));
+        // A tag for each.
+        let signature = |n: u32| n << 25 | 0x77;
+        let slot = |n: u32| Slot::new(signature(n), n.is_multiple_of(2), n);
+        assert!((0..128).all(|n| bucket.glance(signature(n)) == Slot::ABSENT));
         for n in 0..SLOTS as u32 {
-            assert!(bucket.lock().put(Slot::new(signature(n), n % 2 == 0, n)));
-            // Tags 0 and 1 are the same.
-            for known in (0..=n).filter(|known| *known != 1) {
-                let slot = Slot::new(signature(known), known % 2 == 0, known);
-                assert_eq!(bucket.glance(signature(known)), Glance::Likely(slot));
-                assert_eq!(bucket.glance(signature(known) + 1), Glance::Unclear);
+            assert!(bucket.lock().put(slot(n)));
+            for known in 0..=n {
+                assert_eq!(bucket.glance(signature(known)), slot(known));
+                assert_eq!(bucket.glance(signature(known) + 1), Slot::UNCLEAR);
             }
-            assert!((n + 1..256).filter(|n| *n != 1).all(|n| bucket.glance(signature(n)) == Glance::Absent));
+            assert!((n + 1..128).all(|n| bucket.glance(signature(n)) == Slot::ABSENT));
             assert_eq!(bucket.lock().used(), n as usize + 1);
         }
-        assert!(!bucket.lock().put(Slot::new(1, false, 1)));
+        assert!(!bucket.lock().put(slot(8)));
         assert!(!bucket.lock().take(Slot::new(signature(3), true, 3)));
-        assert!(bucket.lock().take(Slot::new(signature(3), false, 3)));
-        assert_eq!(bucket.glance(signature(3)), Glance::Absent);
-        assert!(bucket.lock().put(Slot::new(signature(9), false, 9)));
-        assert_eq!(bucket.glance(signature(9)), Glance::Likely(Slot::new(signature(9), false, 9)));
+        assert!(bucket.lock().take(slot(3)));
+        assert_eq!(bucket.glance(signature(3)), Slot::ABSENT);
+        assert!(bucket.lock().put(slot(9)));
+        assert_eq!(bucket.glance(signature(9)), slot(9));
+    }
+
+    #[test]
+    fn what_is_no_slot_has_the_number_of_no_record() {
+        for slot in [Slot::ABSENT, Slot::UNCLEAR] {
+            assert!(slot.index() > Slot::MAX_INDEX);
+        }
     }
 
     #[test]
@@ -253,7 +257,7 @@ mod tests {
         for _ in 0..100 {
             bucket.lock().overflow();
         }
-        assert_eq!(bucket.glance(5 << 24), Glance::Unclear);
+        assert_eq!(bucket.glance(5 << 25), Slot::UNCLEAR);
         for left in (0..100).rev() {
             bucket.lock().shrink();
             assert_eq!(bucket.has_overflowed(), left > 0);
@@ -265,6 +269,6 @@ mod tests {
             bucket.lock().shrink();
         }
         assert!(bucket.has_overflowed(), "what could not be counted was forgotten");
-        assert!((0..256).all(|tag| bucket.glance(tag << 24) == Glance::Unclear));
+        assert!((0..128).all(|tag| bucket.glance(tag << 25) == Slot::UNCLEAR));
     }
 }

@@ -22,6 +22,14 @@ macro_rules! line {
     };
 }
 
+impl Line4 {
+    /// The words.
+    #[inline(always)]
+    pub(super) fn words(&self) -> &[AtomicU64; 8] {
+        &self.0
+    }
+}
+
 line! {
     /// One cache line: two keys of 16 bytes and four words.
     Line4, 64, 8

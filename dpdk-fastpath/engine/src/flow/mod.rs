@@ -30,6 +30,7 @@ mod out;
 mod prefetch;
 mod record;
 mod state;
+mod steady;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -43,8 +44,9 @@ pub use self::arena::{Arena, Sweep};
 pub use self::key::Key;
 pub use self::out::Out;
 pub use self::prefetch::prefetch;
-pub use self::record::{Record, Route, Steady};
+pub use self::record::{Record, Route};
 pub use self::state::State;
+pub use self::steady::{Moment, Steady};
 pub use self::table::{Hit, InsertError, Probe, Table};
 pub use self::tick::Tick;
 

@@ -2,12 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use culvert_packet::flow::FlowKey4;
-use culvert_packet::ip::Protocol;
-use culvert_packet::rewrite::Translation4;
 use culvert_packet::tcp::TcpFlags;
 
-use super::key::{Deltas, Key};
+use super::key::Key;
 use super::out::Out;
 use super::state::State;
 use super::tick::Tick;
@@ -56,31 +53,10 @@ impl Route {
     }
 }
 
-/// What packets of an established flow need, in one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Steady<K> {
-    /// The flow that they become one of.
-    pub(super) to: K,
-    /// What that does to their checksums.
-    pub(super) deltas: Deltas,
-    /// Where they go.
-    pub out: Out,
-    /// Slot of the service.
-    pub service: u32,
-}
-
-impl Steady<FlowKey4> {
-    /// What becomes of the packets.
-    #[inline(always)]
-    pub fn translation(&self) -> Translation4 {
-        Translation4::with_deltas(&self.to, self.deltas.header, self.deltas.transport)
-    }
-}
-
 /// The word that says what a record is at the moment: a number that changes when another flow gets it, the time of the
 /// last packet, and the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meta(u64);
+pub(super) struct Meta(pub(super) u64);
 
 impl Meta {
     pub(super) fn new(sequence: u32, seen: Tick, state: State) -> Self {
@@ -116,15 +92,6 @@ impl Meta {
         }
     }
 
-    /// Whether the record is that of a flow whose state will not change by a packet, unless that is a TCP segment that
-    /// opens or closes.
-    #[inline(always)]
-    pub(super) fn is_steady(self, protocol: Protocol, reply: bool) -> bool {
-        let usual = if protocol == Protocol::TCP { State::Established } else { State::TwoWay };
-        let state = self.0 as u8;
-        (state == usual as u8) | (state == State::OneWay as u8) & !reply
-    }
-
     /// Whether the record is that of a flow that can be used.
     #[inline(always)]
     pub(super) fn is_live(self) -> bool {
@@ -133,10 +100,10 @@ impl Meta {
 }
 
 // Words behind the two keys.
-const ROUTE: usize = 0;
-const SERVICE_AND_BACKEND: usize = 1;
-const DELTAS_AND_GENERATION: usize = 2;
-const META: usize = 3;
+pub(super) const ROUTE: usize = 0;
+pub(super) const SERVICE_AND_BACKEND: usize = 1;
+pub(super) const DELTAS_AND_GENERATION: usize = 2;
+pub(super) const META: usize = 3;
 
 /// A record's memory, with the meaning of its words: the key of requests, that of replies, and the four named above.
 pub(super) struct Words<'a, K: Key> {
@@ -197,27 +164,6 @@ impl<'a, K: Key> Words<'a, K> {
                 generation: self.rest[DELTAS_AND_GENERATION].load(Ordering::Relaxed) as u32,
             },
         }
-    }
-
-    /// What packets of an established flow need, if the record is that of the flow with this key in this direction, and was
-    /// decided under `epoch`.
-    #[inline(always)]
-    pub(super) fn steady(&self, key: &K, reply: bool, epoch: u32) -> Option<(Steady<K>, Meta)> {
-        let meta = self.meta();
-        let (own, other) = if reply { (self.reply, self.original) } else { (self.original, self.reply) };
-        let (own, other) = (load::<K>(own), load::<K>(other));
-        let route = self.rest[ROUTE].load(Ordering::Relaxed);
-        let service = (self.rest[SERVICE_AND_BACKEND].load(Ordering::Relaxed) >> 32) as u32;
-        let deltas = (self.rest[DELTAS_AND_GENERATION].load(Ordering::Relaxed) >> 32) as u32;
-        fence(Ordering::Acquire);
-        let after = Meta(self.rest[META].load(Ordering::Relaxed));
-        let valid = (own == *key)
-            & (after.sequence() == meta.sequence())
-            & ((route >> 40) as u32 == epoch)
-            & meta.is_steady(key.protocol(), reply);
-        let out = Out::from_bits(if reply { route as u16 } else { (route >> 16) as u16 });
-        let deltas = Deltas::from_bits(deltas).towards(reply);
-        valid.then_some((Steady { to: other.reversed(), deltas, out, service }, meta))
     }
 
     /// Fills a free record and brings it to life; returns its sequence number. Only the owner may.

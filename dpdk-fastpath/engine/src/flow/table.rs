@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use culvert_packet::tcp::TcpFlags;
 
 use super::arena::{Arena, Budget, CHUNK};
-use super::bucket::{Bucket, Glance, Slot};
+use super::bucket::{Bucket, Slot};
 use super::key::Key;
 use super::memory::Zeroed;
 use super::prefetch::prefetch;
-use super::record::{Meta, Record, Route, Steady, Words};
+use super::record::{Meta, Record, Route, Words};
 use super::state::State;
 use super::tick::Tick;
 
@@ -21,7 +21,7 @@ const CROWDED: usize = 4;
 /// The flows of one IP version.
 pub struct Table<K: Key> {
     buckets: Zeroed<Bucket>,
-    lines: Zeroed<K::Line>,
+    pub(super) lines: Zeroed<K::Line>,
     /// Chunks of records that arenas have claimed: the first so many.
     claimed: AtomicU32,
     budget: Arc<Budget>,
@@ -64,24 +64,24 @@ impl<K: Key> Hit<K> {
     }
 }
 
-/// What the index tells of a key at a glance; for [`Table::follow`].
+/// What the index tells of a key at a glance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe(Glance);
+pub struct Probe(pub(super) Slot);
 
 impl Probe {
-    /// Of no key.
-    pub const NONE: Self = Self(Glance::Absent);
-
-    /// Whether there most likely is such a flow.
-    #[inline(always)]
-    pub fn is_likely(self) -> bool {
-        matches!(self.0, Glance::Likely(_))
-    }
+    /// There is no such flow.
+    pub const ABSENT: Self = Self(Slot::ABSENT);
 
     /// Whether there is no such flow.
     #[inline(always)]
     pub fn is_absent(self) -> bool {
-        self.0 == Glance::Absent
+        self == Self::ABSENT
+    }
+
+    /// Whether there most likely is such a flow.
+    #[inline]
+    pub fn is_likely(self) -> bool {
+        self.0 != Slot::ABSENT && self.0 != Slot::UNCLEAR
     }
 }
 
@@ -98,9 +98,24 @@ pub enum InsertError<K> {
 
 /// Where a key may be.
 struct Place<'a> {
-    primary: &'a Bucket,
-    secondary: &'a Bucket,
+    buckets: &'a [Bucket],
+    /// Number of the primary bucket.
+    primary: usize,
     signature: u32,
+}
+
+impl<'a> Place<'a> {
+    #[inline(always)]
+    fn primary(&self) -> &'a Bucket {
+        &self.buckets[self.primary & (self.buckets.len() - 1)]
+    }
+
+    #[inline]
+    fn secondary(&self) -> &'a Bucket {
+        // Odd, so that it is another bucket.
+        let step = self.signature.wrapping_mul(0x9e37_79b1) as usize | 1;
+        &self.buckets[(self.primary ^ step) & (self.buckets.len() - 1)]
+    }
 }
 
 impl<K: Key> Table<K> {
@@ -119,12 +134,7 @@ impl<K: Key> Table<K> {
 
     #[inline(always)]
     fn place(&self, hash: u64) -> Place<'_> {
-        let mask = self.buckets.len() - 1;
-        let signature = (hash >> 32) as u32;
-        let primary = hash as usize & mask;
-        // Odd, so that it is another bucket wherever there is more than one.
-        let secondary = (primary ^ (signature.wrapping_mul(0x9e37_79b1) as usize | 1)) & mask;
-        Place { primary: &self.buckets[primary], secondary: &self.buckets[secondary], signature }
+        Place { buckets: &self.buckets, primary: hash as usize, signature: (hash >> 32) as u32 }
     }
 
     #[inline(always)]
@@ -141,46 +151,20 @@ impl<K: Key> Table<K> {
     /// Fetches what [`probe`](Self::probe) will look at.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(self.place(hash).primary);
+        prefetch(self.place(hash).primary());
     }
 
     /// Looks where a flow nearly always is, in its primary bucket, and fetches what a look-up needs next.
     #[inline(always)]
     pub fn probe(&self, hash: u64) -> Probe {
         let place = self.place(hash);
-        let glance = place.primary.glance(place.signature);
-        match glance {
-            Glance::Likely(slot) => prefetch(&self.lines[slot.index() as usize]),
-            Glance::Unclear => prefetch(place.secondary),
-            Glance::Absent => {}
+        let slot = place.primary().glance(place.signature);
+        match self.lines.get(slot.index() as usize) {
+            Some(line) => prefetch(line),
+            None if slot == Slot::UNCLEAR => prefetch(place.secondary()),
+            None => {}
         }
-        Probe(glance)
-    }
-
-    /// The flow that was probed for, if it is established and was decided under `epoch`, if the key is that of its replies
-    /// unless `requests` may follow it too, and if `flags` are none that open or close a connection; notes that a packet of
-    /// it came. What is not found may be there nevertheless, unless the probe [is sure](Probe::is_absent) that it is not.
-    #[inline(always)]
-    pub fn follow(
-        &self,
-        probe: Probe,
-        key: &K,
-        requests: bool,
-        epoch: u32,
-        now: Tick,
-        flags: TcpFlags,
-    ) -> Option<Steady<K>> {
-        const OPENING_OR_CLOSING: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
-        let Glance::Likely(slot) = probe.0 else { return None };
-        let reply = slot.is_reply();
-        let (steady, meta) = self.words(slot.index()).steady(key, reply, epoch)?;
-        if flags.0 & OPENING_OR_CLOSING != 0 || !(reply | requests) {
-            return None;
-        }
-        if meta.seen() != now {
-            self.change(slot.index(), meta, |meta| meta.after(now, reply, flags));
-        }
-        Some(steady)
+        Probe(slot)
     }
 
     /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].
@@ -192,9 +176,9 @@ impl<K: Key> Table<K> {
     #[inline]
     fn find(&self, place: &Place<'_>, key: &K) -> Option<Hit<K>> {
         let find = |bucket: &Bucket| bucket.matches(place.signature).find_map(|slot| self.hit(slot, key));
-        let hit = find(place.primary);
-        if hit.is_none() && place.primary.has_overflowed() {
-            return find(place.secondary);
+        let hit = find(place.primary());
+        if hit.is_none() && place.primary().has_overflowed() {
+            return find(place.secondary());
         }
         hit
     }
@@ -219,7 +203,7 @@ impl<K: Key> Table<K> {
 
     /// Changes a live record's meta word, as long as the record is the same flow's.
     #[cold]
-    fn change(&self, index: u32, mut meta: Meta, change: impl Fn(Meta) -> Meta) {
+    pub(super) fn change(&self, index: u32, mut meta: Meta, change: impl Fn(Meta) -> Meta) {
         while meta.is_live() {
             match self.words(index).change_meta(meta, change(meta)) {
                 Err(changed) if changed.sequence() == meta.sequence() => meta = changed,
@@ -289,14 +273,14 @@ impl<K: Key> Table<K> {
         let place = self.place(key.hash64());
         let slot = Slot::new(place.signature, reply, index);
         {
-            let mut primary = place.primary.lock();
+            let mut primary = place.primary().lock();
             self.refuse_second(&place, key)?;
             // The primary bucket as long as it is not crowded, which spares most look-ups the other.
             if primary.used() < CROWDED && primary.put(slot) {
                 return Ok(());
             }
         }
-        let (mut primary, mut secondary) = place.primary.lock_both(place.secondary);
+        let (mut primary, mut secondary) = place.primary().lock_both(place.secondary());
         self.refuse_second(&place, key)?;
         // Then the emptier one.
         if primary.used() <= secondary.used() && primary.put(slot) {
@@ -312,7 +296,7 @@ impl<K: Key> Table<K> {
     /// An error if the key is linked already. Its primary bucket must be locked.
     #[inline]
     fn refuse_second(&self, place: &Place<'_>, key: &K) -> Result<(), InsertError<K>> {
-        if place.primary.glance(place.signature) == Glance::Absent {
+        if place.primary().glance(place.signature) == Slot::ABSENT {
             return Ok(());
         }
         self.find(place, key).map_or(Ok(()), |hit| Err(InsertError::Exists(hit)))
@@ -321,10 +305,10 @@ impl<K: Key> Table<K> {
     fn unlink(&self, key: &K, reply: bool, index: u32) {
         let place = self.place(key.hash64());
         let slot = Slot::new(place.signature, reply, index);
-        if place.primary.lock().take(slot) {
+        if place.primary().lock().take(slot) {
             return;
         }
-        let (mut primary, mut secondary) = place.primary.lock_both(place.secondary);
+        let (mut primary, mut secondary) = place.primary().lock_both(place.secondary());
         if secondary.take(slot) {
             primary.shrink();
         }

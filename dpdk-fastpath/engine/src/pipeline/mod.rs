@@ -42,18 +42,19 @@ mod uplink;
 mod usual;
 mod verdict;
 
-use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
+use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::L4;
-use culvert_packet::{PacketBuf, Parsed};
+use culvert_packet::tcp::TcpFlags;
+use culvert_packet::{PacketBuf, Parsed, parse};
 
 use self::recent::Recent;
 use self::route::Destination;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
-use self::usual::{Expected, Lane, What};
+use self::usual::{Expected, Lane};
 use self::verdict::End;
 pub use self::verdict::{Neighbour, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
-use crate::flow::{FlowWorker, Key, Probe, Sweep, Tick, prefetch};
+use crate::flow::{FlowWorker, Key, Moment, Sweep, Tick, prefetch};
 use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
@@ -73,8 +74,8 @@ const AGED: u32 = 16;
 pub struct Pipeline {
     flows: FlowWorker,
     counters: CounterWriter,
-    /// Admitted packets of the batch: IPv4, IPv4 that are not usual, IPv6.
-    lanes: Vec<Lane>,
+    /// Admitted packets of the batch: IPv4, of these those that are not usual, and IPv6.
+    lanes: Box<[Lane; BATCH]>,
     batch4: Vec<Batched<FlowKey4>>,
     batch6: Vec<Batched<FlowKey6>>,
     destinations: Recent<Destination>,
@@ -101,7 +102,7 @@ impl Pipeline {
         Self {
             flows,
             counters,
-            lanes: Vec::with_capacity(BATCH),
+            lanes: Box::new([Lane::EMPTY; BATCH]),
             batch4: Vec::with_capacity(BATCH),
             batch6: Vec::with_capacity(BATCH),
             destinations: Recent::new(),
@@ -159,39 +160,42 @@ impl Pipeline {
         let (tally, learned) = (ServiceTally::default(), None);
         let mut stage =
             Stage { view, local, now, in_port, flows, counters, destinations, vteps, tally, learned };
-        lanes.clear();
         batch4.clear();
         batch6.clear();
 
         // First pass: what is it, and where may its flow be?
+        let mut admitted = 0;
         for at in 0..bufs.len() {
             if let Some(next) = bufs.get(at + AHEAD) {
                 prefetch(next.data());
             }
             let buf = &mut bufs[at];
-            if let Some((usual, origin)) = stage.admit_usual(&expected, buf) {
-                let hash = usual.key(port.tenant).hash64();
-                stage.flows.tables.v4.prefetch_bucket(hash);
-                lanes.push(Lane { at: at as u8, what: What::Usual(usual, origin), hash, probe: Probe::NONE });
-                continue;
-            }
-            match stage.admit(port, buf) {
-                Step::Break(end) => verdicts[at] = stage.verdict(end),
-                Step::Continue(Admitted::V4(parsed, origin, key)) => {
-                    let hash = key.hash64();
-                    stage.flows.tables.v4.prefetch_bucket(hash);
-                    let what = What::Other(batch4.len() as u8);
-                    lanes.push(Lane { at: at as u8, what, hash, probe: Probe::NONE });
-                    batch4.push(Batched { at, parsed, origin, key, hash });
+            let (key, slot, len, tcp_flags) = if let Some((usual, slot)) = stage.admit_usual(&expected, buf) {
+                (usual.key(port.tenant), slot, usual.len, usual.tcp_flags)
+            } else {
+                match stage.admit(port, buf) {
+                    Step::Break(end) => {
+                        verdicts[at] = stage.verdict(end);
+                        continue;
+                    }
+                    Step::Continue(Admitted::V4(parsed, origin, key)) => {
+                        batch4.push(Batched { at, parsed, origin, key, hash: key.hash64() });
+                        (key, 0, 0, TcpFlags(0))
+                    }
+                    Step::Continue(Admitted::V6(parsed, origin, key)) => {
+                        let hash = key.hash64();
+                        stage.flows.tables.v6.prefetch_bucket(hash);
+                        batch6.push(Batched { at, parsed, origin, key, hash });
+                        continue;
+                    }
                 }
-                Step::Continue(Admitted::V6(parsed, origin, key)) => {
-                    let hash = key.hash64();
-                    stage.flows.tables.v6.prefetch_bucket(hash);
-                    batch6.push(Batched { at, parsed, origin, key, hash });
-                }
-            }
+            };
+            let hash = key.hash64();
+            stage.flows.tables.v4.prefetch_bucket(hash);
+            lanes[admitted] = Lane { key, hash, slot, len, tcp_flags, at: at as u8, ..Lane::EMPTY };
+            admitted += 1;
         }
-        stage.finish4(port.tenant, lanes, batch4, bufs, verdicts);
+        stage.finish4(port.kind, &mut lanes[..admitted], batch4, bufs, verdicts);
         if !batch6.is_empty() {
             stage.finish6(batch6, bufs, verdicts);
         }
@@ -237,68 +241,57 @@ impl Stage<'_> {
     #[inline(always)]
     fn finish4<B: PacketBuf>(
         &mut self,
-        tenant: Tenant,
+        kind: PortKind,
         lanes: &mut [Lane],
         others: &[Batched<FlowKey4>],
         bufs: &mut [B],
         verdicts: &mut [Verdict],
     ) {
-        // Second pass: which record may be the flow's?
+        // Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
         for lane in &mut *lanes {
             lane.probe = self.flows.tables.v4.probe(lane.hash);
+            if lane.probe.is_likely() {
+                continue;
+            }
+            lane.destination = self.destination(lane.key.tenant(), lane.key.dst().into());
+            if lane.destination == Destination::Vip && kind == PortKind::Pod {
+                self.expect(&lane.key, lane.hash);
+            }
         }
         // Third pass: compare, decide, rewrite.
-        let mut opening = 0_u32;
-        for (place, lane) in lanes.iter().enumerate() {
+        let moment = Moment::new(self.view.epoch(), self.now);
+        for lane in &*lanes {
             let at = usize::from(lane.at);
-            if let What::Usual(usual, origin) = &lane.what {
-                let (key, found) = (usual.key(tenant), (lane.hash, lane.probe));
-                if let Some(port) = self.forward_usual(&mut bufs[at], usual, *origin, &key, found) {
-                    verdicts[at] = Verdict::Send(port);
-                    continue;
-                }
-            }
-            match self.forward_unusual(tenant, lane, others, &mut bufs[at], false) {
-                Some(end) => verdicts[at] = self.verdict(end),
-                None => opening |= 1 << place,
-            }
-        }
-        // Fourth pass: open flows, for which other lines of the table had to be fetched.
-        while opening != 0 {
-            let lane = &lanes[opening.trailing_zeros() as usize];
-            opening &= opening - 1;
-            let at = usize::from(lane.at);
-            if let Some(end) = self.forward_unusual(tenant, lane, others, &mut bufs[at], true) {
+            if lane.len != 0
+                && let Some(port) = self.forward_usual(&moment, kind == PortKind::Pod, lane, &mut bufs[at])
+            {
+                verdicts[at] = Verdict::Send(port);
+            } else {
+                let end = self.forward_unusual(kind, lane, others, &mut bufs[at]);
                 verdicts[at] = self.verdict(end);
             }
         }
     }
 
-    /// Forwards an IPv4 packet that is not usual, or that something is to be said or noted about. `None` if that should wait
-    /// since it will open a flow, unless it has waited.
+    /// Forwards an IPv4 packet that is not usual, or that something is to be said or noted about.
     #[inline(never)]
     fn forward_unusual<B: PacketBuf>(
         &mut self,
-        tenant: Tenant,
+        kind: PortKind,
         lane: &Lane,
         others: &[Batched<FlowKey4>],
         buf: &mut B,
-        waited: bool,
-    ) -> Option<End> {
-        let usual;
-        let (parsed, origin, key) = match &lane.what {
-            What::Usual(packet, origin) => {
-                usual = packet.parsed();
-                (&usual, *origin, packet.key(tenant))
-            }
-            What::Other(place) => {
-                let Batched { parsed, origin, key, .. } = &others[usize::from(*place)];
-                (parsed, *origin, *key)
-            }
+    ) -> End {
+        let &Lane { key, hash, slot, .. } = lane;
+        let (parsed, origin) = match others.iter().find(|other| other.at == usize::from(lane.at)) {
+            Some(other) => (other.parsed, other.origin),
+            None => match parse(buf.data()) {
+                Ok(parsed) if kind == PortKind::Pod => (parsed, Origin::Pod),
+                Ok(parsed) => (parsed, Origin::Tunnel(slot)),
+                Err(malformed) => return self.drop(malformed),
+            },
         };
-        let opens =
-            !waited && origin == Origin::Pod && !lane.probe.is_likely() && self.expect(&key, lane.hash);
-        (!opens).then(|| self.find_or_route(Packet { buf, parsed, origin, hash: lane.hash }, &key))
+        self.find_or_route(Packet { buf, parsed: &parsed, origin, hash }, &key)
     }
 
     /// The later passes over IPv6 packets.

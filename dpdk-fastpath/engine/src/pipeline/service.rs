@@ -10,7 +10,6 @@ use culvert_packet::PacketBuf;
 use culvert_packet::ip::Protocol;
 use culvert_packet::parse::L4;
 
-use super::route::Destination;
 use super::stage::{Packet, Stage, Step};
 use super::verdict::End;
 use crate::counter::DropReason;
@@ -24,13 +23,10 @@ const PORTS_TRIED: u16 = 32;
 const SWEPT: u32 = 64;
 
 impl Stage<'_> {
-    /// Whether a packet that belongs to no flow will open one; fetches what that takes.
-    #[inline]
-    pub(super) fn expect<K: Key>(&mut self, key: &K, hash: u64) -> bool {
+    /// Fetches what it takes to open a flow to a virtual address.
+    #[inline(never)]
+    pub(super) fn expect<K: Key>(&self, key: &K, hash: u64) {
         let (tenant, (vip, port)) = (key.tenant(), key.destination());
-        if self.destination(tenant, vip) != Destination::Vip {
-            return false;
-        }
         let service = self.view.service(&ServiceKey { tenant, vip, protocol: key.protocol(), port });
         let backend = service.and_then(|service| service.pick(choice(service, key, hash)));
         let translated = backend.and_then(|backend| {
@@ -39,7 +35,6 @@ impl Stage<'_> {
         if let Some(translated) = translated {
             K::table(&self.flows.tables).prefetch_bucket(translated.reversed().hash64());
         }
-        translated.is_some()
     }
 
     /// Opens a flow.

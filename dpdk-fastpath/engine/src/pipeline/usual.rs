@@ -8,17 +8,18 @@
 use std::net::Ipv4Addr;
 
 use culvert_packet::PacketBuf;
-use culvert_packet::encap::{decap, inner_traffic_class, outer_traffic_class};
+use culvert_packet::encap::{OVERHEAD_V4, inner_traffic_class, outer_traffic_class};
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
 use culvert_packet::ip::Protocol;
-use culvert_packet::usual::Usual;
+use culvert_packet::tcp::TcpFlags;
+use culvert_packet::usual::{self, Usual};
 
 use super::frame::{eth, set_stations};
 use super::route::Destination;
-use super::stage::{Origin, Stage};
-use crate::flow::{Out, Probe};
-use crate::table::{LocalNode, Port, PortIndex, PortKind};
+use super::stage::Stage;
+use crate::flow::{Moment, Out, Probe, Steady};
+use crate::table::{Door, LocalNode, Port, PortIndex, PortKind, Way};
 
 /// First byte of the first IPv4 address that is no unicast address.
 const MULTICAST: u8 = 224;
@@ -29,7 +30,7 @@ pub(super) enum Expected {
     /// From a pod.
     Pod {
         /// Destination and source of its frames.
-        stations: [EthAddr; 2],
+        stations: [u8; 12],
         /// Its address.
         source: Ipv4Addr,
     },
@@ -49,7 +50,9 @@ impl Expected {
         match port.kind {
             PortKind::Pod => match port.v4 {
                 Some(source) if !local.gateway_mac.is_multicast() => {
-                    Self::Pod { stations: [local.gateway_mac, port.mac], source }
+                    let mut stations = [0; 12];
+                    set_stations(&mut stations, local.gateway_mac, port.mac);
+                    Self::Pod { stations, source }
                 }
                 _ => Self::Nothing,
             },
@@ -61,39 +64,58 @@ impl Expected {
     }
 }
 
-/// An IPv4 packet of a batch that has been admitted.
+/// An IPv4 packet of a batch that has been admitted. No more than one cache line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lane {
-    /// Place of the buffer in the batch.
-    pub(super) at: u8,
-    pub(super) what: What,
+    pub(super) key: FlowKey4,
     pub(super) hash: u64,
     pub(super) probe: Probe,
+    /// Where it goes if it belongs to no flow; known if the probe is absent.
+    pub(super) destination: Destination,
+    /// Slot of the remote node that it comes from; not of a pod's packet.
+    pub(super) slot: u32,
+    /// Length of the IP packet; 0 for one that is not usual.
+    pub(super) len: u16,
+    pub(super) tcp_flags: TcpFlags,
+    /// Place of the buffer in the batch.
+    pub(super) at: u8,
 }
 
-/// What there is to know of an IPv4 packet.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum What {
-    Usual(Usual, Origin),
-    /// Place among those that are not usual.
-    Other(u8),
+impl Lane {
+    /// Of no packet.
+    pub(super) const EMPTY: Self = Self {
+        key: FlowKey4::new(
+            Tenant::DEFAULT,
+            Protocol(0),
+            (Ipv4Addr::UNSPECIFIED, 0),
+            (Ipv4Addr::UNSPECIFIED, 0),
+        ),
+        hash: 0,
+        probe: Probe::ABSENT,
+        destination: Destination::Pod(Out::Nowhere),
+        slot: 0,
+        len: 0,
+        tcp_flags: TcpFlags(0),
+        at: 0,
+    };
 }
 
 impl Stage<'_> {
     /// Lets a usual packet in: it is what a pod sends to its router, or another node through the tunnel, whose headers
-    /// are then gone. `None`, and nothing has changed, for all that needs a closer look.
+    /// are then gone. With it comes the slot of that node. `None`, and nothing has changed, for all that needs a closer
+    /// look.
     #[inline(always)]
     pub(super) fn admit_usual<B: PacketBuf>(
         &mut self,
         expected: &Expected,
         buf: &mut B,
-    ) -> Option<(Usual, Origin)> {
+    ) -> Option<(Usual, u32)> {
         match *expected {
             Expected::Pod { stations, source } => {
                 let frame = buf.data();
                 let usual = Usual::read(frame)?;
-                let (header, key) = (eth(frame), usual.key(Tenant::DEFAULT));
-                let may_pass = ([header.dst(), header.src()] == stations)
+                let key = usual.key(Tenant::DEFAULT);
+                let may_pass = (frame.first_chunk() == Some(&stations))
                     & (key.src() == source)
                     & (key.dst().octets()[0] < MULTICAST);
                 if !may_pass {
@@ -102,7 +124,7 @@ impl Stage<'_> {
                 if usual.end() < frame.len() {
                     buf.truncate(usual.end());
                 }
-                Some((usual, Origin::Pod))
+                Some((usual, 0))
             }
             Expected::Tunnel { station, vtep } => self.admit_usual_from_tunnel(station, vtep, buf),
             Expected::Nothing => None,
@@ -115,31 +137,31 @@ impl Stage<'_> {
         station: EthAddr,
         vtep: Ipv4Addr,
         buf: &mut B,
-    ) -> Option<(Usual, Origin)> {
+    ) -> Option<(Usual, u32)> {
         let frame = buf.data();
         let outer = Usual::read(frame)?;
         let addresses = outer.key(Tenant::DEFAULT);
         let ours = (outer.protocol == Protocol::UDP)
-            & (outer.dst_port() == self.local.vxlan_port)
+            & (addresses.dst_port() == self.local.vxlan_port)
             & (eth(frame).dst() == station)
             & (addresses.dst() == vtep);
         if !ours {
             return None;
         }
-        let tunnel = decap(frame, &outer.parsed()).ok()?;
-        let inner = frame.get(tunnel.inner_offset..tunnel.inner_offset + tunnel.inner_len)?;
+        let (vni, inner) = usual::decap(frame)?;
         let usual = Usual::read(inner)?;
-        let may_pass = (tunnel.vni == self.local.vni.get())
+        let ((_, outer_class), (_, class)) =
+            (usual::ttl_and_traffic_class(frame)?, usual::ttl_and_traffic_class(inner)?);
+        let may_pass = (vni == self.local.vni.get())
             & (eth(inner).dst() == self.local.vtep_mac)
-            & (usual.key(Tenant::DEFAULT).dst().octets()[0] < MULTICAST);
-        let same = inner_traffic_class(usual.traffic_class, outer.traffic_class) == Some(usual.traffic_class);
-        if !may_pass || !same {
+            & (usual.key(Tenant::DEFAULT).dst().octets()[0] < MULTICAST)
+            & (inner_traffic_class(class, outer_class) == Some(class));
+        if !may_pass {
             return None;
         }
         let (view, src) = (self.view, addresses.src());
         let slot = self.vteps.get(src.to_bits().into(), || view.remote_of_vtep(src.into()))?;
-        buf.keep(tunnel.inner_offset, tunnel.inner_offset + usual.end())
-            .then_some((usual, Origin::Tunnel(slot)))
+        buf.keep(OVERHEAD_V4, OVERHEAD_V4 + usual.end()).then_some((usual, slot))
     }
 
     /// Sends a usual packet if nothing stands against it, and returns the port. `None`, and the packet is as it was, for
@@ -147,68 +169,75 @@ impl Stage<'_> {
     #[inline(always)]
     pub(super) fn forward_usual<B: PacketBuf>(
         &mut self,
+        moment: &Moment,
+        from_pod: bool,
+        lane: &Lane,
         buf: &mut B,
-        usual: &Usual,
-        origin: Origin,
-        key: &FlowKey4,
-        (hash, probe): (u64, Probe),
     ) -> Option<PortIndex> {
-        if usual.ttl <= 1 {
-            return None;
-        }
-        if probe.is_absent() {
-            return match self.destination(key.tenant(), key.dst().into()) {
-                Destination::Pod(out) => self.transmit_usual(buf, usual, origin, out, hash, Usual::hop),
+        let key = &lane.key;
+        if lane.probe.is_absent() {
+            return match lane.destination {
+                Destination::Pod(out) => self.transmit_usual(lane, from_pod, out, buf, usual::hop),
                 Destination::Local | Destination::Vip => None,
             };
         }
         // Requests come from the client's own port only: that is where its address was checked.
-        let requests = origin == Origin::Pod;
-        let (epoch, now) = (self.view.epoch(), self.now);
-        let flow = self.flows.tables.v4.follow(probe, key, requests, epoch, now, usual.tcp_flags)?;
-        let translation = flow.translation();
-        let port = self.transmit_usual(buf, usual, origin, flow.out, hash, |usual, frame| {
-            usual.hop_and_translate(frame, &translation);
+        let Steady { translation, out, service } =
+            self.flows.tables.v4.follow(lane.probe, key, from_pod, moment, lane.tcp_flags)?;
+        let port = self.transmit_usual(lane, from_pod, out, buf, |frame| {
+            usual::hop_and_translate(frame, key.protocol(), &translation);
         })?;
-        self.tally.add(self.counters, flow.service, usual.len.into());
+        self.tally.add(self.counters, service, lane.len.into());
         Some(port)
     }
 
     #[inline(always)]
     fn transmit_usual<B: PacketBuf>(
         &self,
-        buf: &mut B,
-        usual: &Usual,
-        origin: Origin,
+        lane: &Lane,
+        from_pod: bool,
         out: Out,
-        hash: u64,
-        rewrite: impl FnOnce(&Usual, &mut [u8]),
+        buf: &mut B,
+        rewrite: impl FnOnce(&mut [u8]),
     ) -> Option<PortIndex> {
-        match out {
+        let (mtu, exit) = match out {
             Out::Remote(slot) => {
-                let remote = self.view.remote(slot)?;
-                let template = remote.template.as_ref().ok()?;
-                let uplink = self.view.uplink()?;
-                if origin != Origin::Pod || usual.len > remote.mtu {
+                let way = self.view.way(slot)?;
+                if !from_pod || buf.headroom() < way.template.overhead() {
                     return None;
                 }
-                // First what may fail.
-                let traffic_class = outer_traffic_class(usual.traffic_class);
-                template.encap(buf, entropy_port(hash), traffic_class).ok()?;
-                rewrite(usual, &mut buf.data_mut()[template.overhead()..]);
-                Some(uplink)
+                (way.mtu, Exit::Tunnel(way))
             }
             Out::Pod(index) => {
-                let port = self.view.port(index)?;
-                if usual.len > port.mtu {
-                    return None;
-                }
-                let frame = buf.data_mut();
-                rewrite(usual, frame);
-                set_stations(frame, port.mac, self.local.gateway_mac);
+                let door = self.view.door(index)?;
+                (door.mtu, Exit::Door(door, index))
+            }
+            Out::Nowhere => return None,
+        };
+        let (ttl, traffic_class) = usual::ttl_and_traffic_class(buf.data())?;
+        if lane.len > mtu || ttl <= 1 {
+            return None;
+        }
+        // In one place only, so that it becomes part of this code.
+        let frame = buf.data_mut();
+        rewrite(frame);
+        match exit {
+            Exit::Door(door, index) => {
+                set_stations(frame, door.mac, self.local.gateway_mac);
                 Some(index)
             }
-            Out::Nowhere => None,
+            Exit::Tunnel(way) => {
+                let traffic_class = outer_traffic_class(traffic_class);
+                let sent = way.template.encap(buf, entropy_port(lane.hash), traffic_class);
+                debug_assert!(sent.is_ok(), "there is room for the headers, and a packet fits into a tunnel");
+                Some(way.uplink)
+            }
         }
     }
+}
+
+/// Where a packet leaves.
+enum Exit<'a> {
+    Door(&'a Door, PortIndex),
+    Tunnel(&'a Way),
 }

@@ -371,14 +371,16 @@ impl Builder {
     }
 
     fn remotes(&self) -> Remotes {
-        let uplink =
-            self.ports.iter().flatten().find(|port| port.kind == PortKind::Uplink).map(|port| port.mac);
+        let uplink = self.snapshot.uplink();
+        let mac = uplink.and_then(|uplink| self.snapshot.port(uplink)).map(|port| port.mac);
         let mut remotes = Remotes::default();
         for (slot, node) in self.remotes.values() {
             if remotes.by_slot.len() <= *slot as usize {
                 remotes.by_slot.resize(*slot as usize + 1, None);
+                remotes.ways.resize(*slot as usize + 1, None);
             }
-            let remote = Remote::new(node, self.snapshot.local(), uplink, &self.neighbours);
+            let remote = Remote::new(node, self.snapshot.local(), mac, &self.neighbours);
+            remotes.ways[*slot as usize] = remote.way(uplink);
             remotes.by_slot[*slot as usize] = Some(remote);
             remotes.vteps.insert(node.vtep, *slot);
         }

@@ -50,6 +50,15 @@ pub struct Port {
     pub owner: String,
 }
 
+/// All that it takes to send to a pod: eight bytes, since there are many ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Door {
+    /// Ethernet address of the pod's end.
+    pub mac: EthAddr,
+    /// Largest IP packet that may be sent to the port, in bytes; 0 where there is no port.
+    pub mtu: u16,
+}
+
 impl Port {
     /// The uplink. Its addresses are those of the local node, and come with the tables.
     pub fn uplink(name: &str, mac: EthAddr, mtu: Mtu) -> Self {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::error::{Problem, TableError};
 use super::local::LocalNode;
 use super::map::Map;
+use super::port::PortIndex;
 use super::wire;
 
 /// Most remote nodes: their slots fit into a flow entry.
@@ -70,7 +71,23 @@ pub struct Remote {
     pub template: Result<VxlanTemplate, Unreachable>,
 }
 
+/// All that it takes to send to another node that can be reached.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// The outer headers.
+    pub template: VxlanTemplate,
+    /// Largest IP packet that the tunnel carries, in bytes.
+    pub mtu: u16,
+    /// The port to the underlay.
+    pub uplink: PortIndex,
+}
+
 impl Remote {
+    /// What is left of it when only sending counts.
+    pub(super) fn way(&self, uplink: Option<PortIndex>) -> Option<Way> {
+        Some(Way { template: *self.template.as_ref().ok()?, mtu: self.mtu, uplink: uplink? })
+    }
+
     pub(super) fn new(
         node: &RemoteNode,
         local: Option<&LocalNode>,

@@ -7,8 +7,8 @@ use culvert_packet::flow::Tenant;
 
 use super::local::LocalNode;
 use super::map::Map;
-use super::port::{Port, PortIndex, PortKind};
-use super::remote::Remote;
+use super::port::{Door, Port, PortIndex, PortKind};
+use super::remote::{Remote, Way};
 use super::route::{Routes, Target};
 use super::service::{Service, ServiceKey};
 
@@ -38,6 +38,7 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     by_index: Vec<Option<Port>>,
+    doors: Vec<Door>,
     uplink: Option<PortIndex>,
     pods4: Map<(Tenant, Ipv4Addr), PortIndex>,
     pods6: Map<(Tenant, Ipv6Addr), PortIndex>,
@@ -46,6 +47,7 @@ pub(super) struct Ports {
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     pub(super) by_slot: Vec<Option<Remote>>,
+    pub(super) ways: Vec<Option<Way>>,
     pub(super) vteps: Map<IpAddr, u32>,
 }
 
@@ -61,7 +63,11 @@ pub(super) struct Services {
 
 impl Ports {
     pub(super) fn new(by_index: &[Option<Port>]) -> Self {
-        let mut ports = Self { by_index: by_index.to_vec(), ..Self::default() };
+        let door = |port: &Option<Port>| {
+            port.as_ref().map_or_else(Door::default, |port| Door { mac: port.mac, mtu: port.mtu })
+        };
+        let doors = by_index.iter().map(door).collect();
+        let mut ports = Self { by_index: by_index.to_vec(), doors, ..Self::default() };
         for (index, port) in by_index.iter().enumerate() {
             let (Some(port), index) = (port, PortIndex(index as u16)) else {
                 continue;
@@ -147,6 +153,18 @@ impl Snapshot {
     #[inline]
     pub fn remote(&self, slot: u32) -> Option<&Remote> {
         self.remotes.by_slot.get(slot as usize)?.as_ref()
+    }
+
+    /// What it takes to send to a port.
+    #[inline(always)]
+    pub fn door(&self, index: PortIndex) -> Option<&Door> {
+        self.ports.doors.get(usize::from(index.0))
+    }
+
+    /// What it takes to send to the remote node in a slot, if it can be reached.
+    #[inline(always)]
+    pub fn way(&self, slot: u32) -> Option<&Way> {
+        self.remotes.ways.get(slot as usize)?.as_ref()
     }
 
     /// All remote nodes.
