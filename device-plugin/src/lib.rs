@@ -29,3 +29,4 @@ mod testing;
 pub use device::{Device, Health, IommuGroup, Rdma};
 pub use memory::Memory;
 pub use plugin::{Plugin, PoolStatus, Statuses};
+pub use publish::device_information;

@@ -4,17 +4,29 @@
 //! standard input (CNI specification 1.1.0, section 2). It hands both to culvert-agent, which owns all state, and
 //! prints what comes back. It keeps nothing itself, so that killing it at any point harms nothing.
 //!
+//! Two things it does itself, since it is the process that the runtime started on the host: it runs the IPAM plugin that
+//! the agent asks for, and puts device information files where Multus finds them.
+//!
 //! When the agent is away every command but VERSION fails with code 11, "try again later". That holds for DEL too:
 //! the runtime repeats it, while a DEL that claimed success would leave the pod's VF or port behind.
 
 #![forbid(unsafe_code)]
 
 mod call;
+mod conf;
+mod device_info;
+mod invocation;
+mod ipam;
+mod log;
 mod output;
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
+use conf::Conf;
+use invocation::Invocation;
+use log::{Level, Log};
 use output::Failure;
 
 const ABOUT: &str = concat!(
@@ -50,7 +62,7 @@ fn main() -> ExitCode {
     };
     let mut config = Vec::new();
     let answer = match io::stdin().lock().read_to_end(&mut config) {
-        Ok(_) => run(&command.to_string_lossy(), config),
+        Ok(_) => run(&command.to_string_lossy(), &config),
         Err(error) => Err(Failure::new(output::IO, "reading the network configuration", error.to_string())),
     };
     match answer {
@@ -60,13 +72,23 @@ fn main() -> ExitCode {
 }
 
 /// What to print, and the exit status.
-fn run(command: &str, config: Vec<u8>) -> Result<(Vec<u8>, u8), Failure> {
+fn run(command: &str, config: &[u8]) -> Result<(Vec<u8>, u8), Failure> {
     if command == "VERSION" {
-        return Ok((output::versions(&config)?, 0));
+        return Ok((output::versions(config)?, 0));
     }
-    let socket = call::socket(&config)?;
-    let reply = call::agent(&socket, command, config)?;
-    Ok((reply.output, u8::try_from(reply.exit_code).unwrap_or(1)))
+    let conf = Conf::read(config)?;
+    let (mut log, started) = (Log::open(&conf), Instant::now());
+    log.write(Level::Debug, command, &format!("configuration {}", String::from_utf8_lossy(config)));
+    let answer = Invocation { command, config, conf: &conf }.run(&mut log);
+    let took = started.elapsed().as_millis();
+    match &answer {
+        Ok((_, 0)) => log.write(Level::Info, command, &format!("done in {took} ms")),
+        Ok((output, _)) => {
+            log.write(Level::Error, command, &format!("refused: {}", String::from_utf8_lossy(output)));
+        }
+        Err(failure) => log.write(Level::Error, command, &failure.to_string()),
+    }
+    answer
 }
 
 fn print(text: impl AsRef<[u8]>, code: u8) -> ExitCode {

@@ -1,5 +1,7 @@
 //! What goes to standard output when no answer of the agent does.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -11,6 +13,10 @@ pub(crate) const CONFIG: u32 = 7;
 pub(crate) const TRY_LATER: u32 = 11;
 /// CNI error code: input or output failed.
 pub(crate) const IO: u32 = 5;
+/// CNI error code of STATUS: not available.
+pub(crate) const UNAVAILABLE: u32 = 50;
+/// Culvert's own error code, as the agent has it: an IPAM plugin did not do what it should.
+pub(crate) const IPAM_FAILED: u32 = 103;
 
 /// Newest version of the specification; also what is assumed when a configuration cannot be read.
 const NEWEST: &str = "1.1.0";
@@ -18,29 +24,50 @@ const SUPPORTED: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", NEWEST];
 
 /// A failure as the specification wants it printed (section 5, "Error").
 #[derive(Debug)]
-pub(crate) struct Failure {
-    code: u32,
-    msg: String,
-    details: String,
-    version: String,
+pub(crate) enum Failure {
+    Own {
+        code: u32,
+        msg: String,
+        details: String,
+        version: String,
+    },
+    /// The error object of another plugin, as it was printed.
+    OfPlugin(Vec<u8>),
 }
 
 impl Failure {
     pub(crate) fn new(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), details: details.into(), version: NEWEST.to_owned() }
+        Self::Own { code, msg: msg.into(), details: details.into(), version: NEWEST.to_owned() }
+    }
+
+    pub(crate) fn of_plugin(printed: Vec<u8>) -> Self {
+        Self::OfPlugin(printed)
     }
 
     /// The same failure, answered in the version that the caller speaks.
-    pub(crate) fn in_version(mut self, version: Option<&str>) -> Self {
-        if let Some(version) = version {
-            version.clone_into(&mut self.version);
+    pub(crate) fn in_version(mut self, spoken: Option<&str>) -> Self {
+        if let (Self::Own { version, .. }, Some(spoken)) = (&mut self, spoken) {
+            spoken.clone_into(version);
         }
         self
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        let Self { code, msg, details, version } = self;
-        line(&json!({ "cniVersion": version, "code": code, "msg": msg, "details": details }))
+        match self {
+            Self::Own { code, msg, details, version } => {
+                line(&json!({ "cniVersion": version, "code": code, "msg": msg, "details": details }))
+            }
+            Self::OfPlugin(printed) => printed.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own { msg, details, .. } => write!(f, "{msg}: {details}"),
+            Self::OfPlugin(printed) => f.write_str(String::from_utf8_lossy(printed).trim()),
+        }
     }
 }
 

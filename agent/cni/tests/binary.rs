@@ -2,33 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+mod support;
 
-use culvert_api::agent::{AgentReply, AgentRequest, CniReply, agent_reply, agent_request};
-use culvert_api::frame;
-use serde_json::{Value, json};
+use std::process::Command;
 
-fn run(envs: &[(&str, &str)], config: &str) -> (Output, Value) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_culvert-cni"))
-        .env_clear()
-        .envs(envs.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (output, json)
-}
-
-fn conf(socket: &Path) -> String {
-    json!({ "cniVersion": "1.0.0", "name": "culvert", "type": "culvert-cni", "socket": socket }).to_string()
-}
+use culvert_api::agent::{CniReply, DeviceInfoFile};
+use serde_json::json;
+use support::{Agent, conf, run};
 
 #[test]
 fn version_is_answered_without_an_agent() {
@@ -39,13 +19,13 @@ fn version_is_answered_without_an_agent() {
 }
 
 #[test]
-fn an_agent_that_is_away_is_try_again_later_for_every_command() {
+fn an_agent_that_is_away_is_told_for_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent.sock");
-    for command in ["ADD", "DEL", "CHECK", "STATUS", "GC"] {
+    for (command, code) in [("ADD", 11), ("DEL", 11), ("CHECK", 11), ("STATUS", 50), ("GC", 11)] {
         let (output, json) = run(&[("CNI_COMMAND", command)], &conf(&socket));
         assert_eq!(output.status.code(), Some(1), "{command}");
-        assert_eq!(json["code"], 11, "{command}");
+        assert_eq!(json["code"], code, "{command}");
         assert_eq!(json["cniVersion"], "1.0.0", "{command}");
         assert!(json["details"].as_str().unwrap().contains("is culvert-agent running?"), "{json}");
     }
@@ -60,16 +40,8 @@ fn a_configuration_that_is_no_json_is_a_decoding_error() {
 
 #[test]
 fn the_agent_sees_the_invocation_whole_and_its_answer_is_printed_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("agent.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let agent = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let request: AgentRequest = frame::read(&mut stream).unwrap();
-        let reply = CniReply { output: br#"{"cniVersion":"1.0.0"}"#.to_vec(), exit_code: 1 };
-        frame::write(&mut stream, &AgentReply { result: Some(agent_reply::Result::Cni(reply)) }).unwrap();
-        request.call
-    });
+    let answer = br#"{"cniVersion":"1.0.0"}"#;
+    let agent = Agent::start([CniReply { output: answer.to_vec(), exit_code: 1, ..CniReply::default() }]);
     let envs = [
         ("CNI_COMMAND", "ADD"),
         ("CNI_CONTAINERID", "c1"),
@@ -78,14 +50,79 @@ fn the_agent_sees_the_invocation_whole_and_its_answer_is_printed_as_it_is() {
         ("CNI_ARGS", "K8S_POD_NAME=web"),
         ("CNI_PATH", "/opt/cni/bin"),
     ];
-    let (output, _) = run(&envs, &conf(&socket));
+    let config = conf(&agent.socket());
+    let (output, _) = run(&envs, &config);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(output.stdout, br#"{"cniVersion":"1.0.0"}"#);
-    let Some(agent_request::Call::Cni(request)) = agent.join().unwrap() else { panic!("no CNI call") };
+    assert_eq!(output.stdout, answer);
+    let requests = agent.requests();
+    let [request] = requests.as_slice() else { panic!("{requests:?}") };
     assert_eq!((request.command.as_str(), request.container_id.as_str()), ("ADD", "c1"));
     assert_eq!((request.netns.as_str(), request.ifname.as_str()), ("/var/run/netns/p", "eth0"));
     assert_eq!((request.args.as_str(), request.path.as_str()), ("K8S_POD_NAME=web", "/opt/cni/bin"));
-    assert_eq!(request.config, conf(&socket).as_bytes());
+    assert_eq!((request.config.as_slice(), &request.ipam_result), (config.as_bytes(), &None));
+}
+
+#[test]
+fn a_device_information_file_is_written_once_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cni/n-1");
+    let call = |content: &str| {
+        let file = DeviceInfoFile { path: path.display().to_string(), content: content.as_bytes().to_vec() };
+        let agent = Agent::start([CniReply { device_info: Some(file), ..CniReply::default() }]);
+        let (output, _) = run(&[("CNI_COMMAND", "ADD")], &conf(&agent.socket()));
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        agent.requests();
+        std::fs::read_to_string(&path).ok()
+    };
+    assert_eq!(call("first").as_deref(), Some("first"));
+    assert_eq!(call("second").as_deref(), Some("first"), "the device plugin's copy stays");
+    assert_eq!(call(""), None);
+    assert_eq!(call(""), None, "that it is gone is no error");
+}
+
+#[test]
+fn the_log_file_of_the_configuration_gets_lines_at_its_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cni.log");
+    let lines = |level: &str| {
+        let agent = Agent::start([
+            CniReply { output: b"no VF".to_vec(), exit_code: 1, ..CniReply::default() },
+            CniReply::default(),
+        ]);
+        for command in ["ADD", "DEL"] {
+            let config = json!({
+                "cniVersion": "1.0.0", "socket": agent.socket(), "logFile": path, "logLevel": level
+            });
+            run(&[("CNI_COMMAND", command), ("CNI_CONTAINERID", "c1")], &config.to_string());
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        text
+    };
+    let error = lines("error");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.contains("level=error msg=\"refused: no VF\" command=\"ADD\" container=\"c1\""), "{error}");
+    let info = lines("");
+    assert!(info.lines().count() == 2 && info.contains("level=info msg=\"done in"), "{info}");
+    let debug = lines("debug");
+    assert!(debug.lines().count() == 4 && debug.contains("level=debug msg=\"configuration"), "{debug}");
+    let odd = lines("loud");
+    assert!(odd.contains("logLevel \\\"loud\\\": is none") && odd.contains("done in"), "{odd}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_and_harms_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
+    for path in [link, folder.path().join("none/cni.log")] {
+        let agent = Agent::start([CniReply::default()]);
+        let config = json!({ "cniVersion": "1.0.0", "socket": agent.socket(), "logFile": path });
+        let (output, _) = run(&[("CNI_COMMAND", "DEL")], &config.to_string());
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("logFile {}", path.display())));
+    }
+    assert!(!folder.path().join("elsewhere").exists(), "a link is not followed");
 }
 
 #[test]

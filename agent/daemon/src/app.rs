@@ -166,7 +166,7 @@ impl App {
             parts
                 .spawn("device-plugin", |stop| plugin::run(config, devices, send_pools, plugin_health, stop));
         }
-        let cni = Cni { overlay, nics: nics.clone(), objects };
+        let cni = Cni::new(overlay, nics.clone(), objects, config.cni.pod_may_choose);
         let service =
             Service { node, started: Instant::now(), health, cni, nics, fastpath, info: fastpath_info };
         parts.spawn("socket", |stop| socket::serve(listener, Arc::new(service), stop));

@@ -221,7 +221,7 @@ async fn while_the_fast_path_is_away_add_says_try_again_and_del_succeeds_and_is_
 
     let (_, error) = node.cni("ADD", &late, "").await;
     assert_eq!(error["code"], 11, "{error}");
-    assert_eq!(node.cni("STATUS", &late, "").await.1["code"], 50);
+    assert_eq!(node.cni("STATUS", &late, "").await.1["code"], 51);
     assert_eq!(node.cni("DEL", &pod, "").await.0, 0);
     let _process = node.start_fastpath("two");
     eventually("ready", async || node.part("fastpath").await.0 == "ok").await;

@@ -18,7 +18,8 @@ pub(super) fn device_of(resource: &ResourceName, file_name: &str) -> Option<PciA
     rest.strip_suffix("-device.json")?.parse().ok()
 }
 
-pub(super) fn information(device: &Device) -> Value {
+/// What the information file of `device` holds.
+pub fn information(device: &Device) -> Value {
     let mut pci = json!({ "pci-address": device.pci.to_string() });
     if let Some(pf) = device.pf {
         pci["pf-pci-address"] = json!(pf.to_string());

@@ -19,6 +19,7 @@ use culvert_api::config::device_plugin::DevicePlugin;
 use culvert_api::value::{ResourceName, ResourcePrefix};
 
 pub(crate) use cdi::{annotation_name, cdi_name};
+pub use device_info::information as device_information;
 
 use crate::allocate::Nodes;
 use crate::pool::{Inventory, Member, Pool};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::cni::{Cni, RawCni};
 use super::device_plugin::{DevicePlugin, RawDevicePlugin};
 use super::nic::{NicPolicy, RawNicPolicy};
 use crate::value::{Mtu, Vni};
@@ -34,6 +35,8 @@ pub struct AgentConfig {
     pub nic: Option<NicPolicy>,
     /// The kubelet device plugin.
     pub device_plugin: Option<DevicePlugin>,
+    /// The CNI.
+    pub cni: Cni,
 }
 
 /// The overlay network.
@@ -84,6 +87,7 @@ struct Raw {
     overlay: RawOverlay,
     nic: Option<RawNicPolicy>,
     device_plugin: Option<RawDevicePlugin>,
+    cni: RawCni,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +118,7 @@ impl Default for Raw {
             overlay: RawOverlay::default(),
             nic: None,
             device_plugin: None,
+            cni: RawCni::default(),
         }
     }
 }
@@ -166,6 +171,7 @@ impl Raw {
             overlay: self.overlay.validate()?,
             nic: self.nic.map(RawNicPolicy::validate).transpose()?,
             device_plugin: self.device_plugin.map(RawDevicePlugin::validate).transpose()?,
+            cni: self.cni.validate()?,
         })
     }
 }

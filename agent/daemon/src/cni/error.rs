@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::json;
 
-use super::netconf::Version;
+use super::version::Version;
 use crate::errors::chain;
 use crate::nic::{self, ReleaseError};
 use crate::pods::{AttachError, CheckError};
@@ -26,10 +26,12 @@ const DECODE_FAILURE: (u32, &str) = (6, "network configuration is not valid JSON
 const INVALID_CONFIG: (u32, &str) = (7, "invalid network configuration");
 const TRY_AGAIN: (u32, &str) = (11, "try again later");
 const UNAVAILABLE: (u32, &str) = (50, "not available");
+const CUT_OFF: (u32, &str) = (51, "not available, and pods may be cut off");
 /// Our own.
 const NOT_AS_ATTACHED: (u32, &str) = (100, "attachment is not as it was made");
 const NO_ADDRESS: (u32, &str) = (101, "no address");
 const NOT_DONE: (u32, &str) = (102, "attachment failed");
+const IPAM_FAILED: (u32, &str) = (103, "ipam plugin failed");
 
 impl CniError {
     /// The code.
@@ -72,9 +74,34 @@ impl CniError {
         Self::new(INVALID_CONFIG, details)
     }
 
+    /// An IPAM plugin that did not do what it should.
+    pub(super) fn ipam(details: impl Into<String>) -> Self {
+        Self::new(IPAM_FAILED, details)
+    }
+
     /// The answer to STATUS when ADD would not work.
-    pub(super) fn unavailable(error: &AttachError) -> Self {
+    pub(super) fn unavailable(error: &dyn std::error::Error) -> Self {
         Self::new(UNAVAILABLE, chain(error))
+    }
+
+    /// The same, for a reason that is no error of another part.
+    pub(super) fn unavailable_as(reason: &str) -> Self {
+        Self::new(UNAVAILABLE, reason)
+    }
+
+    /// The answer to STATUS when pods that are attached have no network either.
+    pub(super) fn cut_off(error: &dyn std::error::Error) -> Self {
+        Self::new(CUT_OFF, chain(error))
+    }
+
+    /// The same, for a reason that is no error of another part.
+    pub(super) fn cut_off_as(reason: &str) -> Self {
+        Self::new(CUT_OFF, reason)
+    }
+
+    /// An attachment that differs from what `prevResult` says.
+    pub(super) fn differs(problems: &[String]) -> Self {
+        Self::new(NOT_AS_ATTACHED, problems.join("; "))
     }
 }
 
@@ -91,6 +118,7 @@ impl From<AttachError> for CniError {
             AttachError::Ipam(e) if e.is_temporary() => TRY_AGAIN,
             AttachError::FastPath(e) if e.is_away() => TRY_AGAIN,
             AttachError::Ipam(_) => NO_ADDRESS,
+            AttachError::MacTaken { .. } => INVALID_CONFIG,
             AttachError::Store(_) => IO_FAILURE,
             AttachError::Netns(_) => INVALID_ENVIRONMENT,
             AttachError::FastPath(_) | AttachError::Interface(_) | AttachError::Task(_) => NOT_DONE,

@@ -7,24 +7,20 @@ use culvert_api::value::{IfName, Mac};
 use ipnet::IpNet;
 
 use super::error::CniError;
-use super::netconf::{NetConf, ValidAttachment, Version};
+use super::netconf::{self, Basics, NetConf, ValidAttachment};
 use super::requested::parse_addresses;
+use super::version::Version;
 use crate::pods::{Key, PodName};
 
 /// A checked invocation.
 #[derive(Debug)]
-pub(super) struct Invocation {
-    pub(super) command: Command,
-}
-
-#[derive(Debug)]
 pub(super) enum Command {
     Add(Box<Attachment>),
-    Del(Key),
+    Del(Key, Basics),
     Check(Box<Attachment>),
-    /// Network name, and what of it is still in use.
-    Gc(String, Vec<ValidAttachment>),
-    Status,
+    /// What of the network is still in use.
+    Gc(Basics, Vec<ValidAttachment>),
+    Status(Basics),
 }
 
 /// What ADD and CHECK are about.
@@ -44,42 +40,44 @@ pub(super) struct Args {
     pub(super) mac: Option<Mac>,
 }
 
-impl Invocation {
+impl Command {
     /// Checks a request. `version` is set to that of the request as soon as it is known.
     pub(super) fn parse(request: &CniRequest, version: &mut Version) -> Result<Self, CniError> {
-        let conf = NetConf::parse(&request.config, version)?;
+        let conf = netconf::object(&request.config, version)?;
+        let command = request.command.as_str();
+        if command == "DEL" {
+            // What is wrong with the configuration was wrong at ADD, too; a DEL that fails keeps the pod from ending.
+            return Ok(Self::Del(key(request)?, Basics::lenient(&conf)));
+        }
+        netconf::check_version(&conf)?;
         let since = |first: Version| {
             if *version >= first {
                 return Ok(());
             }
-            let command = &request.command;
             Err(CniError::version(format!("CNI_COMMAND {command}: needs cniVersion {first}, not {version}")))
         };
-        let command = match request.command.as_str() {
-            "ADD" => Command::Add(Box::new(Attachment::parse(request, conf)?)),
-            "DEL" => Command::Del(key(request)?),
+        match command {
+            "ADD" => Ok(Self::Add(Box::new(Attachment::parse(request, NetConf::parse(&conf)?)?))),
             "CHECK" => {
                 since(Version::V040)?;
-                Command::Check(Box::new(Attachment::parse(request, conf)?))
+                Ok(Self::Check(Box::new(Attachment::parse(request, NetConf::parse(&conf)?)?)))
             }
             "GC" => {
                 since(Version::V110)?;
-                let valid = conf.valid_attachments.ok_or_else(|| {
+                let mut basics = Basics::parse(&conf)?;
+                let valid = basics.valid_attachments.take().ok_or_else(|| {
                     CniError::config("cni.dev/valid-attachments: GC without it would remove everything")
                 })?;
-                Command::Gc(conf.name, valid)
+                Ok(Self::Gc(basics, valid))
             }
             "STATUS" => {
                 since(Version::V110)?;
-                Command::Status
+                Ok(Self::Status(Basics::parse(&conf)?))
             }
-            other => {
-                return Err(CniError::environment(format!(
-                    "CNI_COMMAND {other:?}: must be ADD, DEL, CHECK, GC, STATUS or VERSION"
-                )));
-            }
-        };
-        Ok(Self { command })
+            other => Err(CniError::environment(format!(
+                "CNI_COMMAND {other:?}: must be ADD, DEL, CHECK, GC, STATUS or VERSION"
+            ))),
+        }
     }
 }
 
@@ -96,13 +94,6 @@ impl Attachment {
             args: Args::parse(&request.args)?,
             conf,
         })
-    }
-}
-
-impl Attachment {
-    /// The MAC address that the pod's interface is to have, if anybody says so.
-    pub(super) fn mac(&self) -> Option<Mac> {
-        self.conf.runtime_config.mac.or(self.args.mac).or(self.conf.mac)
     }
 }
 
@@ -140,6 +131,7 @@ impl Args {
                         ))
                     })?;
                 }
+                "MAC" if value.is_empty() => args.mac = None,
                 "MAC" => {
                     let mac = value.parse().map_err(|e| CniError::environment(format!("CNI_ARGS: {e}")))?;
                     args.mac = Some(mac);

@@ -6,7 +6,7 @@ use culvert_api::value::{IfName, Mac, PciAddress};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::netconf::Version;
+use super::version::Version;
 
 /// What an attachment came to.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,23 +7,36 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::error::CniError;
 use super::invocation::Attachment;
-use super::netconf::ValidAttachment;
+use super::netconf::Ipam;
 use super::output::{CniResult, Ip, Route};
-use super::requested;
-use crate::kube::Snapshot;
-use crate::pods::{Attached, Fixed, Key, Overlay, OverlayRequest, Wish};
+use super::requested::Requested;
+use crate::pods::{Attached, Fixed, Overlay, OverlayRequest, Wish};
 
 pub(super) async fn add(
     overlay: &Overlay,
-    snapshot: &Snapshot,
     attachment: &Attachment,
+    pod: Option<&Pod>,
+    requested: Requested,
 ) -> Result<CniResult, CniError> {
     let Attachment { key, netns, args, conf } = attachment;
-    let pod = requested::pod(snapshot, attachment);
-    let mut fixed = requested::addresses(attachment, pod)?;
-    if fixed.is_empty() {
-        let source = "ipam.addresses";
-        fixed.extend(conf.static_addresses()?.iter().map(|l| Fixed { address: l.address, source }));
+    if let Some(vlan) = requested.vlan {
+        return Err(CniError::config(format!(
+            "annotation culvert.io/vlan {vlan}: a pod on the overlay has no VLAN"
+        )));
+    }
+    let mut fixed = requested.addresses;
+    match &conf.ipam {
+        Ipam::Plugin(plugin) => {
+            return Err(CniError::config(format!(
+                "ipam.type {plugin:?}: a pod on the overlay has its address from the agent; leave ipam out, or take \
+                 \"static\""
+            )));
+        }
+        Ipam::Static(listed) if fixed.is_empty() => {
+            let source = "ipam.addresses";
+            fixed.extend(listed.addresses.iter().map(|l| Fixed { address: l.address, source }));
+        }
+        Ipam::Static(_) | Ipam::None => {}
     }
     let request = OverlayRequest {
         key: key.clone(),
@@ -31,40 +44,15 @@ pub(super) async fn add(
         netns: netns.clone(),
         pod: args.pod.clone(),
         wish: Wish { fixed, preferred: pod.map(pod_ips).unwrap_or_default() },
-        mac: attachment.mac(),
+        mac: requested.mac,
     };
     let attached = overlay.attach(&request).await?;
     Ok(result(attachment, &attached))
 }
 
-pub(super) async fn delete(overlay: &Overlay, key: &Key) -> Result<(), CniError> {
-    Ok(overlay.detach(key).await?)
-}
-
 pub(super) async fn check(overlay: &Overlay, attachment: &Attachment) -> Result<(), CniError> {
     overlay.check(&attachment.key, &attachment.netns).await?;
     Ok(())
-}
-
-/// Detaches what belongs to `network` and is not among `valid`. Goes on after a failure and reports the first.
-pub(super) async fn collect_garbage(
-    overlay: &Overlay,
-    network: &str,
-    valid: &[ValidAttachment],
-) -> Result<(), CniError> {
-    let known = |key: &Key| {
-        valid.iter().any(|v| v.container_id == key.container_id && v.ifname == key.ifname.as_str())
-    };
-    let mut first = Ok(());
-    for record in overlay.store().all() {
-        if record.network == network && !known(&record.key) {
-            let detached = overlay.detach(&record.key).await;
-            if first.is_ok() {
-                first = detached;
-            }
-        }
-    }
-    Ok(first?)
 }
 
 /// The addresses that the pod had when its object was written.

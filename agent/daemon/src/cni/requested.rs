@@ -1,18 +1,31 @@
-//! Addresses that somebody wants a pod to have.
+//! What somebody wants an interface to have: its pod, its runtime, its network.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use culvert_api::config::cni::PodMayChoose;
+use culvert_api::value::{Mac, VlanId};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::annotations::Chosen;
 use super::error::CniError;
 use super::invocation::Attachment;
 use crate::kube::{Name, Snapshot};
 use crate::pods::Fixed;
 
-/// Annotation of a Pod: the addresses it must have, separated by commas. Followed by a dot and the name of an
-/// interface, it is for that interface alone; without, it is for `eth0`.
-pub(super) const ADDRESSES: &str = "culvert.io/addresses";
-/// The interface that a pod has in any case.
-const FIRST_INTERFACE: &str = "eth0";
+/// What an interface is to have, of the first who says so.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Requested {
+    /// Of the pod's annotation, else CNI_ARGS `IP`, else `runtimeConfig.ips`.
+    pub(super) addresses: Vec<Fixed>,
+    /// Whether it was the pod who chose them.
+    pub(super) addresses_of_pod: bool,
+    /// Of the pod's annotation, else `runtimeConfig.mac`, else CNI_ARGS `MAC`, else key `mac`.
+    pub(super) mac: Option<Mac>,
+    /// Of the pod's annotation; the network's own is in its configuration.
+    pub(super) vlan: Option<VlanId>,
+}
 
 /// The attachment's Pod object, if it is known.
 pub(super) fn pod<'a>(snapshot: &'a Snapshot, attachment: &Attachment) -> Option<&'a Pod> {
@@ -20,45 +33,47 @@ pub(super) fn pod<'a>(snapshot: &'a Snapshot, attachment: &Attachment) -> Option
     snapshot.objects.pods.get(&Name::new(&name.namespace, &name.name)).map(|pod| &**pod)
 }
 
-/// The annotation of the Pod object decides, else the one that the runtime passes on, else CNI_ARGS, else runtimeConfig.
-///
-/// # Errors
-/// When one that counts holds something that is no address.
-pub(super) fn addresses(attachment: &Attachment, pod: Option<&Pod>) -> Result<Vec<Fixed>, CniError> {
-    let ifname = attachment.key.ifname.as_str();
-    let runtime = &attachment.conf.runtime_config;
-    let own_key = format!("{ADDRESSES}.{ifname}");
-    let annotations = pod.and_then(|pod| pod.metadata.annotations.as_ref());
-    for annotations in annotations.into_iter().chain([&runtime.pod_annotations]) {
-        let general = || annotations.get(ADDRESSES).filter(|_| ifname == FIRST_INTERFACE);
-        if let Some(text) = annotations.get(&own_key).or_else(general) {
-            let found = parse(text, "annotation culvert.io/addresses");
-            return found.ok_or_else(|| {
-                CniError::config(format!(
-                    "annotation {ADDRESSES} {text:?}: must be IP addresses separated by commas"
-                ))
-            });
-        }
+impl Requested {
+    /// Annotations count first: those of the Pod object, then those that the runtime passes on.
+    ///
+    /// # Errors
+    /// When one that counts makes no sense, or a pod chooses what pods `may` not choose.
+    pub(super) fn of(
+        attachment: &Attachment,
+        pod: Option<&Pod>,
+        may: &PodMayChoose,
+    ) -> Result<Self, CniError> {
+        let Attachment { key, args, conf, .. } = attachment;
+        let none = BTreeMap::new();
+        let annotations = pod.and_then(|pod| pod.metadata.annotations.as_ref()).unwrap_or(&none);
+        let chosen = Chosen::read(annotations, key.ifname.as_str(), may)?;
+        let passed_on = Chosen::read(&conf.runtime_config.pod_annotations, key.ifname.as_str(), may)?;
+        let chosen = chosen.or(passed_on);
+        let addresses_of_pod = chosen.addresses.is_some();
+        let addresses = match chosen.addresses {
+            Some(addresses) => addresses,
+            None if !args.ips.is_empty() => fixed(&args.ips, "CNI_ARGS IP"),
+            None => {
+                let ips = conf.runtime_config.ips.join(",");
+                let parsed = parse_addresses(&ips).ok_or_else(|| {
+                    CniError::config(format!("runtimeConfig.ips {ips:?}: must be IP addresses"))
+                })?;
+                fixed(&parsed, "runtimeConfig.ips")
+            }
+        };
+        let mac = chosen.mac.or(conf.runtime_config.mac).or(args.mac).or(conf.mac);
+        Ok(Self { addresses, addresses_of_pod, mac, vlan: chosen.vlan })
     }
-    if !attachment.args.ips.is_empty() {
-        let fixed = |address: &IpNet| Fixed { address: *address, source: "CNI_ARGS IP" };
-        return Ok(attachment.args.ips.iter().map(fixed).collect());
-    }
-    let ips = runtime.ips.join(",");
-    parse(&ips, "runtimeConfig.ips")
-        .ok_or_else(|| CniError::config(format!("runtimeConfig.ips {ips:?}: must be IP addresses")))
 }
 
-fn parse(text: &str, source: &'static str) -> Option<Vec<Fixed>> {
-    let fixed = |address| Fixed { address, source };
-    Some(parse_addresses(text)?.into_iter().map(fixed).collect())
+pub(super) fn fixed(addresses: &[IpNet], source: &'static str) -> Vec<Fixed> {
+    addresses.iter().map(|address| Fixed { address: *address, source }).collect()
 }
 
 /// Addresses separated by commas or white space, each with or without the length of its prefix.
 pub(super) fn parse_addresses(text: &str) -> Option<Vec<IpNet>> {
     let parts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
-    let address =
-        |part: &str| part.parse().ok().or_else(|| part.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+    let address = |part: &str| part.parse().ok().or_else(|| part.parse().ok().map(|ip: IpAddr| ip.into()));
     parts.map(address).collect()
 }
 
@@ -66,31 +81,28 @@ pub(super) fn parse_addresses(text: &str) -> Option<Vec<IpNet>> {
 mod tests {
     use k8s_openapi::serde_json::{Value, from_value, json};
 
+    use super::super::annotations::ADDRESSES;
     use super::super::tests::attachment;
     use super::*;
 
-    fn asked(
-        ifname: &str,
-        args: &str,
-        runtime: &Value,
-        annotations: &Value,
-    ) -> Result<Vec<String>, CniError> {
-        let config = json!({ "cniVersion": "1.1.0", "name": "n", "runtimeConfig": runtime });
+    fn requested(args: &str, more: &Value, annotations: &Value) -> Result<Requested, CniError> {
+        let mut config = json!({ "cniVersion": "1.1.0", "name": "n" });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let pod: Pod = from_value(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p", "annotations": annotations }
         }))
         .unwrap();
-        let addresses = addresses(&attachment(ifname, args, &config), Some(&pod))?;
-        Ok(addresses.iter().map(|f| f.address.to_string()).collect())
+        Requested::of(&attachment("eth0", args, &config), Some(&pod), &PodMayChoose::default())
     }
 
     #[test]
-    fn the_pods_annotation_counts_before_the_runtimes_then_cni_args_then_runtime_config() {
+    fn addresses_are_the_pods_then_those_passed_on_then_cni_args_then_runtime_config() {
         let annotation = |ip: &str| json!({ ADDRESSES: ip });
         let none = json!({});
-        let runtime = |ip: &str| json!({ "ips": [ip, "fd00::4/64"] });
-        let cri =
-            json!({ "io.kubernetes.cri.pod-annotations": { ADDRESSES: "10.0.0.2" }, "ips": ["10.0.0.4/24"] });
+        let runtime = |ip: &str| json!({ "runtimeConfig": { "ips": [ip, "fd00::4/64"] } });
+        let cri = json!({ "runtimeConfig": {
+            "io.kubernetes.cri.pod-annotations": { ADDRESSES: "10.0.0.2" }, "ips": ["10.0.0.4/24"]
+        } });
         for (args, runtime, annotations, expected) in [
             (
                 "IP=10.0.0.3/24",
@@ -103,23 +115,34 @@ mod tests {
             ("", &runtime("10.0.0.4/24"), &none, &["10.0.0.4/24", "fd00::4/64"]),
             ("", &none, &none, &[]),
         ] {
-            assert_eq!(asked("eth0", args, runtime, annotations).unwrap(), expected);
+            let addresses = requested(args, runtime, annotations).unwrap().addresses;
+            let addresses: Vec<String> = addresses.iter().map(|f| f.address.to_string()).collect();
+            assert_eq!(addresses, expected);
         }
     }
 
     #[test]
-    fn an_annotation_with_an_interfaces_name_is_for_that_one_and_one_without_for_eth0() {
-        let annotations = json!({ ADDRESSES: "10.0.0.1", "culvert.io/addresses.net1": "10.9.0.1/24" });
-        assert_eq!(asked("eth0", "", &json!({}), &annotations).unwrap(), ["10.0.0.1/32"]);
-        assert_eq!(asked("net1", "", &json!({}), &annotations).unwrap(), ["10.9.0.1/24"]);
-        assert!(asked("net2", "", &json!({}), &annotations).unwrap().is_empty());
+    fn the_mac_is_the_pods_then_the_runtimes_then_that_of_cni_args_then_the_configurations() {
+        let mac = |last: u8| format!("02:00:00:00:00:0{last}");
+        let (annotation, none) = (json!({ "culvert.io/mac": mac(1) }), json!({}));
+        let conf = json!({ "mac": mac(4).to_uppercase() });
+        let both = json!({ "mac": mac(4), "runtimeConfig": { "mac": mac(2).replace(':', "-") } });
+        let args = format!("IgnoreUnknown=1;MAC=02:00:00:00:00:09;MAC={}", mac(3));
+        for (args, conf, annotations, expected) in [
+            (args.as_str(), &both, &annotation, 1),
+            (args.as_str(), &both, &none, 2),
+            (args.as_str(), &conf, &none, 3),
+            ("", &conf, &none, 4),
+        ] {
+            let found = requested(args, conf, annotations).unwrap().mac;
+            assert_eq!(found, mac(expected).parse().ok(), "{args} {conf} {annotations}");
+        }
+        assert_eq!(requested("", &none, &none).unwrap().mac, None);
     }
 
     #[test]
     fn what_is_no_address_is_refused_by_key_and_value() {
-        let error = asked("eth0", "", &json!({}), &json!({ ADDRESSES: "10.0.0.300" })).unwrap_err();
-        assert!(error.to_string().contains("culvert.io/addresses \"10.0.0.300\""), "{error}");
-        let error = asked("eth0", "", &json!({ "ips": ["x"] }), &json!({})).unwrap_err();
+        let error = requested("", &json!({ "runtimeConfig": { "ips": ["x"] } }), &json!({})).unwrap_err();
         assert!(error.to_string().contains("runtimeConfig.ips \"x\""), "{error}");
     }
 }

@@ -5,6 +5,11 @@ use crate::testing::bare_machine;
 
 /// The answer of an agent without any part to one invocation.
 async fn answer(command: &str, change: impl FnOnce(&mut CniRequest), config: &str) -> (u32, Value) {
+    let reply = reply(command, change, config).await;
+    (reply.exit_code, serde_json::from_slice(&reply.output).unwrap_or(Value::Null))
+}
+
+async fn reply(command: &str, change: impl FnOnce(&mut CniRequest), config: &str) -> CniReply {
     let mut request = CniRequest {
         command: command.to_owned(),
         container_id: "c1".to_owned(),
@@ -17,8 +22,7 @@ async fn answer(command: &str, change: impl FnOnce(&mut CniRequest), config: &st
     let dir = tempfile::tempdir().unwrap();
     let nics = bare_machine(dir.path()).await;
     let objects = watch::channel(Arc::default()).1;
-    let reply = Cni { overlay: None, nics, objects }.handle(&request).await;
-    (reply.exit_code, serde_json::from_slice(&reply.output).unwrap_or(Value::Null))
+    Cni::new(None, nics, objects, PodMayChoose::default()).handle(&request).await
 }
 
 const CONFIG: &str = r#"{ "cniVersion": "1.1.0", "name": "n", "type": "culvert-cni", "unknown": 1 }"#;
@@ -73,7 +77,61 @@ async fn commands_need_the_version_that_brought_them() {
         assert_eq!(error["cniVersion"], version, "the error is in the version of the request");
         assert!(error["details"].as_str().unwrap().contains(&format!("needs cniVersion {first}")), "{error}");
     }
-    assert_eq!(answer("STATUS", |_| {}, &config("1.1.0")).await, (0, Value::Null));
+}
+
+#[tokio::test]
+async fn status_of_a_node_without_overlay_and_vfs_says_that_nothing_can_be_attached() {
+    let (exit, error) = answer("STATUS", |_| {}, CONFIG).await;
+    assert_eq!((exit, &error["code"]), (1, &json!(50)), "{error}");
+    assert!(error["details"].as_str().unwrap().contains("no PF of this node has VFs"), "{error}");
+}
+
+#[tokio::test]
+async fn del_succeeds_whatever_is_wrong_with_the_configuration_of_something_that_never_was() {
+    for config in [
+        r#"{ "cniVersion": "1.1.0", "name": "n", "vlan": 5000, "deviceID": "x" }"#,
+        r#"{ "cniVersion": "9.9.9", "name": "n" }"#,
+        r#"{ "ipam": { "type": "../sh" }, "runtimeConfig": 3, "mac": [] }"#,
+        r#"{ "cniVersion": "1.1.0", "name": "n", "runtimeConfig": { "CNIDeviceInfoFile": "/etc/passwd" } }"#,
+    ] {
+        let reply = reply("DEL", |r| r.netns.clear(), config).await;
+        let CniReply { output, ipam, device_info, .. } = &reply;
+        assert!(output.is_empty() && ipam.is_none() && device_info.is_none(), "{config}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_ipam_plugin_runs_after_the_agent_at_del_gc_and_before_it_where_it_needs_the_interface() {
+    let config = |plugin: &str| {
+        let ipam = json!({ "type": plugin });
+        json!({
+            "cniVersion": "1.1.0", "name": "n", "deviceID": "0000:03:10.0", "ipam": ipam,
+            "cni.dev/valid-attachments": [],
+        })
+        .to_string()
+    };
+    let run = |plugin: &str, again| Some(IpamRun { plugin: plugin.to_owned(), again, release_first: false });
+    for command in ["DEL", "GC"] {
+        let reply = reply(command, |_| {}, &config("host-local")).await;
+        assert_eq!((reply.exit_code, reply.ipam), (0, run("host-local", false)), "{command}");
+    }
+    assert_eq!(reply("DEL", |_| {}, &config("dhcp")).await.ipam, run("dhcp", true));
+    let done = reply("DEL", |r| r.ipam_result = Some(Vec::new()), &config("dhcp")).await;
+    assert_eq!((done.exit_code, done.ipam), (0, None));
+    for inside in ["", "static"] {
+        assert_eq!(reply("DEL", |_| {}, &config(inside)).await.ipam, None);
+    }
+    let (exit, _) = answer("ADD", |_| {}, &config("host-local")).await;
+    assert_eq!(exit, 1, "no plugin runs for a device that does not exist");
+}
+
+#[tokio::test]
+async fn a_device_information_file_is_removed_with_the_attachment() {
+    let path = "/var/run/k8s.cni.cncf.io/devinfo/cni/n-1";
+    let runtime = json!({ "CNIDeviceInfoFile": path });
+    let config = json!({ "cniVersion": "1.0.0", "name": "n", "runtimeConfig": runtime }).to_string();
+    let file = reply("DEL", |_| {}, &config).await.device_info;
+    assert_eq!(file, Some(DeviceInfoFile { path: path.to_owned(), content: Vec::new() }));
 }
 
 #[tokio::test]
@@ -94,7 +152,7 @@ async fn without_an_overlay_del_succeeds_and_add_names_what_is_missing() {
 }
 
 /// What an ADD of interface `ifname` with these CNI_ARGS and this configuration is about.
-pub(super) fn attachment(ifname: &str, args: &str, config: &Value) -> invocation::Attachment {
+pub(super) fn attachment(ifname: &str, args: &str, config: &Value) -> Attachment {
     let request = CniRequest {
         command: "ADD".to_owned(),
         container_id: "c1".to_owned(),
@@ -105,7 +163,7 @@ pub(super) fn attachment(ifname: &str, args: &str, config: &Value) -> invocation
         ..CniRequest::default()
     };
     let mut version = Version::LATEST;
-    match Invocation::parse(&request, &mut version).unwrap().command {
+    match Command::parse(&request, &mut version).unwrap() {
         Command::Add(attachment) => *attachment,
         other => panic!("{other:?}"),
     }

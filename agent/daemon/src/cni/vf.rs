@@ -1,134 +1,127 @@
 //! CNI commands for virtual functions: the NIC manager does it, this says what.
 
-use std::net::IpAddr;
+use culvert_api::value::PciAddress;
+use culvert_host::netlink::VfChange;
+use tracing::warn;
 
-use culvert_api::value::{PciAddress, Rate, VlanProtocol, VlanQos};
-use culvert_host::netlink::{VfChange, VfRates, VfVlanTag};
-use ipnet::IpNet;
-
+use super::addressing::Addressing;
 use super::error::CniError;
 use super::invocation::Attachment;
-use super::netconf::NetConf;
-use super::output::{CniResult, Ip, Route};
-use super::requested;
-use crate::kube::Snapshot;
+use super::netconf::Ipam;
+use super::output::CniResult;
+use super::requested::Requested;
+use crate::errors::chain;
 use crate::nic::{AttachError, NicManager, VfAttach, VfAttached};
 
-/// Addresses and routes of the pod's interface.
-struct Plan {
-    ips: Vec<Ip>,
-    routes: Vec<Route>,
+/// What an ADD came to.
+#[derive(Debug)]
+pub(super) enum Added {
+    /// All is done.
+    Done(Box<CniResult>),
+    /// The pod has its VF, and an IPAM plugin says what addresses it gets; `afresh`: it was asked once before.
+    AwaitsIpam { plugin: String, afresh: bool },
 }
 
+/// Gives a pod its VF. Addresses of another plugin come later, by [`address`]: some ask the network for them, through the
+/// interface.
 pub(super) async fn add(
     nics: &NicManager,
-    snapshot: &Snapshot,
     attachment: &Attachment,
+    requested: &Requested,
     device: PciAddress,
-) -> Result<CniResult, CniError> {
+) -> Result<Added, CniError> {
     let Attachment { key, netns, args, conf } = attachment;
-    let plan = Plan::new(snapshot, attachment)?;
+    if let (Ipam::Plugin(plugin), true) = (&conf.ipam, requested.addresses_of_pod) {
+        return Err(CniError::config(format!(
+            "annotation culvert.io/addresses: ipam plugin {plugin} gives this network's addresses; an annotation \
+             needs ipam.type static, or none"
+        )));
+    }
+    let addressing = Addressing::of_configuration(conf, requested);
+    let addressing = if let Ipam::Plugin(_) = conf.ipam { Addressing::default() } else { addressing };
     let request = VfAttach {
         key: key.clone(),
         network: conf.name.clone(),
         owner: args.pod.as_ref().map_or_else(|| key.container_id.clone(), ToString::to_string),
         device,
         netns: netns.clone(),
-        settings: settings(attachment)?,
+        settings: settings(attachment, requested)?,
         mtu: conf.mtu,
-        addresses: plan.ips.iter().map(|ip| ip.address).collect(),
-        routes: plan.routes.iter().map(|r| (r.destination, r.gateway)).collect(),
+        addresses: addressing.addresses(),
+        routes: addressing.routes(),
     };
-    let attached = match nics.attach_vf(request.clone()).await {
+    let (attached, afresh) = match nics.attach_vf(request.clone()).await {
         // A runtime that lost our answer asks again: what was given is taken back and given anew.
         Err(AttachError::Twice { .. }) => {
             nics.detach_vf(key, None).await?;
-            nics.attach_vf(request).await?
+            (nics.attach_vf(request).await?, true)
         }
-        attached => attached?,
+        attached => (attached?, false),
     };
-    Ok(result(attachment, device, plan, attached))
-}
-
-/// What the VF is to be at its PF while the pod has it, where that differs from its own settings.
-fn settings(attachment: &Attachment) -> Result<VfChange, CniError> {
-    let NetConf { vlan, vlan_qos, vlan_proto, spoofchk, trust, link_state, min_tx_rate, max_tx_rate, .. } =
-        &attachment.conf;
-    if vlan.is_none() && (vlan_qos.is_some() || vlan_proto.is_some()) {
-        return Err(CniError::config("vlanQoS, vlanProto: are of no use without vlan"));
-    }
-    let vlan = vlan.map(|id| VfVlanTag {
-        id,
-        qos: vlan_qos.unwrap_or(VlanQos::MIN),
-        protocol: vlan_proto.unwrap_or(VlanProtocol::Dot1q),
-    });
-    let rates = match (min_tx_rate, max_tx_rate) {
-        (None, None) => None,
-        // 0 is "no guarantee" and "no limit".
-        (min, max) => Some(VfRates { min: min.unwrap_or(Rate::MIN), max: max.unwrap_or(Rate::MIN) }),
-    };
-    Ok(VfChange {
-        mac: attachment.mac(),
-        vlan,
-        spoof_check: spoofchk.map(Into::into),
-        trust: trust.map(Into::into),
-        link_state: *link_state,
-        rates,
+    Ok(match &conf.ipam {
+        Ipam::Plugin(plugin) => Added::AwaitsIpam { plugin: plugin.clone(), afresh },
+        _ => Added::Done(Box::new(result(attachment, device, addressing, &attached))),
     })
 }
 
-impl Plan {
-    /// Addresses that the pod's annotation or the runtime asks for, else those of `ipam`; routes of `ipam`.
-    fn new(snapshot: &Snapshot, attachment: &Attachment) -> Result<Self, CniError> {
-        let conf = &attachment.conf;
-        let asked = requested::addresses(attachment, requested::pod(snapshot, attachment))?;
-        let listed = conf.static_addresses()?;
-        let gateway = |address: &IpNet| {
-            let same =
-                listed.iter().filter_map(|l| l.gateway).find(|g| g.is_ipv4() == address.addr().is_ipv4());
-            same.filter(|gateway| address.contains(gateway))
-        };
-        let ips: Vec<Ip> = if asked.is_empty() {
-            listed.iter().map(|l| Ip { address: l.address, gateway: l.gateway }).collect()
-        } else {
-            asked.iter().map(|a| Ip { address: a.address, gateway: gateway(&a.address) }).collect()
-        };
-        let next_hop = |dst: &IpNet| {
-            let families = |ip: &&Ip| ip.address.addr().is_ipv4() == dst.addr().is_ipv4();
-            ips.iter().filter(families).find_map(|ip| ip.gateway)
-        };
-        let route = |dst: IpNet, gw: Option<IpAddr>| Route {
-            destination: dst,
-            gateway: gw.or_else(|| next_hop(&dst)),
-        };
-        let listed = conf.ipam.iter().flat_map(|ipam| &ipam.routes);
-        let routes = listed.map(|r| route(r.dst, r.gw)).collect();
-        Ok(Self { ips, routes })
-    }
+/// Gives a VF that a pod has what an IPAM plugin printed. If that does not work, the VF is taken back.
+pub(super) async fn address(
+    nics: &NicManager,
+    attachment: &Attachment,
+    device: PciAddress,
+    plugin: &str,
+    printed: &[u8],
+) -> Result<CniResult, CniError> {
+    let addressing = match Addressing::of_plugin(plugin, printed) {
+        Ok(addressing) => addressing,
+        Err(e) => {
+            if let Err(left) = nics.detach_vf(&attachment.key, None).await {
+                warn!("{}: DEL has to do it: {}", attachment.key, chain(&left));
+            }
+            return Err(e);
+        }
+    };
+    let attached = nics.address_vf(&attachment.key, addressing.addresses(), addressing.routes()).await?;
+    Ok(result(attachment, device, addressing, &attached))
 }
 
-fn result(attachment: &Attachment, device: PciAddress, plan: Plan, attached: VfAttached) -> CniResult {
-    let ipam_dns = attachment.conf.ipam.as_ref().and_then(|ipam| ipam.dns.clone());
-    // A program drives the VF through vfio: there is no interface in the pod, and nothing that has addresses.
-    let (sandbox, plan) = match &attached.interface {
-        Some(_) => (Some(attachment.netns.display().to_string()), plan),
-        None => (None, Plan { ips: Vec::new(), routes: Vec::new() }),
-    };
+/// What the VF is to be at its PF while the pod has it, where that differs from its own settings.
+fn settings(attachment: &Attachment, requested: &Requested) -> Result<VfChange, CniError> {
+    let conf = &attachment.conf;
+    Ok(VfChange {
+        mac: requested.mac,
+        vlan: conf.vlan_tag(requested.vlan)?,
+        spoof_check: conf.spoofchk,
+        trust: conf.trust,
+        link_state: conf.link_state,
+        rates: conf.rates,
+    })
+}
+
+/// A VF that a program drives through vfio has no interface. Its addresses are told all the same, and the sandbox, for
+/// want of which Multus would pass it over in the pod's network status.
+fn result(
+    attachment: &Attachment,
+    device: PciAddress,
+    addressing: Addressing,
+    attached: &VfAttached,
+) -> CniResult {
+    let Addressing { ips, routes, dns } = addressing;
     CniResult {
         ifname: attachment.key.ifname.clone(),
         mac: attached.mac,
-        mtu: attached.interface.map(|i| i.mtu),
-        sandbox,
+        mtu: attached.interface.as_ref().map(|i| i.mtu),
+        sandbox: Some(attachment.netns.display().to_string()),
         device: Some(device),
-        ips: plan.ips,
-        routes: plan.routes,
-        dns: attachment.conf.dns.clone().or(ipam_dns),
+        ips,
+        routes,
+        dns: attachment.conf.dns.clone().or(dns),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use culvert_api::value::LinkState;
+    use culvert_api::value::{LinkState, VlanProtocol};
     use serde_json::{Value, json};
 
     use super::super::tests::attachment;
@@ -139,73 +132,51 @@ mod tests {
         let mut config = json!({ "cniVersion": "1.1.0", "name": "n", "deviceID": "0000:03:10.0" });
         let Value::Object(more) = more else { panic!("an object is wanted") };
         config.as_object_mut().unwrap().extend(more);
-        attachment("net1", "MAC=02:00:00:00:00:02", &config)
+        attachment("net1", "", &config)
     }
 
     #[test]
-    fn nothing_said_changes_nothing_but_the_mac_of_cni_args() {
-        let expected = VfChange { mac: "02:00:00:00:00:02".parse().ok(), ..VfChange::default() };
-        assert_eq!(settings(&with(json!({}))).unwrap(), expected);
+    fn nothing_said_changes_nothing() {
+        assert_eq!(settings(&with(json!({})), &Requested::default()).unwrap(), VfChange::default());
     }
 
     #[test]
     fn keys_that_users_of_sriov_cni_know_become_settings() {
-        let change = settings(&with(json!({
-            "runtimeConfig": { "mac": "02:00:00:00:00:01" }, "mac": "02:00:00:00:00:03",
-            "vlan": 100, "vlanQoS": 3, "vlanProto": "802.1ad", "spoofchk": "off", "trust": "on",
+        let conf = with(json!({
+            "vlan": 100, "vlanQoS": 3, "vlanProto": "802.1AD", "spoofchk": "off", "trust": "on",
             "link_state": "enable", "max_tx_rate": 1000,
-        })))
-        .unwrap();
+        }));
+        let mac = "02:00:00:00:00:01".parse().ok();
+        let change = settings(&conf, &Requested { mac, ..Requested::default() }).unwrap();
         let vlan = change.vlan.unwrap();
         assert_eq!((vlan.id.get(), vlan.qos.get(), vlan.protocol), (100, 3, VlanProtocol::Dot1ad));
         assert_eq!((change.spoof_check, change.trust), (Some(false), Some(true)));
         assert_eq!(change.link_state, Some(LinkState::Enable));
         assert_eq!(change.rates.map(|r| (r.min.get(), r.max.get())), Some((0, 1000)));
-        assert_eq!(change.mac, "02:00:00:00:00:01".parse().ok(), "the runtime's word counts first");
+        assert_eq!(change.mac, mac);
     }
 
     #[test]
-    fn a_priority_without_a_vlan_and_another_address_plugin_are_refused() {
-        let error = settings(&with(json!({ "vlanQoS": 3 }))).unwrap_err();
-        assert!(error.to_string().contains("without vlan"), "{error}");
-        let attachment = with(json!({ "ipam": { "type": "host-local" } }));
-        let error = Plan::new(&Snapshot::default(), &attachment).err().unwrap();
-        assert!(error.to_string().contains("ipam type \"host-local\": must be static"), "{error}");
+    fn a_pods_own_vlan_takes_the_place_of_the_networks_and_keeps_its_priority() {
+        let requested = Requested { vlan: 150.try_into().ok(), ..Requested::default() };
+        let vlan = settings(&with(json!({ "vlan": 100, "vlanQoS": 3 })), &requested).unwrap().vlan.unwrap();
+        assert_eq!((vlan.id.get(), vlan.qos.get()), (150, 3));
+        let vlan = settings(&with(json!({})), &requested).unwrap().vlan.unwrap();
+        assert_eq!((vlan.id.get(), vlan.qos.get()), (150, 0));
     }
 
     #[test]
-    fn addresses_and_routes_come_from_ipam_unless_the_runtime_asks_for_others() {
-        let ipam = json!({
-            "type": "static",
-            "addresses": [{ "address": "10.9.0.5/24", "gateway": "10.9.0.1" }, { "address": "fd09::5/64" }],
-            "routes": [{ "dst": "10.8.0.0/16" }, { "dst": "10.7.0.0/16", "gw": "10.9.0.2" }, { "dst": "fd08::/64" }],
-        });
-        let plan = Plan::new(&Snapshot::default(), &with(json!({ "ipam": ipam }))).unwrap();
-        let (gateway, other) = ("10.9.0.1".parse().ok(), "10.9.0.2".parse().ok());
-        let ips: Vec<_> = plan.ips.iter().map(|ip| (ip.address.to_string(), ip.gateway)).collect();
-        assert_eq!(ips, [("10.9.0.5/24".to_owned(), gateway), ("fd09::5/64".to_owned(), None)]);
-        assert_eq!(plan.routes.iter().map(|r| r.gateway).collect::<Vec<_>>(), [gateway, other, None]);
-
-        let asked = with(json!({ "ipam": ipam, "runtimeConfig": { "ips": ["10.9.0.77/24"] } }));
-        let plan = Plan::new(&Snapshot::default(), &asked).unwrap();
-        assert_eq!(plan.ips, [Ip { address: "10.9.0.77/24".parse().unwrap(), gateway }]);
-    }
-
-    #[test]
-    fn a_vf_for_vfio_has_no_interface_in_the_pod_and_no_addresses() {
+    fn a_vf_for_vfio_has_its_addresses_and_its_sandbox_in_the_result_and_no_mtu() {
         let attachment = with(json!({ "ipam": { "addresses": [{ "address": "10.9.0.5/24" }] } }));
         let device: PciAddress = "0000:03:10.0".parse().unwrap();
         let mac = "02:00:00:00:00:02".parse().ok();
         let told = |interface| {
-            let plan = Plan::new(&Snapshot::default(), &attachment).unwrap();
-            result(&attachment, device, plan, VfAttached { mac, interface })
+            let addressing = Addressing::of_configuration(&attachment.conf, &Requested::default());
+            result(&attachment, device, addressing, &VfAttached { mac, interface })
         };
         let vfio = told(None);
-        assert!(vfio.sandbox.is_none() && vfio.ips.is_empty() && vfio.device == Some(device));
+        assert_eq!((vfio.sandbox.as_deref(), vfio.mtu, vfio.ips.len()), (Some("/run/netns/x"), None, 1));
         let kernel = told(Some(AttachedInterface { name: "net1".parse().unwrap(), mtu: 1500 }));
-        assert_eq!(
-            (kernel.sandbox.as_deref(), kernel.mtu, kernel.ips.len()),
-            (Some("/run/netns/x"), Some(1500), 1)
-        );
+        assert_eq!(CniResult { mtu: None, ..kernel }, vfio);
     }
 }

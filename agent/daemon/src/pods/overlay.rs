@@ -76,6 +76,14 @@ pub enum AttachError {
     /// No address.
     #[error(transparent)]
     Ipam(#[from] IpamError),
+    /// Another pod of the node has it.
+    #[error("mac {mac}: is that of pod {holder}, too; give each pod of a node its own")]
+    MacTaken {
+        /// The MAC.
+        mac: Mac,
+        /// Who has it.
+        holder: String,
+    },
     /// No record.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -257,6 +265,10 @@ impl Overlay {
         let make = move |records: &BTreeMap<Key, Record>| {
             let addresses = ipam::assign(&wish, &cidrs, &leases(records), &newest(records))?;
             let mac = request.mac.unwrap_or_else(|| derived_mac(&addresses));
+            let mut others = records.values().filter(|r| r.key != request.key);
+            if let Some(other) = others.find(|r| r.lease.mac == mac) {
+                return Err(AttachError::MacTaken { mac, holder: other.owner() });
+            }
             let port = request.key.port_name();
             let gateways = cidrs.iter().map(NodeAddresses::gateway).collect();
             Ok::<_, AttachError>(Record {

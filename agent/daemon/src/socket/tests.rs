@@ -7,6 +7,7 @@ use culvert_api::agent::{
     NicApplyRequest, NicShowRequest, NicWatchRequest, PortListRequest, StatusRequest,
     agent_reply::Result as Answer,
 };
+use culvert_api::config::cni::PodMayChoose;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -33,7 +34,7 @@ impl Bench {
             node: "node-a".to_owned(),
             started: Instant::now(),
             health: Health::default(),
-            cni: Cni { overlay: None, nics: nics.clone(), objects },
+            cni: Cni::new(None, nics.clone(), objects, PodMayChoose::default()),
             nics,
             fastpath: None,
             info: watch::channel(None).1,

@@ -296,9 +296,12 @@ impl Node {
             args: args.to_owned(),
             path: String::new(),
             config: config.as_bytes().to_vec(),
+            ipam_result: None,
         };
         let answer = self.call(agent_request::Call::Cni(request)).await;
-        let agent_reply::Result::Cni(CniReply { output, exit_code }) = answer else { panic!("{answer:?}") };
+        let agent_reply::Result::Cni(CniReply { output, exit_code, .. }) = answer else {
+            panic!("{answer:?}")
+        };
         let value = if output.is_empty() { Value::Null } else { serde_json::from_slice(&output).unwrap() };
         (exit_code, value)
     }
