@@ -22,6 +22,8 @@ pub struct Device {
     pub pf: Option<PciAddress>,
     /// Its index below that physical function.
     pub vf: Option<VfIndex>,
+    /// The PCIe root port that it is below; the functions of one card share it.
+    pub root_port: Option<PciAddress>,
     /// NUMA node, where the machine has said one.
     pub numa: Option<u16>,
     /// Kubelet is not told the NUMA node; it still decides which devices are given together.
@@ -57,6 +59,7 @@ impl Device {
             prefix: None,
             pf: None,
             vf: None,
+            root_port: None,
             numa: None,
             hide_numa: false,
             iommu_group: None,

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_api::config::device_plugin::{DevicePlugin, Registration};
+use culvert_api::config::device_plugin::{Allocations, DevicePlugin, Registration};
 use culvert_api::value::{ResourceName, ResourcePrefix};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -77,6 +77,7 @@ impl Plugin {
             prefix: config.resource_prefix.clone(),
             way,
             publisher: Publisher::new(config),
+            allocation: config.allocation.clone(),
             folder: Folder::watch(path, stop.clone()),
             statuses: Arc::new(statuses),
             stop: stop.clone(),
@@ -132,6 +133,7 @@ struct Offers {
     prefix: ResourcePrefix,
     way: Way,
     publisher: Publisher,
+    allocation: Allocations,
     folder: Folder,
     statuses: Arc<watch::Sender<Statuses>>,
     stop: CancellationToken,
@@ -257,6 +259,7 @@ impl Offers {
             folder: self.folder.clone(),
             way: self.way,
             publisher: self.publisher.clone(),
+            allocation: self.allocation.of(&resource.pool),
             keeper: self.keeper.clone(),
             seen: self.seen.subscribe(),
             report: Report { resource: resource.clone(), statuses: self.statuses.clone() },

@@ -91,6 +91,7 @@ mod tests {
             cdi_annotations: false,
             device_info: None,
             resource_list: None,
+            allocation: Default::default(),
         };
         let device =
             Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };

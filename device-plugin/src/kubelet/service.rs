@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_api::config::device_plugin::Allocation;
 use culvert_api::kubelet::pluginregistration::registration_server::Registration;
 use culvert_api::kubelet::pluginregistration::{
     InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
@@ -40,6 +41,7 @@ pub(super) struct PoolService {
     /// How many lists are being watched now.
     pub(super) watching: Arc<watch::Sender<usize>>,
     pub(super) publisher: Publisher,
+    pub(super) allocation: Allocation,
     pub(super) keeper: Keeper,
     /// Whether the machine has been looked at.
     pub(super) seen: watch::Receiver<bool>,
@@ -151,7 +153,8 @@ impl DevicePlugin for PoolService {
     ) -> Result<Response<PreferredAllocationResponse>, Status> {
         let pool = self.snapshot();
         let answer = |container| {
-            preferred(&pool, container).map(|device_ids| ContainerPreferredAllocationResponse { device_ids })
+            preferred(&pool, container, self.allocation)
+                .map(|device_ids| ContainerPreferredAllocationResponse { device_ids })
         };
         let container_responses =
             request.get_ref().container_requests.iter().map(answer).collect::<Result<_, _>>()?;

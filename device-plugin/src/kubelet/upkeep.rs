@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_api::config::device_plugin::Allocation;
 use culvert_api::kubelet::pluginregistration::registration_server::RegistrationServer;
 use culvert_api::kubelet::v1beta1::device_plugin_server::DevicePluginServer;
 use culvert_api::value::ResourceName;
@@ -54,6 +55,7 @@ pub(crate) struct Offer {
     pub(crate) way: Way,
     pub(crate) report: Report,
     pub(crate) publisher: Publisher,
+    pub(crate) allocation: Allocation,
     pub(crate) keeper: Keeper,
     /// Whether the machine has been looked at.
     pub(crate) seen: watch::Receiver<bool>,
@@ -62,13 +64,20 @@ pub(crate) struct Offer {
 
 /// Serves until told to stop; the socket is gone then.
 pub(crate) async fn serve(offer: Offer) {
-    let Offer { resource, pool, folder, way, report, publisher, keeper, seen, stop } = offer;
+    let Offer { resource, pool, folder, way, report, publisher, allocation, keeper, seen, stop } = offer;
     let name = socket_name(&folder.path, &resource);
     let (socket, connections) = Socket::new(folder.path.join(&name));
     let watching = Arc::new(watch::Sender::new(0));
     let word = Arc::new(watch::Sender::new(Word::Nothing));
-    let service =
-        PoolService { pool, watching: watching.clone(), publisher, keeper, seen, stop: stop.clone() };
+    let service = PoolService {
+        pool,
+        watching: watching.clone(),
+        publisher,
+        allocation,
+        keeper,
+        seen,
+        stop: stop.clone(),
+    };
     let found = (way == Way::Found).then(|| FoundService {
         resource: resource.clone(),
         endpoint: socket.path().display().to_string(),

@@ -58,6 +58,7 @@ impl Node {
             cdi_annotations: false,
             device_info: None,
             resource_list: None,
+            allocation: Default::default(),
         }
     }
 

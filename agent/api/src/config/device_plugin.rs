@@ -1,11 +1,12 @@
 //! Configuration of the kubelet device plugin: section `devicePlugin` of the agent's configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{ConfigError, SUN_PATH_MAX};
-use crate::value::ResourcePrefix;
+use crate::value::{PoolName, ResourcePrefix};
 
 /// How the pools of devices are offered to kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,35 @@ pub struct DevicePlugin {
     /// A configuration file of sriov-network-device-plugin, whose resources are on offer beside the pools of the NIC
     /// policy.
     pub resource_list: Option<ResourceListFile>,
+    /// Which free devices kubelet is advised to take.
+    pub allocation: Allocations,
+}
+
+/// Which of the free devices of a pool a container gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Allocation {
+    /// As close together as can be: one NUMA node, one card, one PF; from the fullest PF that still has enough.
+    #[default]
+    Packed,
+    /// From as many PFs of one NUMA node as can be, those used least first.
+    Spread,
+}
+
+/// [`Allocation`] of each pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allocations {
+    /// Of pools that are not named in `pools`.
+    pub default: Allocation,
+    /// Of single pools.
+    pub pools: BTreeMap<PoolName, Allocation>,
+}
+
+impl Allocations {
+    /// That of one pool.
+    pub fn of(&self, pool: &PoolName) -> Allocation {
+        self.pools.get(pool).copied().unwrap_or(self.default)
+    }
 }
 
 /// Where a configuration file of sriov-network-device-plugin is, and what that program is told beside it.
@@ -75,6 +105,14 @@ pub(super) struct RawDevicePlugin {
     device_info: Option<RawDeviceInfo>,
     resource_list: Option<PathBuf>,
     resource_list_prefix: ResourcePrefix,
+    allocation: Allocation,
+    pools: BTreeMap<PoolName, RawPool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawPool {
+    allocation: Allocation,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +151,8 @@ impl Default for RawDevicePlugin {
             device_info: None,
             resource_list: None,
             resource_list_prefix: ResourceListFile::PREFIX.parse().expect("is a DNS name"),
+            allocation: Allocation::default(),
+            pools: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +161,8 @@ impl RawDevicePlugin {
     pub(super) fn validate(self) -> Result<DevicePlugin, ConfigError> {
         let Self { kubelet_dir, plugins_registry, registration, resource_prefix, cdi, device_info, .. } =
             self;
+        let pools = self.pools.into_iter().map(|(pool, raw)| (pool, raw.allocation)).collect();
+        let allocation = Allocations { default: self.allocation, pools };
         let cdi_annotations = cdi.as_ref().is_some_and(|cdi| cdi.annotations);
         let resource_list =
             self.resource_list.map(|path| ResourceListFile { path, prefix: self.resource_list_prefix });
@@ -156,6 +198,7 @@ impl RawDevicePlugin {
             cdi_annotations,
             device_info,
             resource_list,
+            allocation,
         })
     }
 }
@@ -216,6 +259,14 @@ mod tests {
     }
 
     #[test]
+    fn pools_have_the_allocation_of_all_unless_they_have_their_own() {
+        let config = load("{allocation: spread, pools: {a: {allocation: packed}}}").unwrap();
+        let of = |pool: &str| config.allocation.of(&pool.parse().unwrap());
+        assert_eq!((of("a"), of("b")), (Allocation::Packed, Allocation::Spread));
+        assert_eq!(load("{}").unwrap().allocation, Allocations::default());
+    }
+
+    #[test]
     fn bad_values_are_refused_by_key_and_value() {
         let long = format!("kubeletDir: /{}", "x".repeat(DevicePlugin::DIR_MAX));
         for (yaml, text) in [
@@ -227,6 +278,8 @@ mod tests {
             ("{kubeletDir: /a, pluginsRegistry: /a}", "devicePlugin.pluginsRegistry /a: is kubeletDir, too"),
             ("resourcePrefix: kubernetes.io", "kubernetes.io belongs to Kubernetes"),
             ("registration: often", "often"),
+            ("allocation: dense", "dense"),
+            ("pools: {a/b: {allocation: spread}}", "a/b"),
             ("cdi: {dir: cdi}", "devicePlugin.cdi.dir cdi: must be an absolute path"),
             ("resourceList: c.json", "devicePlugin.resourceList c.json: must be an absolute path"),
             ("resourceListPrefix: Intel", "resource prefix \"Intel\""),
