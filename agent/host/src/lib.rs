@@ -16,6 +16,7 @@ pub mod health;
 pub mod inventory;
 pub mod netlink;
 pub mod netns;
+pub mod nic;
 mod pci;
 mod root;
 pub mod uevent;

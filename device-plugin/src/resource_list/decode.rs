@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use culvert_api::value::{PciAddress, ResourceName, ResourcePrefix};
 
-use super::json::{Json, Node, Spot};
+use super::json::{Json, Node, Spot, SyntaxError};
 use super::{DeviceType, Finding, Resource, ResourceList, Selector, Severity};
 
 mod selector;
@@ -31,10 +31,10 @@ struct Decoder<'p> {
     findings: Vec<Finding>,
 }
 
-pub(super) fn decode(root: &Node, prefix: &ResourcePrefix) -> ResourceList {
+pub(super) fn decode(root: &Node, prefix: &ResourcePrefix) -> Result<ResourceList, SyntaxError> {
     let mut decoder = Decoder { prefix, findings: Vec::new() };
     let mut resources: Vec<Resource> = Vec::new();
-    for node in decoder.resource_list(root) {
+    for node in decoder.resource_list(root)? {
         let Ok(resource) = decoder.resource(node) else { continue };
         match resources.iter().find(|other| other.name == resource.name) {
             Some(first) => {
@@ -46,7 +46,7 @@ pub(super) fn decode(root: &Node, prefix: &ResourcePrefix) -> ResourceList {
     }
     let mut findings = decoder.findings;
     findings.sort_by_key(|finding| finding.at);
-    ResourceList { resources, findings }
+    Ok(ResourceList { resources, findings })
 }
 
 impl<'n> Decoder<'_> {
@@ -63,14 +63,20 @@ impl<'n> Decoder<'_> {
         self.refuse(node.at, format!("{what}: {} where {wanted} is expected", node.value.kind()))
     }
 
-    fn resource_list(&mut self, root: &'n Node) -> &'n [Node] {
-        let Ok(members) = self.object("the file", root, LIST_KEYS) else { return &[] };
+    /// The list itself. A file without one says nothing about resources: that is not the same as an empty one.
+    fn resource_list(&mut self, root: &'n Node) -> Result<&'n [Node], SyntaxError> {
+        let wrong = |node: &Node, what: &str, wanted: &str| SyntaxError {
+            at: node.at,
+            what: format!("{what}: {} where {wanted} is expected", node.value.kind()),
+        };
+        let Ok(members) = self.object("the file", root, LIST_KEYS) else {
+            return Err(wrong(root, "the file", "an object"));
+        };
         match members.get("resourceList").copied() {
-            None => self.say(Severity::Error, root.at, "no resourceList; nothing is offered"),
-            Some(Node { value: Json::Array(items), .. }) => return items,
-            Some(node) => drop(self.wrong_kind::<()>("resourceList", node, "a list")),
+            Some(Node { value: Json::Array(items), .. }) => Ok(items),
+            Some(node) => Err(wrong(node, "resourceList", "a list")),
+            None => Err(SyntaxError { at: root.at, what: "the file has no resourceList".to_owned() }),
         }
-        &[]
     }
 
     /// An object that goes without the keys it does not know: they widen nothing.

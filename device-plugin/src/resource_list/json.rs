@@ -23,7 +23,7 @@ impl fmt::Display for Spot {
     }
 }
 
-/// Why a text is no JSON.
+/// Why a file cannot be used at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {what}")]
 pub struct SyntaxError {

@@ -81,9 +81,9 @@ impl ResourceList {
     /// Reads a file's text. Resources without a `resourcePrefix` get `prefix`.
     ///
     /// # Errors
-    /// When the text is no JSON. All else is a finding.
+    /// When the text is no JSON, or holds no list of resources. All else is a finding.
     pub fn parse(text: &str, prefix: &ResourcePrefix) -> Result<Self, SyntaxError> {
-        Ok(decode::decode(&json::parse(text)?, prefix))
+        decode::decode(&json::parse(text)?, prefix)
     }
 
     /// Whether the file holds nothing that had to be left out.

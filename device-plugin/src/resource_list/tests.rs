@@ -252,18 +252,16 @@ fn a_resource_that_makes_no_sense_is_left_out_and_the_others_stay() {
 }
 
 #[test]
-fn a_file_without_a_list_offers_nothing_and_says_so() {
+fn a_file_without_a_list_is_refused_and_an_empty_list_is_not() {
     for (text, message) in [
-        ("{}", "line 1 column 1: error: no resourceList; nothing is offered"),
-        ("[]", "line 1 column 1: error: the file: a list where an object is expected"),
-        (
-            r#"{"resourceList":{}}"#,
-            "line 1 column 17: error: resourceList: an object where a list is expected",
-        ),
+        ("{}", "line 1 column 1: the file has no resourceList"),
+        (r#"{"resourceList":null}"#, "line 1 column 1: the file has no resourceList"),
+        ("[]", "line 1 column 1: the file: a list where an object is expected"),
+        (r#"{"resourceList":{}}"#, "line 1 column 17: resourceList: an object where a list is expected"),
     ] {
-        let list = read(text);
-        assert_eq!((findings(&list.findings), list.resources.len()), (vec![message.to_owned()], 0));
+        assert_eq!(ResourceList::parse(text, &prefix()).unwrap_err().to_string(), message);
     }
+    assert_eq!(read(r#"{"resourceList":[]}"#), ResourceList { resources: vec![], findings: vec![] });
 }
 
 #[test]
