@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::agent::AgentConfig;
-use culvert_api::config::nic::NicPolicy;
 use culvert_device_plugin::{self as device, Device, Statuses};
 use culvert_host::{FileError, HostRoot};
 use futures::future::select_all;
@@ -20,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::cni::Cni;
+use crate::errors::chain;
 use crate::fastpath::{FastPath, Keeper};
 use crate::health::{Health, Reporter, State};
 use crate::kube::{self, Folder, Snapshot};
 use crate::metrics::{self, Metrics, Sources};
-use crate::nic::{NicConfig, NicManager, NicStartError};
+use crate::nic::{self, NicConfig, NicManager, NicStartError, Salvaged};
 use crate::plugin;
 use crate::pod_resources::PodResources;
 use crate::pods::{Overlay, Store, StoreError};
+use crate::reload;
 use crate::socket::{self, Listener, ListenerError, Service};
 use crate::tables::Builder;
 
@@ -77,6 +78,10 @@ pub struct App {
     nics: NicManager,
     /// Stops the owner of the NICs.
     nics_stop: CancellationToken,
+    /// Keeps a list of resources loaded, if there is one.
+    resource_list: Option<plugin::Follower>,
+    /// The file that the configuration came from, and its text, if changes of it are taken over.
+    file: Option<(PathBuf, String)>,
 }
 
 impl App {
@@ -99,12 +104,19 @@ impl App {
             None => None,
         };
         // Without a policy NICs are still listed, and VFs that somebody else carved given to pods.
-        let policy = config.nic.clone().unwrap_or(NicPolicy { apply_at_start: false, pfs: Vec::new() });
+        let policy = config.nic.clone().unwrap_or_default();
         let state_dir = config.state_dir.clone();
         let nics_stop = CancellationToken::new();
-        let nic = NicConfig { policy, node: node.clone(), state_dir, root };
+        let pod_resources = config.device_plugin.as_ref().map(|d| PodResources::beside(&d.kubelet_dir));
+        let (resource_list, resources) = plugin::resources(config.device_plugin.as_ref());
+        let nic = NicConfig { policy, node: node.clone(), state_dir, root, pod_resources, resources };
         let nics = NicManager::start(nic, nics_stop.clone()).await?;
-        Ok(Self { config, node, boot, listener, store, metrics, nics, nics_stop })
+        Ok(Self { config, node, boot, listener, store, metrics, nics, nics_stop, resource_list, file: None })
+    }
+
+    /// Takes over changes of the NIC policy in `file`, whose `text` the agent was started with, while the agent runs.
+    pub fn following(self, file: PathBuf, text: String) -> Self {
+        Self { file: Some((file, text)), ..self }
     }
 
     /// Runs until `stop`, then stops its parts in order. Pods, virtual functions and the fast path are left as they
@@ -113,13 +125,21 @@ impl App {
     /// # Errors
     /// When one of the parts came to an end by itself: a fault of the program, which a new start mends.
     pub async fn run(self, stop: CancellationToken) -> Result<(), PartEnded> {
-        let Self { config, node, boot, listener, store, metrics: http, nics, nics_stop } = self;
+        let Self { config, node, boot, listener, store, metrics: http, nics, nics_stop, resource_list, file } =
+            self;
         info!(node, version = env!("CARGO_PKG_VERSION"), "started");
         let health = Health::default();
         let (manifests, fastpath_health) = (health.part("manifests"), health.part("fastpath"));
         let (nic_health, plugin_health) = (health.part("nic"), health.part("device-plugin"));
         report_damage(&health, &store);
         let mut parts = Parts::default();
+        if let Some((file, text)) = file {
+            let (health, started_with, nics) = (health.part("config"), config.clone(), nics.clone());
+            parts.spawn("config", |stop| {
+                let accept = move |new| take_over(nics.clone(), started_with.clone(), new);
+                reload::follow(file, text, AgentConfig::from_yaml, accept, health, stop)
+            });
+        }
         let programmed = Metrics::default();
 
         let (send_objects, objects) = watch::channel(Arc::new(Snapshot::default()));
@@ -157,9 +177,11 @@ impl App {
                 }
             });
         }
-        if config.nic.is_some() {
-            let devices = nics.devices();
-            parts.spawn("nic", |stop| report_devices(devices, nic_health, stop));
+        let (devices, policy) = (nics.devices(), nics.clone());
+        parts.spawn("nic", |stop| report_devices(devices, policy, nic_health, stop));
+        if let Some(follower) = resource_list {
+            let health = health.part("resource-list");
+            parts.spawn("resource-list", |stop| follower.run(health, stop));
         }
         if let Some(config) = config.device_plugin {
             let devices = nics.devices();
@@ -230,16 +252,46 @@ fn report_damage(health: &Health, store: &Store) {
     }
 }
 
+/// Takes over what can be changed while the agent runs, and names what else is different.
+async fn take_over(nics: NicManager, old: AgentConfig, new: AgentConfig) -> Result<String, String> {
+    let later = counts_later(&old, &new);
+    nics.set_policy(new.nic.unwrap_or_default()).await.map_err(|e| format!("nic: {}", chain(&e)))?;
+    if later.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!("{}: will count from the next start", later.join(", ")))
+}
+
+/// Keys with another value that only counts after a restart.
+fn counts_later(old: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
+    let keys = [
+        ("node", old.node != new.node),
+        ("socket", old.socket != new.socket),
+        ("stateDir", old.state_dir != new.state_dir),
+        ("metrics", old.metrics != new.metrics),
+        ("manifests", old.manifests != new.manifests),
+        ("fastpath", old.fastpath != new.fastpath),
+        ("overlay", old.overlay != new.overlay),
+        ("devicePlugin", old.device_plugin != new.device_plugin),
+    ];
+    keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
 /// Says how the VFs of the policy are.
 async fn report_devices(
     mut devices: watch::Receiver<Vec<Device>>,
+    nics: NicManager,
     health: Reporter,
     stop: CancellationToken,
 ) {
     stop.run_until_cancelled(async {
         loop {
             let (state, detail) = summary(&devices.borrow_and_update());
-            health.set(state, detail);
+            if nics.has_policy() {
+                health.set(state, detail);
+            } else {
+                health.set(State::Off, "");
+            }
             if devices.changed().await.is_err() {
                 return;
             }
@@ -277,14 +329,27 @@ fn notify(state: NotifyState<'_>) {
     }
 }
 
-/// Reads a configuration file.
+/// Sets a damaged journal of NIC changes aside; `None` if it is not damaged.
+///
+/// # Errors
+/// When an agent is running, or a file cannot be read or written.
+pub fn discard_journal(config: &AgentConfig, root: &HostRoot) -> Result<Option<Salvaged>, StartError> {
+    // Its lock keeps an agent from starting meanwhile.
+    let _listener = Listener::bind(&config.socket)?;
+    Ok(nic::discard_journal(&config.state_dir, root)?)
+}
+
+/// Reads a configuration file; returns its text, too.
 ///
 /// # Errors
 /// A line that names the file.
-pub fn read_config(path: &Path) -> Result<AgentConfig, ConfigFileError> {
+pub fn read_config(path: &Path) -> Result<(AgentConfig, String), ConfigFileError> {
     let text =
         fs::read_to_string(path).map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
-    AgentConfig::from_yaml(&text).map_err(|source| ConfigFileError::Content { path: path.to_owned(), source })
+    match AgentConfig::from_yaml(&text) {
+        Ok(config) => Ok((config, text)),
+        Err(source) => Err(ConfigFileError::Content { path: path.to_owned(), source }),
+    }
 }
 
 /// A configuration file that cannot be used.

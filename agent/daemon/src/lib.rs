@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod check;
 pub mod cni;
 pub mod errors;
 pub mod fastpath;
@@ -14,6 +15,7 @@ pub mod plugin;
 pub mod pod_resources;
 pub mod pods;
 pub mod privileges;
+pub mod reload;
 pub mod socket;
 pub mod tables;
 #[cfg(test)]

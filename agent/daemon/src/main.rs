@@ -6,9 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use culvert_agent::app::{App, ConfigFileError, PartEnded, StartError, read_config};
+use culvert_agent::app::{self, App, ConfigFileError, PartEnded, StartError, read_config};
+use culvert_agent::check::{CheckError, Checked};
 use culvert_agent::errors::chain;
+use culvert_agent::nic::Salvaged;
 use culvert_agent::privileges::{self, PrivilegeError};
+use culvert_api::config::device_plugin::ResourceListFile;
+use culvert_api::config::nic::NicPolicy;
+use culvert_api::value::ResourcePrefix;
 use culvert_host::HostRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +27,21 @@ struct Args {
     /// Configuration file (YAML)
     #[arg(long, value_name = "FILE", default_value = "/etc/culvert/agent.yaml")]
     config: PathBuf,
-    /// Check the configuration file and exit
+    /// Check the configuration file, and the list of resources that it names, and exit
     #[arg(long)]
     check_config: bool,
+    /// Check this configuration file of sriov-network-device-plugin instead
+    #[arg(long, value_name = "FILE", requires = "check_config", conflicts_with = "config")]
+    resource_list: Option<PathBuf>,
+    /// Prefix of resources in that file that name none
+    #[arg(long, value_name = "PREFIX", requires = "resource_list", default_value = ResourceListFile::PREFIX)]
+    resource_prefix: ResourcePrefix,
+    /// Show which devices of this machine each resource of the list would have, if no pod had any
+    #[arg(long, requires = "check_config")]
+    devices: bool,
+    /// Set a damaged journal of NIC changes aside, keep what is whole of it, and exit; no agent may be running
+    #[arg(long, conflicts_with = "check_config")]
+    discard_journal: bool,
     /// For tests: look at the machine below this folder (its sys, proc and dev)
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
@@ -34,21 +51,46 @@ const AFTER_HELP: &str = "\
 Examples:
   culvert-agent --config /etc/culvert/agent.yaml
   culvert-agent --check-config --config ./agent.yaml
+  culvert-agent --check-config --resource-list /etc/pcidp/config.json
+  culvert-agent --check-config --resource-list ./config.json --devices
+  culvert-agent --discard-journal --config /etc/culvert/agent.yaml
   RUST_LOG=culvert_agent=debug culvert-agent
 
 Environment:
   RUST_LOG  what is logged to standard error, such as info (default), debug, culvert_agent::kube=debug
 
 Exit codes:
-  0  stopped by SIGTERM or SIGINT; with --check-config: the file is good
+  0  stopped by SIGTERM or SIGINT; with --check-config: there is nothing to say about the files
   1  the agent could not start, or failed
-  2  wrong usage, or a configuration that cannot be used";
+  2  wrong usage, or a configuration or list that cannot be used
+  3  with --check-config: the list can be used, but for what was printed";
+
+/// Prints what there is to say about a list of resources.
+fn check_list(
+    args: &Args,
+    file: ResourceListFile,
+    policy: &NicPolicy,
+    node: &str,
+) -> Result<ExitCode, Failure> {
+    let checked = Checked::read(file)?;
+    let mut lines = checked.lines();
+    if args.devices {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+        let root = HostRoot::new(&args.root);
+        lines.extend(runtime.block_on(checked.devices(&root, policy, node))?);
+    }
+    println!("{}", lines.join("\n"));
+    Ok(if checked.is_good() { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
 
 /// Why the program ends with an error.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigFileError),
+    #[error(transparent)]
+    List(#[from] CheckError),
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
     #[error("cannot start the runtime")]
@@ -67,19 +109,34 @@ fn main() -> ExitCode {
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("culvert-agent: {}", chain(&failure));
-            ExitCode::from(if matches!(failure, Failure::Config(_)) { 2 } else { 1 })
+            ExitCode::from(match failure {
+                Failure::Config(_) | Failure::List(CheckError::Read { .. } | CheckError::Syntax { .. }) => 2,
+                _ => 1,
+            })
         }
     }
 }
 
-fn run(args: &Args) -> Result<(), Failure> {
-    let config = read_config(&args.config)?;
+fn run(args: &Args) -> Result<ExitCode, Failure> {
+    if let Some(path) = &args.resource_list {
+        let file = ResourceListFile { path: path.clone(), prefix: args.resource_prefix.clone() };
+        return check_list(args, file, &NicPolicy::default(), "");
+    }
+    let (config, text) = read_config(&args.config)?;
     if args.check_config {
         println!("{}: good", args.config.display());
-        return Ok(());
+        let node = config.node.unwrap_or_default();
+        return match config.device_plugin.and_then(|plugin| plugin.resource_list) {
+            None => Ok(ExitCode::SUCCESS),
+            Some(file) => check_list(args, file, &config.nic.unwrap_or_default(), &node),
+        };
+    }
+    if args.discard_journal {
+        print_salvaged(app::discard_journal(&config, &HostRoot::new(&args.root))?);
+        return Ok(ExitCode::SUCCESS);
     }
     privileges::check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -90,9 +147,29 @@ fn run(args: &Args) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     runtime.block_on(async {
         let stop = stop_on_signal().map_err(Failure::Signals)?;
-        App::start(config, HostRoot::new(&args.root)).await?.run(stop).await?;
-        Ok(())
+        let app = App::start(config, HostRoot::new(&args.root)).await?;
+        app.following(args.config.clone(), text).run(stop).await?;
+        Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Says what became of a damaged journal.
+fn print_salvaged(salvaged: Option<Salvaged>) {
+    let Some(Salvaged { aside, lost, kept, pods }) = salvaged else {
+        println!("the journal is not damaged; nothing was done");
+        return;
+    };
+    for (line, reason) in lost {
+        println!("lost: line {line}: {reason}");
+    }
+    println!("kept: {kept} lines");
+    for pod in pods {
+        println!("kept: {pod}");
+    }
+    println!("the damaged journal is now {}", aside.display());
+    println!(
+        "a pod's VF that was lost is left alone while the pod lives; `culvert nic plan` shows what is to be done then"
+    );
 }
 
 fn stop_on_signal() -> std::io::Result<CancellationToken> {

@@ -1,11 +1,26 @@
 //! Runs the kubelet device plugin and reports how it fares.
 
+mod resource_list;
+
 use culvert_api::config::device_plugin::DevicePlugin;
 use culvert_device_plugin::{Device, Plugin, Statuses};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Reporter, State};
+use crate::nic::ResourceConfig;
+pub use resource_list::Follower;
+
+/// What the NICs have to know of the device plugin's configuration, and who keeps its list of resources loaded, if it has
+/// one.
+pub fn resources(config: Option<&DevicePlugin>) -> (Option<Follower>, ResourceConfig) {
+    let default = || DevicePlugin::PREFIX.parse().expect("is a DNS name");
+    let prefix = config.map_or_else(default, |config| config.resource_prefix.clone());
+    let file = config.and_then(|config| config.resource_list.clone());
+    let (follower, list) = file.map(Follower::open).unzip();
+    let list = list.unwrap_or_else(|| watch::channel(None).1);
+    (follower, ResourceConfig { prefix, list })
+}
 
 /// Offers the pools that the devices name, until `stop`, and tells `pools` how they are; lists have ended and sockets are gone at its end.
 pub async fn run(

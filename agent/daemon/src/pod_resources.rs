@@ -1,4 +1,6 @@
 //! Kubelet's pod resources API: which pod was given which device.
+//!
+//! Kubelet knows this from the moment it has allocated a device, before any CNI is called, and until the pod is gone.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,7 +99,7 @@ impl PodResources {
             let stream = stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
             async move { stream }
         });
-        // Some kubelets refuse another authority than this (gRPC on a Unix socket).
+        // Kubelet's server, as all of Go's, wants an `:authority`, whatever it is.
         let channel = Endpoint::from_static("http://localhost")
             .connect_with_connector(connector)
             .await

@@ -90,6 +90,9 @@ pub enum Registration {
 }
 
 impl DevicePlugin {
+    /// Prefix of the NIC policy's pools, unless another is configured.
+    pub const PREFIX: &str = "culvert.io";
+
     /// Longest path of either folder: room for a `/` and the shortest name of a socket in it.
     pub const DIR_MAX: usize = SUN_PATH_MAX - 30;
 }
@@ -146,7 +149,7 @@ impl Default for RawDevicePlugin {
             kubelet_dir: PathBuf::from("/var/lib/kubelet/device-plugins"),
             plugins_registry: None,
             registration: Registration::default(),
-            resource_prefix: "culvert.io".parse().expect("is a DNS name"),
+            resource_prefix: DevicePlugin::PREFIX.parse().expect("is a DNS name"),
             cdi: None,
             device_info: None,
             resource_list: None,

@@ -1,47 +1,87 @@
 //! NIC policy: section `nic` of the agent's configuration.
+//!
+//! ```yaml
+//! applyAtStart: true
+//! pfs:
+//!   - pf: 0000:03:00.0                # a PCI address, an interface name, patterns of both, or vendor:device
+//!     vfs: 4                          # VFs in service, or max
+//!     carve: 8                        # VFs that are made, so that vfs can grow while pods have some
+//!     vlan: 100
+//!     overrides:
+//!       - { vfs: 2-3, vlan: 200, driver: vfio-pci }
+//!     pools:
+//!       - { name: tenant-a, vfs: 0-1 }
+//!       - { name: tenant-b, vfs: 2- }
+//!   - pf: { name: "ens*f1", id: "8086:1592", numa: 0 }
+//!     vfs: max
+//!     mac: { pool: { from: 02:00:00:00:10:00, to: 02:00:00:00:1f:ff } }
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
-use crate::value::{
-    IfName, LinkState, Mac, Mtu, PciAddress, PoolName, Rate, VfIndex, VlanId, VlanProtocol, VlanQos,
-};
+use crate::value::{LinkState, Mtu, PoolName, Rate, VfIndex, VlanId, VlanProtocol, VlanQos};
 
+mod glob;
+mod mac;
 mod raw;
+#[cfg(feature = "schema")]
+mod schema;
+mod selector;
 #[cfg(test)]
 mod tests;
+mod vfset;
 
+pub use mac::{MacPolicy, MacRange};
 pub(super) use raw::RawNicPolicy;
+pub use selector::{PfFacts, PfSelector};
+pub use vfset::VfCount;
+
+use mac::MacRule;
+use vfset::VfSet;
 
 /// What the node's SR-IOV NICs should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NicPolicy {
-    /// Whether the agent carries the policy out by itself when it starts. Without this it waits to be told.
+    /// Whether the agent carries the policy out by itself: when it starts, and when the policy has changed. Without this
+    /// it waits to be told.
     pub apply_at_start: bool,
     /// The physical functions that Culvert looks after; all others are left alone.
     pub pfs: Vec<PfPolicy>,
 }
 
-/// What one physical function should be.
+/// What the PFs that a selector means should be, each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PfPolicy {
-    /// Which PF.
+    /// Which PFs.
     pub pf: PfSelector,
-    /// Its VFs: the VF with index `i` is element `i`.
-    pub vfs: Vec<VfPolicy>,
+    /// How many VFs are in service: set up, and in the pools that name them.
+    pub vfs: VfCount,
+    /// How many VFs are made. Those beyond `vfs` lie idle without a driver; `vfs` can grow up to here while VFs are in use.
+    pub carve: VfCount,
+    /// MTU of the PF's own interface; `None` leaves it as it is.
+    pub mtu: Option<Mtu>,
+    mac: MacRule,
+    /// Settings of VFs that no override names.
+    base: VfSettings,
+    overrides: Vec<Override>,
+    pools: Vec<Pool>,
 }
 
-/// How a policy names a PF.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PfSelector {
-    /// By PCI address: explicit enough for a PF that the node itself lives on.
-    Pci(PciAddress),
-    /// By interface name.
-    Interface(IfName),
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Override {
+    vfs: VfSet,
+    mac: Option<crate::value::Mac>,
+    settings: VfSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pool {
+    name: PoolName,
+    vfs: VfSet,
 }
 
 /// The base profile of one VF: what it is while no pod has it.
@@ -49,6 +89,15 @@ pub enum PfSelector {
 pub struct VfPolicy {
     /// The administrative MAC.
     pub mac: MacPolicy,
+    /// Everything that VFs may share.
+    pub settings: VfSettings,
+    /// The pool that offers it; `None`: nobody may have it.
+    pub pool: Option<PoolName>,
+}
+
+/// What a VF should be, but for its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VfSettings {
     /// Port VLAN; 0 means none.
     pub vlan: VlanId,
     /// 802.1p priority of the port VLAN's tag.
@@ -67,17 +116,6 @@ pub struct VfPolicy {
     pub mtu: Option<Mtu>,
     /// Who drives the VF.
     pub driver: VfDriver,
-    /// The pool that offers it; `None`: nobody may have it.
-    pub pool: Option<PoolName>,
-}
-
-/// Where a VF's MAC comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MacPolicy {
-    /// From the names of node and PF and the VF's index.
-    Derived,
-    /// As configured.
-    Fixed(Mac),
 }
 
 /// Transmit rates of a VF.
@@ -90,7 +128,8 @@ pub struct Rates {
 }
 
 /// Who drives a VF.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum VfDriver {
     /// The kernel's own driver for it: the VF is a network interface.
     #[default]
@@ -109,31 +148,44 @@ impl NicPolicy {
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         super::parse::<RawNicPolicy>(text)?.validate()
     }
-}
 
-impl FromStr for PfSelector {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // A colon is legal in an interface's name, but only aliases bear one.
-        if text.contains(':') {
-            return text.parse().map(Self::Pci).map_err(|e: crate::value::PciAddressError| e.to_string());
+    /// Reads a policy from the section's text alone, or from a whole configuration of the agent.
+    ///
+    /// # Errors
+    /// Those of [`super::agent::AgentConfig::from_yaml`].
+    pub fn from_any_yaml(text: &str) -> Result<Self, ConfigError> {
+        // Only the section has this key at the outermost level.
+        match super::parse::<BTreeMap<String, IgnoredAny>>(text)?.contains_key("pfs") {
+            true => Self::from_yaml(text),
+            false => Ok(super::agent::AgentConfig::from_yaml(text)?.nic.unwrap_or_default()),
         }
-        text.parse().map(Self::Interface).map_err(|e: crate::value::IfNameError| e.to_string())
     }
 }
 
-impl<'de> Deserialize<'de> for PfSelector {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+impl PfPolicy {
+    /// What VF `index` should be; `None` if its MAC rule has no address for it.
+    pub fn vf(&self, index: VfIndex) -> Option<VfPolicy> {
+        let different = self.overrides.iter().find(|o| o.vfs.contains(index));
+        let pool = self.pools.iter().find(|pool| pool.vfs.contains(index));
+        let mac = match different.and_then(|o| o.mac) {
+            Some(mac) => MacPolicy::Fixed(mac),
+            None => self.mac.of(index)?,
+        };
+        let settings = different.map_or(&self.base, |o| &o.settings).clone();
+        Some(VfPolicy { mac, settings, pool: pool.map(|pool| pool.name.clone()) })
     }
-}
 
-impl fmt::Display for PfSelector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pci(address) => address.fmt(f),
-            Self::Interface(name) => name.fmt(f),
-        }
+    /// Names of its pools.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        self.pools.iter().map(|pool| &pool.name)
+    }
+
+    /// What it says of VFs that a PF with `count` VFs in service does not have: "pool a: vf 9". A policy that gives the
+    /// number was checked when it was read.
+    pub fn beyond(&self, count: u16) -> Option<String> {
+        let overrides = self.overrides.iter().map(|o| ("overrides".to_owned(), o.vfs.highest()));
+        let pools = self.pools.iter().map(|p| (format!("pool {}", p.name), p.vfs.highest()));
+        let (owner, vf) = overrides.chain(pools).find(|(_, highest)| *highest >= count)?;
+        Some(format!("{owner}: vf {vf}"))
     }
 }

@@ -8,6 +8,8 @@ mod mac;
 mod number;
 mod pci;
 mod resource;
+#[cfg(feature = "schema")]
+mod schema;
 mod vf;
 
 pub use ifname::{IfName, IfNameError};

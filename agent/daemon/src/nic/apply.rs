@@ -24,6 +24,8 @@ use super::step::{Action, Object, Step};
 use crate::errors::chain;
 
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod tests;
 
 /// What can be looked at and changed: the real machine, or a model of one.
@@ -33,6 +35,12 @@ pub(super) trait Machine: Send + Sync + 'static {
 
     /// Does one step.
     fn carry_out(&self, step: &Step) -> impl Future<Output = Result<(), MachineError>> + Send;
+}
+
+/// Knows who has which VF.
+pub(super) trait Users: Sync {
+    /// "vf 2: it is used by ...", if anybody has a VF of `pf`, or may have.
+    fn of(&self, pf: PciAddress) -> impl Future<Output = Result<Option<String>, ObserveError>> + Send;
 }
 
 /// The machine that the agent runs on.
@@ -85,6 +93,12 @@ pub enum MachineError {
     /// A network namespace.
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    /// Somebody got a VF since the plan was made.
+    #[error("in the meantime {0}")]
+    InUse(String),
+    /// Nobody knows whether somebody has.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
     /// A model's reason.
     #[cfg(test)]
     #[error("{0}")]
@@ -118,7 +132,10 @@ impl Machine for Host {
                 self.bind(address, wanted).await
             }
             Action::Mtu(mtu) => {
-                let address = self.vf(step.object).await?;
+                let address = match step.object.vf {
+                    Some(_) => self.vf(step.object).await?,
+                    None => pf,
+                };
                 let interface = self.await_interface(address).await?;
                 let change = LinkChange { mtu: Some(mtu.get().into()), ..LinkChange::default() };
                 Ok(self.netlink.change_link(interface.index, &change).await?)
@@ -178,6 +195,8 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// Does the steps of `plan` in order, each written to `journal` before it is done. `tell` hears of each before and after,
 /// with its number from 1 and how many there are.
 ///
+/// `users` is asked again before all VFs of a PF are touched.
+///
 /// A step that fails is reported, and ends what is done for that VF, or, if it was the PF's own, for that PF; all others
 /// go on.
 ///
@@ -187,8 +206,11 @@ pub(super) async fn apply<M: Machine>(
     machine: &M,
     plan: &Plan,
     journal: &mut Journal,
+    users: &impl Users,
     mut tell: impl FnMut(&Step, usize, usize, Outcome<'_>),
 ) -> Result<NicApplyReply, JournalError> {
+    journal.lease(&plan.leases)?;
+    journal.restored(&plan.restored)?;
     let mut reply = NicApplyReply { blocked: plan.blocked.clone(), ..NicApplyReply::default() };
     let mut given_up = BTreeSet::new();
     let total = plan.steps.len();
@@ -199,9 +221,15 @@ pub(super) async fn apply<M: Machine>(
             continue;
         }
         tell(step, number, total, Outcome::Begun);
-        journal.begin(step)?;
-        let outcome = machine.carry_out(step).await;
-        journal.end(step, outcome.is_ok())?;
+        let outcome = match check(step, users).await {
+            Err(e) => Err(e),
+            Ok(()) => {
+                journal.begin(step)?;
+                let outcome = machine.carry_out(step).await;
+                journal.end(step, outcome.is_ok())?;
+                outcome
+            }
+        };
         match outcome {
             Ok(()) => {
                 tell(step, number, total, Outcome::Done);
@@ -216,4 +244,13 @@ pub(super) async fn apply<M: Machine>(
         }
     }
     Ok(reply)
+}
+
+/// Whether `step` may still be done: steps before it may have taken seconds, and kubelet gives VFs away meanwhile.
+async fn check(step: &Step, users: &impl Users) -> Result<(), MachineError> {
+    let touches_all = matches!((&step.action, step.object.vf), (Action::NumVfs(_) | Action::Mtu(_), None));
+    match touches_all {
+        true => users.of(step.object.pf).await?.map_or(Ok(()), |user| Err(MachineError::InUse(user))),
+        false => Ok(()),
+    }
 }

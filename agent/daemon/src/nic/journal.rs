@@ -1,26 +1,35 @@
 //! What was begun, on disk before it is done.
 //!
-//! A file of lines, each a checksum and a JSON entry, only ever added to and synced after each. From the start of it
+//! A file of lines, each a checksum and a JSON entry, only ever added to, and on the disk before what it says is done. From the start of it
 //! follows the [`State`]: what pods have, what was set aside for a while, which step was under way. A line that was being
 //! written when the power went is dropped: what it announced was not begun. Any other damage is refused, as nobody
-//! could tell any more which VF is whose.
+//! could tell any more which VF is whose; [`Journal::salvage`] is the way out. A line that cannot be written, as the disk
+//! is full, is taken back, and nothing is done that it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use culvert_api::agent::PlanStep;
 use culvert_api::hash::fnv1a;
-use culvert_api::value::PciAddress;
+use culvert_api::value::{Mac, PciAddress, VfIndex};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::attachment::Attachment;
-use super::step::{Action, Step};
+use super::identity::{Leases, renew};
+use super::step::{Action, Object, Step};
+use crate::errors::chain;
 use crate::pods::Key;
 
 #[cfg(test)]
+pub(super) mod faults;
+mod salvage;
+#[cfg(test)]
 mod tests;
+
+pub use salvage::Salvaged;
 
 /// The journal, open for writing.
 #[derive(Debug)]
@@ -29,6 +38,14 @@ pub(super) struct Journal {
     file: File,
     state: State,
     lines: usize,
+    /// Bytes that are good.
+    len: u64,
+    /// Lines after which the file is written anew, with only what still counts.
+    compact_at: usize,
+    /// A write failed: nobody knows what is on the disk. The file is written anew before anything else.
+    soiled: bool,
+    #[cfg(test)]
+    pub(super) faults: faults::Faults,
 }
 
 /// What the journal amounts to.
@@ -41,16 +58,37 @@ pub(super) struct State {
     /// VFs that pods have, or are getting or giving back.
     pub attachments: BTreeMap<Key, Attachment>,
     /// The step that was begun and not ended.
-    pub under_way: Option<String>,
+    pub under_way: Option<UnderWay>,
+    /// VFs whose driver was being changed when the agent ended, or when that failed: what is left of it nobody can see
+    /// (reading `driver_override` may hang), and their driver has to probe anew.
+    pub unsettled: BTreeSet<Object>,
+    /// MACs that VFs have out of pools, boot after boot.
+    pub leases: Leases,
+}
+
+/// A step that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnderWay {
+    /// The step, for people.
+    pub text: String,
+    /// The VF whose driver it changes.
+    binds: Option<Object>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Entry {
-    /// The machine was booted; nothing from before counts.
+    /// The machine was booted; of what was before only MACs count.
     Boot { id: String },
     /// A step is about to be done.
-    Begin { object: String, action: String, write: String },
+    Begin {
+        object: String,
+        action: String,
+        write: String,
+        /// The VF whose driver it changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        binds: Option<Object>,
+    },
     /// It is done, or failed.
     End { ok: bool },
     /// A PF's autoprobe is about to be changed; it was `before`.
@@ -61,6 +99,12 @@ enum Entry {
     Attachment(Box<Attachment>),
     /// The VF is nobody's again.
     Released { key: Key },
+    /// A VF's driver was being changed when the agent ended.
+    Unsettled { vf: Object },
+    /// That VF is gone.
+    Settled { vf: Object },
+    /// A VF has this MAC out of a pool from now on.
+    Mac { pf: String, vf: VfIndex, mac: Mac },
 }
 
 /// Why the journal cannot be used.
@@ -78,8 +122,8 @@ pub enum JournalError {
     },
     /// Not what was written.
     #[error(
-        "journal {}: line {line} is damaged: {reason}; pods' VFs are recorded there. When no pod on this node has a VF, \
-         move the file away and start again",
+        "journal {}: line {line} is damaged: {reason}; `culvert-agent --discard-journal` with the same configuration sets \
+         the file aside and goes on with the lines that are whole",
         path.display()
     )]
     Damaged {
@@ -92,37 +136,46 @@ pub enum JournalError {
     },
 }
 
-/// Lines after which the file is written anew, with only what still counts.
+/// Lines that are added before the file is written anew.
 const COMPACT_AFTER: usize = 2000;
 
 impl Journal {
     /// Opens the journal in `folder`, makes folder and file if there are none, and reads what it amounts to. Entries of
-    /// another boot than `boot` do not count: VFs and namespaces went with it.
+    /// another boot than `boot` do not count, but for MACs: VFs and namespaces went with it.
     ///
     /// # Errors
     /// When it cannot be read or written, or is damaged other than at its very end.
     pub(super) fn open(folder: &Path, boot: &str) -> Result<Self, JournalError> {
-        let path = folder.join("nic.journal");
-        let failed = |action| {
-            let path = path.clone();
-            move |source| JournalError::File { path, action, source }
-        };
-        fs::create_dir_all(folder).map_err(failed("make its folder"))?;
-        let text = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(failed("read it")(e)),
-        };
+        let path = folder.join(FILE);
+        make_folder(folder).map_err(|e| JournalError::new(&path, "make its folder", e))?;
+        let text = read(&path)?;
         let mut state = State::default();
         for (line, entry) in parse(&text).into_iter().enumerate() {
             let damaged = |reason| JournalError::Damaged { path: path.clone(), line: line + 1, reason };
             state.apply(entry.map_err(damaged)?);
         }
         if state.boot != boot {
-            state = State { boot: boot.to_owned(), ..State::default() };
+            state.apply(Entry::Boot { id: boot.to_owned() });
         }
-        let (file, lines) = rewrite(&path, &state)?;
-        Ok(Self { path, file, state, lines })
+        Self::create(path, state)
+    }
+
+    /// Puts a journal in place that amounts to `state`.
+    fn create(path: PathBuf, state: State) -> Result<Self, JournalError> {
+        let (file, lines, len) = fresh(&path, &state).map_err(|e| JournalError::new(&path, "write it", e))?;
+        install(&path).map_err(|e| JournalError::new(&path, "write it", e))?;
+        sync_folder(&path).map_err(|e| JournalError::new(&path, "write it", e))?;
+        Ok(Self {
+            path,
+            file,
+            state,
+            lines,
+            len,
+            compact_at: COMPACT_AFTER,
+            soiled: false,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        })
     }
 
     /// What it amounts to.
@@ -137,14 +190,20 @@ impl Journal {
         {
             self.add(Entry::Autoprobe { pf: step.object.pf, before: !on })?;
         }
-        let PlanStep { object, action, write } = PlanStep::from(step);
-        self.add(Entry::Begin { object, action, write })
+        let PlanStep { object, action, write, .. } = PlanStep::from(step);
+        let binds = matches!(step.action, Action::Bind(_)).then_some(step.object);
+        self.add(Entry::Begin { object, action, write, binds })
     }
 
     /// The announced step is done, or failed.
     pub(super) fn end(&mut self, step: &Step, ok: bool) -> Result<(), JournalError> {
         self.add(Entry::End { ok })?;
         let pf = step.object.pf;
+        if ok && matches!(step.action, Action::NumVfs(_)) {
+            // The VFs are others now.
+            let gone: Vec<Object> = self.state.unsettled.iter().copied().filter(|vf| vf.pf == pf).collect();
+            gone.into_iter().try_for_each(|vf| self.add(Entry::Settled { vf }))?;
+        }
         match step.action {
             Action::Autoprobe(on) if ok && self.state.autoprobe.get(&pf) == Some(&on) => {
                 self.add(Entry::AutoprobeRestored { pf })
@@ -163,36 +222,104 @@ impl Journal {
         self.add(Entry::Released { key: key.clone() })
     }
 
-    /// Writes an entry and waits until it is on the disk.
-    fn add(&mut self, entry: Entry) -> Result<(), JournalError> {
-        let line = line(&entry);
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|source| JournalError::File {
-            path: self.path.clone(),
-            action: "write to it",
-            source,
-        })?;
-        self.state.apply(entry);
-        self.lines += 1;
-        if self.lines > COMPACT_AFTER {
-            (self.file, self.lines) = rewrite(&self.path, &self.state)?;
+    /// Records MACs that VFs get out of pools, before they get them.
+    pub(super) fn lease(&mut self, leases: &Leases) -> Result<(), JournalError> {
+        for ((pf, vf), mac) in leases {
+            self.add(Entry::Mac { pf: pf.clone(), vf: *vf, mac: *mac })?;
         }
         Ok(())
+    }
+
+    /// Records PFs whose autoprobe turned out to be as it was.
+    pub(super) fn restored(&mut self, pfs: &[PciAddress]) -> Result<(), JournalError> {
+        pfs.iter().try_for_each(|pf| self.add(Entry::AutoprobeRestored { pf: *pf }))
+    }
+
+    /// Writes an entry and waits until it is on the disk.
+    fn add(&mut self, entry: Entry) -> Result<(), JournalError> {
+        if self.soiled {
+            self.compact()?;
+        }
+        let line = line(&entry);
+        if let Err(source) = self.write(line.as_bytes()) {
+            self.soiled = true;
+            self.take_back();
+            return Err(JournalError::new(&self.path, "write to it", source));
+        }
+        self.len += line.len() as u64;
+        self.lines += 1;
+        self.state.apply(entry);
+        if self.lines > self.compact_at {
+            self.compact_at = match self.compact() {
+                Ok(()) => COMPACT_AFTER,
+                Err(e) => {
+                    warn!("the journal stays as long as it is for now: {}", chain(&e));
+                    self.lines + COMPACT_AFTER
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.before(&mut self.file, line)?;
+        self.file.write_all(line)?;
+        self.file.sync_data()?;
+        #[cfg(test)]
+        self.faults.after();
+        Ok(())
+    }
+
+    /// Cuts off what was written of a line that could not be written whole. Should that fail, too, the line is torn, or it
+    /// announces what is not done: either does no harm.
+    fn take_back(&mut self) {
+        #[cfg(test)]
+        if self.faults.dead {
+            return;
+        }
+        if let Err(e) = self.file.set_len(self.len).and_then(|()| self.file.sync_data()) {
+            warn!("{}: a line that could not be written stays: {e}", self.path.display());
+        }
+    }
+
+    /// Writes the file anew with only what still counts, beside the old one until it is complete.
+    fn compact(&mut self) -> Result<(), JournalError> {
+        let failed = |e| JournalError::new(&self.path, "write it anew", e);
+        let fresh = fresh(&self.path, &self.state).map_err(failed)?;
+        install(&self.path).map_err(failed)?;
+        (self.file, self.lines, self.len) = fresh;
+        // Which of the two a crash would leave is not known before this.
+        let synced = sync_folder(&self.path).map_err(failed);
+        self.soiled = synced.is_err();
+        synced
     }
 }
 
 impl State {
     fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Boot { id } => *self = Self { boot: id, ..Self::default() },
-            Entry::Begin { object, action, .. } => self.under_way = Some(format!("{object}: {action}")),
-            Entry::End { .. } => self.under_way = None,
+            Entry::Boot { id } => {
+                *self = Self { boot: id, leases: std::mem::take(&mut self.leases), ..Self::default() };
+            }
+            Entry::Begin { object, action, binds, .. } => {
+                self.unsettled.extend(binds);
+                self.under_way = Some(UnderWay { text: format!("{object}: {action}"), binds });
+            }
+            Entry::End { ok } => {
+                if let (Some(vf), true) = (self.under_way.take().and_then(|step| step.binds), ok) {
+                    self.unsettled.remove(&vf);
+                }
+            }
+            Entry::Unsettled { vf } => drop(self.unsettled.insert(vf)),
+            Entry::Settled { vf } => drop(self.unsettled.remove(&vf)),
             Entry::Autoprobe { pf, before } => drop(self.autoprobe.insert(pf, before)),
             Entry::AutoprobeRestored { pf } => drop(self.autoprobe.remove(&pf)),
             Entry::Attachment(attachment) => {
                 self.attachments.insert(attachment.key.clone(), *attachment);
             }
             Entry::Released { key } => drop(self.attachments.remove(&key)),
+            Entry::Mac { pf, vf, mac } => renew(&mut self.leases, pf, vf, mac),
         }
     }
 
@@ -201,32 +328,70 @@ impl State {
         let mut entries = vec![Entry::Boot { id: self.boot.clone() }];
         entries
             .extend(self.autoprobe.iter().map(|(pf, before)| Entry::Autoprobe { pf: *pf, before: *before }));
+        let lease =
+            |((pf, vf), mac): (&(String, VfIndex), &Mac)| Entry::Mac { pf: pf.clone(), vf: *vf, mac: *mac };
+        entries.extend(self.leases.iter().map(lease));
+        entries.extend(self.unsettled.iter().map(|vf| Entry::Unsettled { vf: *vf }));
         entries.extend(self.attachments.values().cloned().map(|a| Entry::Attachment(Box::new(a))));
         entries
     }
 }
 
-/// Writes the file anew, beside the old one until it is complete. A step that was under way is not carried over: the next
-/// plan starts from what there is.
-fn rewrite(path: &Path, state: &State) -> Result<(File, usize), JournalError> {
+impl JournalError {
+    fn new(path: &Path, action: &'static str, source: io::Error) -> Self {
+        Self::File { path: path.to_owned(), action, source }
+    }
+}
+
+/// Name of the file.
+const FILE: &str = "nic.journal";
+
+/// The bytes of a journal; none if there is none.
+fn read(path: &Path) -> Result<Vec<u8>, JournalError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(JournalError::new(path, "read it", e)),
+    }
+}
+
+/// Makes a folder that is still there after a crash.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    sync_folder(folder)
+}
+
+/// Writes a file beside `path` that amounts to `state`; returns it, its lines and its bytes. A step that was under way is
+/// not carried over: the next plan starts from what there is.
+fn fresh(path: &Path, state: &State) -> io::Result<(File, usize, u64)> {
+    let beside = beside(path);
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let entries = state.entries();
     let text: String = entries.iter().map(line).collect();
-    let fresh = path.with_extension("journal.new");
-    let write = || {
-        fs::write(&fresh, text)?;
-        File::open(&fresh)?.sync_all()?;
-        fs::rename(&fresh, path)?;
-        if let Some(folder) = path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-        OpenOptions::new().append(true).open(path)
-    };
-    let file = write().map_err(|source| JournalError::File {
-        path: path.to_owned(),
-        action: "write it anew",
-        source,
-    })?;
-    Ok((file, entries.len()))
+    let mut file = OpenOptions::new().append(true).create_new(true).open(beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok((file, entries.len(), text.len() as u64))
+}
+
+/// Puts what [`fresh`] has written in the place of the journal.
+fn install(path: &Path) -> io::Result<()> {
+    fs::rename(beside(path), path)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("journal.new")
+}
+
+/// Makes sure that the folder of `path` names it after a crash.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// `CHECKSUM JSON\n`: sixteen hexadecimal digits of FNV-1a over the JSON.

@@ -1,12 +1,15 @@
 //! The one owner of PFs and VFs: a task that does one thing after the other, and the handle that everybody else has.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_api::agent::{NicApplyReply, NicEvent, NicListReply, NicPlanReply, NicShowReply, Progress};
+use culvert_api::agent::{
+    NicApplyReply, NicDiffReply, NicEvent, NicListReply, NicPlanReply, NicShowReply, Progress,
+};
 use culvert_api::config::nic::NicPolicy;
+use culvert_api::value::PciAddress;
 use culvert_device_plugin::Device;
 use culvert_host::netlink::{Netlink, NetlinkError};
 use culvert_host::{FileError, HostRoot};
@@ -14,25 +17,30 @@ use ipnet::IpNet;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
-use super::apply::{Host, Machine, MachineError};
+use super::apply::{Host, Machine, MachineError, Users};
 use super::attach::{
     AttachError, Attacher, CheckError, Lost, Namespace, ReleaseError, Route, VfAttach, VfAttached,
 };
 use super::attachment::Attachment;
-use super::devices;
+use super::devices::{self, Given};
+use super::diff::diff;
 use super::event::Events;
-use super::journal::{Journal, JournalError, State};
+use super::journal::{Journal, JournalError, Salvaged, State};
 use super::ledger::Ledger;
 use super::measure::Measurements;
 use super::name::{NameError, find};
-use super::observe::{ObserveError, Observed};
+use super::observe::{ObserveError, Observed, ObservedPf};
 use super::owner::Owner;
-use super::plan::{self, Input, plan};
+use super::plan::{Input, Kubelet, plan};
+use super::resources::{ResourceConfig, Resources};
 use super::tally::{self, CounterCache, NicTally};
 use super::view::View;
-use super::wanted::{Holds, wanted};
+use super::wanted::{Holds, conflicts, wanted};
 use super::watcher;
+use crate::errors::chain;
+use crate::pod_resources::PodResources;
 use crate::pods::Key;
 
 /// What the manager starts with.
@@ -46,6 +54,10 @@ pub struct NicConfig {
     pub state_dir: PathBuf,
     /// The machine's files.
     pub root: HostRoot,
+    /// Kubelet's socket of the pod resources API, if VFs are offered to a kubelet.
+    pub pod_resources: Option<PathBuf>,
+    /// What is offered to kubelet beside the policy's pools.
+    pub resources: ResourceConfig,
 }
 
 /// Handle of the owner of all PFs and VFs; cheap to clone.
@@ -58,9 +70,12 @@ pub struct NicManager {
 
 /// What the owner and everybody who only reads have in common.
 pub(super) struct Shared {
-    pub(super) policy: NicPolicy,
+    /// What the NICs should be; it changes when another policy is loaded.
+    pub(super) policy: watch::Sender<Arc<NicPolicy>>,
     pub(super) node: String,
     pub(super) host: Arc<Host>,
+    /// Who tells which pod was given which VF, if they are offered to a kubelet.
+    pub(super) pod_resources: Option<PodResources>,
     /// What the journal amounts to, after each change.
     pub(super) state: watch::Receiver<State>,
     /// Where what happens is told.
@@ -102,8 +117,33 @@ pub enum NicError {
     Stopped,
 }
 
+/// Sets a damaged journal in `state_dir` aside and goes on with the lines of it that are whole; `None` if it is not damaged.
+/// No agent may be running.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn discard_journal(state_dir: &Path, root: &HostRoot) -> Result<Option<Salvaged>, NicStartError> {
+    Ok(Journal::salvage(state_dir, &culvert_host::boot_id(root)?)?)
+}
+
+/// Why another policy is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Two of its entries are about the same PF.
+    #[error("{0}")]
+    Ambiguous(String),
+    /// The machine cannot be looked at.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
+    Stopped,
+}
+
 /// What the owner is asked to do.
 pub(super) enum Command {
+    /// What [`Self::Apply`] does, with the outcome in the log.
+    CarryOut,
     Apply {
         progress: mpsc::UnboundedSender<Progress>,
         reply: oneshot::Sender<Result<NicApplyReply, NicError>>,
@@ -140,27 +180,37 @@ impl NicManager {
     /// # Errors
     /// When the journal is damaged or cannot be written, or netlink cannot be opened.
     pub async fn start(config: NicConfig, stop: CancellationToken) -> Result<Self, NicStartError> {
-        let NicConfig { policy, node, state_dir, root } = config;
+        let NicConfig { policy, node, state_dir, root, pod_resources, resources } = config;
         let journal = Journal::open(&state_dir, &culvert_host::boot_id(&root)?)?;
         let namespace = Namespace::current()?;
         let host = Arc::new(Host { root, netlink: Netlink::open()?, namespace });
         let ledger = Ledger::new(journal);
         let state = ledger.watch();
         let attacher = Attacher::new(Arc::clone(&host), ledger);
+        let resources = Resources::new(resources, &state_dir);
         let events = Events::new(Measurements::default());
-        let shared =
-            Arc::new(Shared { policy, node, host, state, events, counters: CounterCache::default() });
+        let (policy, pod_resources) =
+            (watch::Sender::new(Arc::new(policy)), pod_resources.map(PodResources::new));
+        let shared = Arc::new(Shared {
+            policy,
+            pod_resources,
+            node,
+            host,
+            state,
+            events,
+            counters: CounterCache::default(),
+        });
         let (commands, queue) = mpsc::channel(QUEUE);
         let (device_send, devices) = watch::channel(Vec::new());
         let owner = Owner::new(Arc::clone(&shared), attacher);
         tokio::spawn(owner.run(queue, stop.clone()));
-        tokio::spawn(watcher::run(Arc::clone(&shared), device_send, stop));
+        tokio::spawn(watcher::run(Arc::clone(&shared), resources, device_send, stop));
         Ok(Self { commands, shared, devices })
     }
 
     /// What there is.
     pub async fn list(&self) -> Result<NicListReply, NicError> {
-        Ok(self.shared.look().await?.list())
+        Ok(self.shared.look().await?.list(&self.devices.borrow()))
     }
 
     /// All that is known of the PF or VF called `name`.
@@ -173,7 +223,7 @@ impl NicManager {
         let counters =
             self.shared.counters.read(&self.shared.host.netlink, &[found.pf], Instant::now()).await;
         let counters = counters.get(&found.pf.pf.pci.address).cloned().unwrap_or_default();
-        Ok(look.view(&look.wanted()).show(&found, &counters, &self.shared.events))
+        Ok(look.view(&look.wanted(), &self.devices.borrow()).show(&found, &counters, &self.shared.events))
     }
 
     /// What happens from now on.
@@ -186,7 +236,7 @@ impl NicManager {
         let look = self.shared.look().await?;
         let pfs: Vec<_> = look.observed.pfs.iter().collect();
         let counters = self.shared.counters.read(&self.shared.host.netlink, &pfs, Instant::now()).await;
-        Ok(tally::tally(&look.observed, &look.state, &look.devices(), &counters))
+        Ok(tally::tally(&look.observed, &look.state, &self.devices.borrow(), &counters))
     }
 
     /// What has been counted of the agent's own doings.
@@ -194,9 +244,45 @@ impl NicManager {
         self.shared.events.measurements()
     }
 
-    /// What [`Self::apply`] would do.
-    pub async fn plan(&self) -> Result<NicPlanReply, NicError> {
-        Ok(NicPlanReply::from(&self.shared.look().await?.plan()))
+    /// What [`Self::apply`] would do; with another policy, what it would do if that one were in force.
+    pub async fn plan(&self, other: Option<NicPolicy>) -> Result<NicPlanReply, NicError> {
+        let (look, kubelet) = (self.shared.look().await?, self.shared.kubelet().await);
+        let input = look.input(other.as_ref().unwrap_or(&look.policy), &kubelet);
+        Ok(plan(input).reply(&input))
+    }
+
+    /// What the policy, or another one, wants and what there is.
+    pub async fn diff(&self, other: Option<NicPolicy>) -> Result<NicDiffReply, NicError> {
+        let (look, kubelet) = (self.shared.look().await?, self.shared.kubelet().await);
+        Ok(diff(&look.input(other.as_ref().unwrap_or(&look.policy), &kubelet)))
+    }
+
+    /// Puts another policy in force. Nothing is changed by that alone, unless it says `applyAtStart`: surplus VFs leave
+    /// their pools, and the rest is for [`Self::apply`].
+    ///
+    /// # Errors
+    /// When it means two things for one of the machine's PFs; the policy before stays in force then.
+    pub async fn set_policy(&self, policy: NicPolicy) -> Result<(), PolicyError> {
+        if **self.shared.policy.borrow() == policy {
+            return Ok(());
+        }
+        let look = self.shared.look().await?;
+        let conflicts = conflicts(&policy, &look.observed);
+        if !conflicts.is_empty() {
+            return Err(PolicyError::Ambiguous(conflicts.join("; ")));
+        }
+        let apply = policy.apply_at_start;
+        self.shared.policy.send_replace(Arc::new(policy));
+        info!("another NIC policy is in force");
+        if apply {
+            self.commands.send(Command::CarryOut).await.map_err(|_| PolicyError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a policy that speaks of any PF.
+    pub fn has_policy(&self) -> bool {
+        !self.shared.policy.borrow().pfs.is_empty()
     }
 
     /// Carries the policy out. `progress` hears of each step before it is done; the steps go on if nobody listens.
@@ -261,6 +347,7 @@ impl fmt::Debug for NicManager {
 /// Everything that views of the machine are made from, at one moment.
 pub(super) struct Look<'a> {
     shared: &'a Shared,
+    pub(super) policy: Arc<NicPolicy>,
     pub(super) observed: Observed,
     state: State,
     holds: Holds,
@@ -271,37 +358,84 @@ impl Shared {
     pub(super) async fn look(&self) -> Result<Look<'_>, ObserveError> {
         // The state first: a VF that is given away meanwhile shows as used by somebody, not as free.
         let state = self.state.borrow().clone();
+        let policy = Arc::clone(&self.policy.borrow());
         let observed = self.host.observe().await?;
         let holds = state.attachments.values().map(|a| (a.vf, a.hold())).collect();
-        Ok(Look { shared: self, observed, state, holds })
+        Ok(Look { shared: self, policy, observed, state, holds })
+    }
+}
+
+impl Shared {
+    /// What kubelet says of who has which device.
+    pub(super) async fn kubelet(&self) -> Kubelet {
+        match &self.pod_resources {
+            None => Kubelet::None,
+            Some(api) => match api.devices().await {
+                Ok(given) => Kubelet::Given(
+                    given.into_iter().filter_map(|d| Some((d.id.parse().ok()?, d.pod))).collect(),
+                ),
+                Err(e) => Kubelet::Away(chain(&e)),
+            },
+        }
+    }
+}
+
+impl Users for Shared {
+    async fn of(&self, pf: PciAddress) -> Result<Option<String>, ObserveError> {
+        let (look, kubelet) = (self.look().await?, self.kubelet().await);
+        let input = look.input(&look.policy, &kubelet);
+        Ok(look.observed.pf(pf).and_then(|pf| input.first_user(pf)))
     }
 }
 
 impl Look<'_> {
-    pub(super) fn plan(&self) -> plan::Plan {
-        plan(Input {
-            policy: &self.shared.policy,
+    /// Everything that a plan depends on. What kubelet says is only asked for where it matters.
+    pub(super) fn input<'b>(&'b self, policy: &'b NicPolicy, kubelet: &'b Kubelet) -> Input<'b> {
+        Input {
+            policy,
             node: &self.shared.node,
             observed: &self.observed,
+            unsettled: &self.state.unsettled,
             holds: &self.holds,
+            kubelet,
             autoprobe: &self.state.autoprobe,
-        })
+            leases: &self.state.leases,
+        }
     }
 
     pub(super) fn wanted(&self) -> super::wanted::Wanted<'_> {
-        wanted(&self.shared.policy, &self.shared.node, &self.observed, &self.holds)
+        wanted(&self.policy, &self.shared.node, &self.observed, &self.holds, &self.state.leases)
     }
 
-    pub(super) fn devices(&self) -> Vec<Device> {
-        devices::devices(&self.wanted(), &self.holds)
+    /// VFs of the policy's pools.
+    pub(super) fn devices(&self, given: &Given) -> Vec<Device> {
+        devices::devices(&self.wanted(), &self.holds, given)
     }
 
-    fn list(&self) -> NicListReply {
-        self.view(&self.wanted()).list()
+    /// VFs that somebody uses who did not get them from this agent.
+    pub(super) fn users(&self) -> impl Iterator<Item = PciAddress> {
+        let used = |pf: &ObservedPf| {
+            let used = pf.pf.vfs.iter().filter(|vf| pf.users.contains_key(&vf.index));
+            used.map(|vf| vf.pci.address).collect::<Vec<_>>()
+        };
+        self.observed.pfs.iter().flat_map(used).filter(|vf| !self.holds.contains_key(vf))
     }
 
-    fn view<'b>(&'b self, wanted: &'b super::wanted::Wanted<'b>) -> View<'b> {
-        View::new(&self.observed, wanted, &self.holds, &self.state, devices::devices(wanted, &self.holds))
+    /// All devices that pods have, as far as is known; those of kubelet with the resource they were given from.
+    pub(super) fn held(&self, given: &Given) -> Given {
+        let others = self.holds.keys().copied().chain(self.users()).map(|vf| (vf, None));
+        others.chain(given.iter().map(|(device, resource)| (*device, resource.clone()))).collect()
+    }
+
+    fn list(&self, offered: &[Device]) -> NicListReply {
+        self.view(&self.wanted(), offered).list()
+    }
+
+    /// `offered` is what kubelet was told last: resources of a list that the policy does not know are only there.
+    fn view<'b>(&'b self, wanted: &'b super::wanted::Wanted<'b>, offered: &[Device]) -> View<'b> {
+        let mut devices = devices::devices(wanted, &self.holds, &Given::new());
+        devices.extend_from_slice(offered);
+        View::new(&self.observed, wanted, &self.holds, &self.state, devices)
     }
 }
 

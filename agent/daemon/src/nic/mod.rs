@@ -19,6 +19,7 @@ mod attach;
 mod attachment;
 mod damper;
 mod devices;
+mod diff;
 mod event;
 mod identity;
 mod journal;
@@ -32,6 +33,7 @@ mod name;
 mod observe;
 mod owner;
 mod plan;
+mod resources;
 mod step;
 mod tally;
 mod view;
@@ -43,9 +45,10 @@ pub use attach::{
     AttachError, AttachedInterface, CheckError, Lost, ReleaseError, Route, VfAttach, VfAttached,
 };
 pub use attachment::{Attachment, PodInterface};
-pub use journal::JournalError;
-pub use manager::{NicConfig, NicError, NicManager, NicStartError};
+pub use journal::{JournalError, Salvaged};
+pub use manager::{NicConfig, NicError, NicManager, NicStartError, PolicyError, discard_journal};
 pub(crate) use measure::Measurements;
 pub use name::NameError;
 pub use observe::ObserveError;
+pub use resources::{ResourceConfig, preview};
 pub(crate) use tally::{NicTally, PfTally, VfTally};

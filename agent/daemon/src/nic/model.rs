@@ -1,7 +1,8 @@
 //! A model of SR-IOV NICs for tests: it does what steps say, as igb does, and stops at what must never be asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use culvert_api::config::nic::{NicPolicy, VfDriver};
 use culvert_api::value::{Mac, PciAddress, Rate, VfIndex};
@@ -9,6 +10,7 @@ use culvert_host::inventory::{Interface, Pf, Vf};
 use culvert_host::netlink::{VfChange, VfRates, VfSettings, VfVlanTag};
 use culvert_host::netns::Netns;
 use culvert_host::{PciDevice, PciId};
+use serde::{Deserialize, Serialize};
 
 use super::apply::{Machine, MachineError};
 use super::attachment::Attachment;
@@ -19,10 +21,37 @@ use super::step::{Action, Object, Step};
 use super::wanted::Holds;
 use crate::pods::{Key, Phase};
 
+/// Ends the process as kill -9 does, at one of the points that it passes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deaths(Option<Arc<AtomicUsize>>);
+
+impl Deaths {
+    /// At the point with this number, from 0.
+    pub(super) fn at(number: usize) -> Self {
+        Self(Some(Arc::new(AtomicUsize::new(number))))
+    }
+
+    /// The process is at a point where it may die.
+    pub(super) fn point(&self) {
+        let Some(left) = &self.0 else { return };
+        if left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL).unwrap();
+            unreachable!("SIGKILL is not survived");
+        }
+    }
+
+    /// Whether it dies at the next point.
+    pub(super) fn is_next(&self) -> bool {
+        self.0.as_ref().is_some_and(|left| left.load(Ordering::SeqCst) == 0)
+    }
+}
+
 /// PFs that do what they are told.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     observed: Mutex<Observed>,
+    /// `driver_override` of VFs, which nobody may read: what their next probe binds them to.
+    overrides: Mutex<BTreeMap<Object, VfDriver>>,
     /// Steps to refuse, by their action's text.
     pub(super) refuse: Vec<String>,
     /// How many steps are done before everything ends, as by kill -9.
@@ -36,6 +65,42 @@ fn device(address: PciAddress, id: u16) -> PciDevice {
 
 fn interface(name: String, index: u32, mac: Option<Mac>) -> Interface {
     Interface { name, index, mac, mtu: 1500, up: false, operstate: "down".to_owned() }
+}
+
+/// A part of a step that the kernel does whole, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Effect {
+    /// The whole step.
+    Step(Step),
+    /// `driver_override` is written.
+    Override(Object, VfDriver),
+    /// The VF loses its driver.
+    Unbind(Object),
+    /// The kernel looks for a driver.
+    Probe(Object),
+}
+
+impl Effect {
+    /// The parts of `step`, in order.
+    pub(super) fn of(step: &Step) -> Vec<Self> {
+        let vf = step.object;
+        match &step.action {
+            Action::Bind(driver) => vec![Self::Override(vf, *driver), Self::Unbind(vf), Self::Probe(vf)],
+            // Where the kernel refuses all at once, each setting is sent alone.
+            Action::Settings { interface, change } => {
+                let part = |change| {
+                    let action = Action::Settings { interface: *interface, change };
+                    Self::Step(Step { object: vf, action })
+                };
+                let (mac, rest) = (
+                    VfChange { mac: change.mac, ..VfChange::default() },
+                    VfChange { mac: None, ..change.clone() },
+                );
+                vec![part(mac), part(rest)]
+            }
+            _ => vec![Self::Step(step.clone())],
+        }
+    }
 }
 
 /// A PF without VFs; its interface is called after its bus.
@@ -164,12 +229,49 @@ impl Model {
         dies
     }
 
+    /// What the next probe of each VF binds it to.
+    pub(super) fn overrides(&self) -> BTreeMap<Object, VfDriver> {
+        self.overrides.lock().unwrap().clone()
+    }
+
     /// Does one step.
     pub(super) fn step(&self, step: &Step) -> Result<(), String> {
-        let mut observed = self.lock();
         if self.refuse.contains(&step.action.to_string()) {
             return Err("refused by the model".to_owned());
         }
+        Effect::of(step).iter().try_for_each(|effect| self.effect(effect))
+    }
+
+    /// Does a part of a step.
+    pub(super) fn effect(&self, effect: &Effect) -> Result<(), String> {
+        let (object, bound) = match effect {
+            Effect::Step(step) => return self.whole(step),
+            Effect::Override(object, driver) => {
+                self.overrides.lock().unwrap().insert(*object, *driver);
+                return Ok(());
+            }
+            Effect::Unbind(object) => (object, None),
+            Effect::Probe(object) => {
+                (object, Some(self.overrides.lock().unwrap().get(object).copied().unwrap_or_default()))
+            }
+        };
+        let mut observed = self.lock();
+        let pf = observed.pfs.iter_mut().find(|pf| pf.pf.pci.address == object.pf).expect("a PF");
+        assert!(!object.vf.is_some_and(|vf| pf.users.contains_key(&vf)), "touches a VF in use: {effect:?}");
+        let slot = pf.pf.vfs.iter().position(|v| Some(v.index) == object.vf).ok_or("no such VF")?;
+        let mut vf = pf.pf.vfs[slot].clone();
+        match bound {
+            // A probe leaves alone what has a driver.
+            Some(driver) if vf.pci.driver.is_none() => bind(&mut vf, pf, driver),
+            Some(_) => {}
+            None => (vf.pci.driver, vf.interface) = (None, None),
+        }
+        pf.pf.vfs[slot] = vf;
+        Ok(())
+    }
+
+    fn whole(&self, step: &Step) -> Result<(), String> {
+        let mut observed = self.lock();
         let pf = observed.pfs.iter_mut().find(|pf| pf.pf.pci.address == step.object.pf).expect("a PF");
         let slot = step.object.vf.map(|vf| pf.pf.vfs.iter().position(|v| v.index == vf).ok_or("no such VF"));
         let slot = slot.transpose()?;
@@ -189,6 +291,7 @@ impl Model {
                 }
                 pf.pf.vfs.clear();
                 pf.settings.clear();
+                self.overrides.lock().unwrap().retain(|vf, _| vf.pf != step.object.pf);
                 create_vfs(pf, *count);
             }
             Action::Settings { change, .. } => {
@@ -200,15 +303,13 @@ impl Model {
                 settings.link_state = change.link_state.unwrap_or(settings.link_state);
                 settings.rates = change.rates.unwrap_or(settings.rates);
             }
-            Action::Bind(driver) => {
-                let mut vf = pf.pf.vfs[slot.expect("of a VF")].clone();
-                bind(&mut vf, pf, *driver);
-                pf.pf.vfs[slot.expect("of a VF")] = vf;
-            }
+            Action::Bind(_) => unreachable!("is done in parts"),
             Action::Mtu(mtu) => {
                 let (mtu, most) = (u32::from(mtu.get()), pf.pf.interfaces[0].mtu);
                 let interface = match slot {
-                    Some(slot) if mtu > most => return Err(format!("EINVAL: vf {slot}: mtu {mtu} above {most}")),
+                    Some(slot) if mtu > most => {
+                        return Err(format!("EINVAL: vf {slot}: mtu {mtu} above {most}"));
+                    }
                     Some(slot) => pf.pf.vfs[slot].interface.as_mut().ok_or("no interface")?,
                     None => {
                         assert!(pf.users.is_empty(), "resets the NIC under VFs in use: {step:?}");

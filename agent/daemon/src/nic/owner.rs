@@ -18,6 +18,7 @@ use super::event::{Event, Outcome};
 use super::manager::{Command, Look, NicError, Shared, UPKEEP};
 use super::measure::refusal;
 use super::observe::ObserveError;
+use super::plan::plan;
 use super::step::Step;
 use super::wanted::WantedVf;
 use crate::errors::chain;
@@ -62,18 +63,20 @@ impl Owner {
     /// Goes on where the agent ended the last time.
     async fn start(self: Arc<Self>) {
         if let Some(step) = &self.shared.state.borrow().under_way {
-            info!("the agent ended while it was at this: {step}; the next plan goes on from there");
+            info!("the agent ended while it was at this: {}; the next plan goes on from there", step.text);
         }
         self.attacher.keep_namespaces().await;
         Arc::clone(&self).tidy_up().await;
-        if self.shared.policy.apply_at_start {
-            self.apply_at_start().await;
+        let at_start = self.shared.policy.borrow().apply_at_start;
+        if at_start {
+            self.carry_out().await;
         }
     }
 
     async fn handle(self: Arc<Self>, command: Command) {
         // Whoever asked may be gone by now; what was asked is done all the same.
         match command {
+            Command::CarryOut => self.carry_out().await,
             Command::Apply { progress, reply } => drop(reply.send(self.apply(&progress).await)),
             Command::Attach { request, reply } => drop(reply.send(self.attach(&request).await)),
             Command::Address { key, addresses, routes, reply } => {
@@ -89,8 +92,9 @@ impl Owner {
 
     async fn apply(&self, progress: &mpsc::UnboundedSender<Progress>) -> Result<NicApplyReply, NicError> {
         let mut alone = self.attacher.alone().await;
-        let plan = self.shared.look().await?.plan();
-        let events = &self.shared.events;
+        let shared = &self.shared;
+        let (look, kubelet) = (shared.look().await?, shared.kubelet().await);
+        let plan = plan(look.input(&look.policy, &kubelet));
         let (started, mut step_started) = (Instant::now(), Instant::now());
         let tell = |step: &Step, number: usize, total: usize, outcome: Outcome<'_>| {
             if outcome == Outcome::Begun {
@@ -99,14 +103,14 @@ impl Owner {
                 // Nobody has to listen.
                 let _ = progress.send(Progress { text, done: number as u32 - 1, total: total as u32 });
             }
-            events.tell(Event::step(step, number, total, outcome, step_started.elapsed()));
+            shared.events.tell(Event::step(step, number, total, outcome, step_started.elapsed()));
         };
-        let reply = apply(&*self.shared.host, &plan, &mut alone.journal, tell).await?;
-        events.tell(Event::applied(reply.done.len(), reply.failed.len(), started.elapsed()));
+        let reply = apply(&*shared.host, &plan, &mut alone.journal, &**shared, tell).await?;
+        shared.events.tell(Event::applied(reply.done.len(), reply.failed.len(), started.elapsed()));
         Ok(reply)
     }
 
-    async fn apply_at_start(&self) {
+    async fn carry_out(&self) {
         let (progress, _) = mpsc::unbounded_channel();
         match self.apply(&progress).await {
             Ok(reply) => {
@@ -117,50 +121,50 @@ impl Owner {
     }
 
     async fn attach(&self, request: &VfAttach) -> Result<VfAttached, AttachError> {
-        let started = Instant::now();
+        let (started, events) = (Instant::now(), &self.shared.events);
         let made = self.attacher.attach(&*self.shared, request).await;
-        let event = match &made {
-            Err(e) => Some(Event::refused(request, refusal(e), &chain(e), started.elapsed())),
-            Ok(_) => self.attachment(&request.key).map(|a| Event::attached(&a, started.elapsed())),
-        };
-        event.into_iter().for_each(|event| self.shared.events.tell(event));
+        let took = started.elapsed();
+        let recorded = self.shared.state.borrow().attachments.get(&request.key).cloned();
+        match (&made, recorded) {
+            (Err(e), _) => events.tell(Event::refused(request, refusal(e), &chain(e), took)),
+            (Ok(_), Some(attachment)) => events.tell(Event::attached(&attachment, took)),
+            (Ok(_), None) => {}
+        }
         made
     }
 
     async fn detach(&self, key: &Key, lost: Option<&Lost>) -> Result<(), ReleaseError> {
-        let (before, started) = (self.attachment(key), Instant::now());
+        let started = Instant::now();
+        let recorded = self.shared.state.borrow().attachments.get(key).cloned();
         let released = self.attacher.detach(&*self.shared, key, lost).await;
-        self.tell_detached(before, &released, started);
+        self.tell_released(recorded, &released, started);
         released.map(drop)
     }
 
-    /// Tells that what `before` says, or what was found instead, was taken back, or why it could not be.
-    fn tell_detached(
+    /// Tells what became of an attachment: the one that was taken back, else the one that was `recorded`.
+    fn tell_released(
         &self,
-        before: Option<Attachment>,
+        recorded: Option<Attachment>,
         released: &Result<Option<Attachment>, ReleaseError>,
         started: Instant,
     ) {
         let (attachment, failed) = match released {
             Ok(attachment) => (attachment.clone(), None),
-            Err(e) => (before, Some(chain(e))),
+            Err(e) => (recorded, Some(chain(e))),
         };
         if let Some(attachment) = attachment {
             self.shared.events.tell(Event::detached(&attachment, failed, started.elapsed()));
         }
     }
 
-    fn attachment(&self, key: &Key) -> Option<Attachment> {
-        self.shared.state.borrow().attachments.get(key).cloned()
-    }
-
     /// Undoes what was not completed, and takes back what pods had that are gone.
     async fn tidy_up(self: Arc<Self>) {
         let stale = self.attacher.stale();
         let take_back = async |key: &Key| {
-            let (before, started) = (self.attachment(key), Instant::now());
+            let started = Instant::now();
+            let recorded = self.shared.state.borrow().attachments.get(key).cloned();
             let released = self.attacher.tidy(&*self.shared, key).await;
-            self.tell_detached(before, &released, started);
+            self.tell_released(recorded, &released, started);
         };
         join_all(stale.iter().map(take_back)).await;
     }

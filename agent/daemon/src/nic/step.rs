@@ -7,9 +7,10 @@ use culvert_api::config::nic::VfDriver;
 use culvert_api::value::{Mtu, PciAddress, VfIndex};
 use culvert_host::driver::VFIO_PCI;
 use culvert_host::netlink::VfChange;
+use serde::{Deserialize, Serialize};
 
 /// What a change is made to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Object {
     /// The PF.
     pub pf: PciAddress,
@@ -18,7 +19,7 @@ pub struct Object {
 }
 
 /// One change. Doing it again changes nothing more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// What is changed.
     pub object: Object,
@@ -27,7 +28,7 @@ pub struct Step {
 }
 
 /// How something is changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Brings the PF's interface up: many NICs only reset their VFs properly then.
     LinkUp {
@@ -49,7 +50,7 @@ pub enum Action {
     },
     /// Gives the VF to a driver, anew if that has it already.
     Bind(VfDriver),
-    /// Sets the MTU of the VF's interface.
+    /// Sets the MTU of the interface, be it the PF's or the VF's.
     Mtu(Mtu),
 }
 
@@ -110,13 +111,21 @@ impl Step {
                 };
                 format!("{device}/virtfn{vf}/driver_override <- {name}, /sys/bus/pci/drivers_probe <- the VF")
             }
-            Action::Mtu(_) => format!("netlink RTM_SETLINK of virtfn{vf}'s interface: IFLA_MTU"),
+            Action::Mtu(mtu) if vf.is_empty() => {
+                format!("netlink RTM_SETLINK of {pf}'s interface: IFLA_MTU {mtu}")
+            }
+            Action::Mtu(mtu) => format!("netlink RTM_SETLINK of virtfn{vf}'s interface: IFLA_MTU {mtu}"),
         }
     }
 }
 
 impl From<&Step> for PlanStep {
     fn from(step: &Step) -> Self {
-        Self { object: step.object.to_string(), action: step.action.to_string(), write: step.write() }
+        Self {
+            object: step.object.to_string(),
+            action: step.action.to_string(),
+            write: step.write(),
+            touches: Vec::new(),
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::devices::link_word;
 use super::event::{Event, Events};
 use super::manager::Shared;
 use super::observe::Observed;
+use super::resources::Resources;
 use crate::errors::chain;
 
 /// After a piece of news, more of it comes, such as one for each of a hundred VFs: the machine is looked at once, when this
@@ -29,9 +30,15 @@ const RESCAN: Duration = Duration::from_secs(5);
 const RESCAN_DEAF: Duration = Duration::from_millis(500);
 
 /// Sends the devices, now and after every change, until `stop`.
-pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, stop: CancellationToken) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    mut resources: Resources,
+    send: watch::Sender<Vec<Device>>,
+    stop: CancellationToken,
+) {
     let mut ears = Ears::open();
     let mut state = shared.state.clone();
+    let mut policy = shared.policy.subscribe();
     // A made-up machine has no kernel that would speak of it.
     let deaf = !ears.are_whole() || !shared.host.root.is_real();
     let mut rescan = interval(if deaf { RESCAN_DEAF } else { RESCAN });
@@ -45,6 +52,9 @@ pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, s
             _ = rescan.tick() => {}
             () = ears.heard() => ears.listen(QUIET).await,
             () = wait_until(damper.due()) => {}
+            // The sender is in `shared`.
+            _ = policy.changed() => resources.ask_again(),
+            () = resources.changed() => {}
             changed = state.changed() => {
                 if changed.is_err() {
                     return;
@@ -53,7 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>, send: watch::Sender<Vec<Device>>, s
         }
         match shared.look().await {
             Ok(look) => {
-                let devices = damper.tell(look.devices(), Instant::now());
+                let devices = damper.tell(resources.offer(&shared, &look).await, Instant::now());
                 publish(&send, devices, std::mem::take(&mut first), &shared.events);
                 tell_links(&mut links, &look.observed, &shared.events);
             }
@@ -164,12 +174,18 @@ async fn next_link(monitor: Option<&mut LinkMonitor>) -> bool {
     }
 }
 
+/// PCI functions, and what containers are given of them: RDMA's device nodes are numbered anew when a driver is bound.
+/// Without a subsystem: news were lost.
+fn is_of_interest(subsystem: &str) -> bool {
+    matches!(subsystem, "pci" | "infiniband" | "infiniband_verbs" | "infiniband_mad" | "uio" | "")
+}
+
 /// Waits for news of a PCI device; false if there will be none.
 async fn next_uevent(monitor: Option<&UeventMonitor>) -> bool {
     let Some(monitor) = monitor else { return std::future::pending().await };
     loop {
         match monitor.next().await {
-            Ok(event) if matches!(event.subsystem.as_str(), "pci" | "") => return true,
+            Ok(event) if is_of_interest(&event.subsystem) => return true,
             Ok(_) => {}
             Err(_) => return false,
         }

@@ -15,8 +15,11 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 
-/// A kubelet with one pod, whose device has this number.
+/// A kubelet with one pod, whose devices have this number.
 struct Kubelet(usize);
+
+/// One that refuses.
+const REFUSES: Kubelet = Kubelet(usize::MAX);
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -26,7 +29,7 @@ impl PodResourcesLister for Kubelet {
         &self,
         _: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
-        if self.0 == usize::MAX {
+        if self.0 == REFUSES.0 {
             return Err(Status::unimplemented("the feature is off"));
         }
         let devices = ["0000:03:02", "0000:03:03"].map(|device| ContainerDevices {
@@ -99,7 +102,7 @@ async fn a_kubelet_that_refuses_or_only_listens_is_an_error_and_no_empty_list() 
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("kubelet.sock");
     let api = PodResources::new(&socket);
-    let server = serve(&socket, Kubelet(usize::MAX));
+    let server = serve(&socket, REFUSES);
     let error = api.devices().await.unwrap_err().to_string();
     assert!(error.contains("the feature is off"), "{error}");
     server.abort();

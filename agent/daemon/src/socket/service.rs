@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use culvert_api::agent::agent_reply::Result as Answer;
 use culvert_api::agent::agent_request::Call;
 use culvert_api::agent::{AgentRequest, Error, NicEvent, Progress, StatusReply};
+use culvert_api::config::nic::NicPolicy;
 use culvert_api::fastpath::Info;
 use tokio::sync::{mpsc, watch};
 
@@ -47,7 +48,14 @@ impl Service {
             Call::Cni(request) => return Answer::Cni(self.cni.handle(&request).await),
             Call::Status(_) => return Answer::Status(self.status()),
             Call::NicList(_) => self.nics.list().await.map(Answer::NicList).map_err(|e| chain(&e)),
-            Call::NicPlan(_) => self.nics.plan().await.map(Answer::NicPlan).map_err(|e| chain(&e)),
+            Call::NicPlan(request) => match other_policy(&request.policy) {
+                Ok(policy) => self.nics.plan(policy).await.map(Answer::NicPlan).map_err(|e| chain(&e)),
+                Err(e) => Err(e),
+            },
+            Call::NicDiff(request) => match other_policy(&request.policy) {
+                Ok(policy) => self.nics.diff(policy).await.map(Answer::NicDiff).map_err(|e| chain(&e)),
+                Err(e) => Err(e),
+            },
             Call::NicApply(_) => self.nics.apply(progress).await.map(Answer::NicApply).map_err(|e| chain(&e)),
             Call::NicShow(request) => {
                 self.nics.show(&request.name).await.map(Answer::NicShow).map_err(|e| chain(&e))
@@ -96,6 +104,14 @@ impl Service {
         let fastpath = self.fastpath.as_ref().ok_or_else(none)?;
         call(fastpath).await.map(answer).map_err(|e| e.to_string())
     }
+}
+
+/// The policy in a request; `None` if the one in force is meant.
+fn other_policy(text: &str) -> Result<Option<NicPolicy>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    NicPolicy::from_any_yaml(text).map(Some).map_err(|e| format!("the policy is refused: {e}"))
 }
 
 fn error(message: &str) -> Answer {

@@ -1,31 +1,57 @@
 //! The policy as written, and how it becomes one that makes sense.
 
-use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
+use serde::Deserialize;
+
+use super::super::ConfigError;
+use super::mac::{MacPolicy, MacRule, RawMac, plus};
+use super::vfset::VfSet;
+use super::{NicPolicy, Override, PfPolicy, PfSelector, Pool, Rates, VfCount, VfDriver, VfSettings};
+use crate::value::{LinkState, Mac, Mtu, PoolName, Rate, VfIndex, VlanId, VlanProtocol, VlanQos};
+
+/// What the node's SR-IOV NICs should be.
 #[derive(Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in super::super) struct RawNicPolicy {
+    /// Whether the agent carries the policy out by itself: when it starts, and when the policy has changed. Without this it
+    /// waits for `culvert nic apply`.
     #[serde(default)]
     apply_at_start: bool,
+    /// The physical functions (PFs) to look after; all others are left alone.
     pfs: Vec<RawPf>,
 }
 
 /// A struct that also has the keys of a VF's settings: serde cannot flatten them in and still refuse unknown keys.
 macro_rules! with_settings {
-    ($name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
+    ($(#[$outer:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$outer])*
         #[derive(Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct $name {
             $($(#[$meta])* $field: $type,)*
+            /// Port VLAN: the NIC adds and removes its tag, the VF sees untagged frames. 0 means none.
             vlan: Option<VlanId>,
+            /// 802.1p priority of the port VLAN's tag.
             qos: Option<VlanQos>,
+            /// Protocol of the port VLAN's tag.
             vlan_protocol: Option<VlanProtocol>,
+            /// Whether frames with another source MAC are dropped. Left to the driver if not given.
             spoof_check: Option<bool>,
+            /// Whether the VF may change its MAC and its filters. Left to the driver if not given.
             trust: Option<bool>,
+            /// Link state that the VF sees. Left to the driver if not given.
             link_state: Option<LinkState>,
+            /// Guaranteed transmit rate in Mbit/s; 0 means none.
             min_rate: Option<Rate>,
+            /// Limit of the transmit rate in Mbit/s; 0 means none.
             max_rate: Option<Rate>,
+            /// MTU of the VF's interface. The PF's must be as large; see `pfMtu`.
             mtu: Option<Mtu>,
+            /// Who drives the VF.
             driver: Option<VfDriver>,
         }
 
@@ -44,7 +70,8 @@ macro_rules! with_settings {
                     link_state: self.link_state.or(base.link_state),
                     min_rate: self.min_rate.or(base.min_rate),
                     max_rate: self.max_rate.or(base.max_rate),
-                    mtu: self.mtu.or(base.mtu),
+                    // The kernel has no MTU for a VF that it does not drive.
+                    mtu: self.mtu.or(base.mtu.filter(|_| self.driver != Some(VfDriver::VfioPci))),
                     driver: self.driver.unwrap_or(base.driver),
                 }
             }
@@ -52,36 +79,51 @@ macro_rules! with_settings {
     };
 }
 
-with_settings!(RawPf {
-    pf: PfSelector,
-    vfs: u16,
-    #[serde(default)]
-    mac: RawMac,
-    #[serde(default)]
-    overrides: Vec<RawOverride>,
-    #[serde(default)]
-    pools: Vec<RawPool>,
-});
+with_settings!(
+    /// What PFs should be. Settings of VFs that stand here are those of all its VFs.
+    RawPf {
+        /// Which PFs: a PCI address, an interface name, a pattern of either (`ens*f0`, `0000:3b:*`), `vendor:device`, or
+        /// several conditions. A PF that the node itself lives on has to be named by its PCI address. Where several
+        /// entries match one PF, one that names it (by address or interface) goes before patterns, and one with all
+        /// conditions of another and more goes before that; anything else is an error.
+        pf: PfSelector,
+        /// How many VFs are in service, or `max`.
+        vfs: VfCount,
+        /// How many VFs are made; if not given, as many as are in service. The others lie idle, so that `vfs` can grow while
+        /// pods have VFs: the number that a PF has made only changes while none is in use.
+        carve: Option<VfCount>,
+        /// Where the VFs' MACs come from.
+        #[serde(default)]
+        mac: RawMac,
+        /// MTU of the PF's own interface. Left as it is if not given.
+        pf_mtu: Option<Mtu>,
+        /// Settings of some VFs that differ. A VF may be in one of them.
+        #[serde(default)]
+        overrides: Vec<RawOverride>,
+        /// Pools that kubelet gives VFs away from, as resources. A VF may be in one of them; those in none are nobody's.
+        #[serde(default)]
+        pools: Vec<RawPool>,
+    }
+);
 
-with_settings!(RawOverride {
-    vfs: VfSet,
-    mac: Option<Mac>,
-});
+with_settings!(
+    /// Settings of some VFs.
+    RawOverride {
+        /// Which: `3`, `0-3`, `0-1,5`, `4-` (from 4 on), `all`.
+        vfs: VfSet,
+        /// Its MAC, for a single VF.
+        mac: Option<Mac>,
+    }
+);
 
-/// `derived`, `{ base: MAC }` or `{ list: [MAC...] }`.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-enum RawMac {
-    #[default]
-    Derived,
-    Base(Mac),
-    List(Vec<Mac>),
-}
-
+/// A pool of VFs.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawPool {
+    /// Its name: the part of the resource's name after the prefix.
     name: PoolName,
+    /// Which VFs: `3`, `0-3`, `0-1,5`, `4-` (from 4 on), `all`.
     vfs: VfSet,
 }
 
@@ -116,60 +158,6 @@ impl Default for Settings {
     }
 }
 
-/// VF indexes: `3`, `"0-3"`, `"0-1,5"`; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct VfSet(BTreeSet<VfIndex>);
-
-impl FromStr for VfSet {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let index = |part: &str| -> Result<VfIndex, String> {
-            part.trim().parse().map_err(|_| format!("vfs {text:?}: must look like 3, 0-3 or 0-1,5"))
-        };
-        let mut set = BTreeSet::new();
-        for range in text.split(',') {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let (first, last) = (index(first)?, index(last)?);
-            if first > last {
-                return Err(format!("vfs {text:?}: {first}-{last} is the wrong way round"));
-            }
-            for vf in first.get()..=last.get() {
-                if !set.insert(vf_index(usize::from(vf))) {
-                    return Err(format!("vfs {text:?}: names vf {vf} twice"));
-                }
-            }
-        }
-        Ok(Self(set))
-    }
-}
-
-impl<'de> Deserialize<'de> for VfSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = VfSet;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a VF index or ranges of them, such as 3 or \"0-1,5\"")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<VfSet, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<VfSet, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<VfSet, E> {
-                number.to_string().parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 impl RawNicPolicy {
     pub(in super::super) fn validate(self) -> Result<NicPolicy, ConfigError> {
         let mut seen = BTreeSet::new();
@@ -180,129 +168,162 @@ impl RawNicPolicy {
                 return Err(ConfigError::value("nic.pfs", &raw.pf, "is named twice; give each PF one entry"));
             }
             let policy = raw.validate()?;
-            for (index, vf) in policy.vfs.iter().enumerate() {
-                let MacPolicy::Fixed(mac) = vf.mac else { continue };
-                let here = format!("vf {index} of {}", policy.pf);
-                if let Some(other) = macs.insert(mac, here.clone()) {
-                    return Err(ConfigError::value(
-                        format!("{here}: mac"),
-                        mac,
-                        format!("is that of {other}, too"),
-                    ));
-                }
-            }
+            policy.collect_macs(&mut macs)?;
             pfs.push(policy);
         }
         Ok(NicPolicy { apply_at_start: self.apply_at_start, pfs })
     }
 }
 
+impl PfPolicy {
+    /// Adds the MACs that the policy fixes, with their owners.
+    fn collect_macs(&self, macs: &mut BTreeMap<Mac, String>) -> Result<(), ConfigError> {
+        // How many `max` is depends on the PF; for such an entry the plan looks for addresses that are there twice.
+        let VfCount::Exactly(count) = self.vfs else { return Ok(()) };
+        for index in 0..count {
+            let vf = self.vf(vf_index(index));
+            let Some(MacPolicy::Fixed(mac)) = vf.map(|vf| vf.mac) else { continue };
+            let here = format!("vf {index} of {}", self.pf);
+            if let Some(other) = macs.insert(mac, here.clone()) {
+                return Err(ConfigError::value(
+                    format!("{here}: mac"),
+                    mac,
+                    format!("is that of {other}, too"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl RawPf {
     fn validate(self) -> Result<PfPolicy, ConfigError> {
         let pf = self.pf.clone();
-        let count = usize::from(self.vfs);
+        let carve = self.carve()?;
         let base = self.over(&Settings::default());
-        let mut settings = vec![base.clone(); count];
-        let mut macs = self.macs()?;
-        let mut overridden = BTreeSet::new();
+        let mut overrides: Vec<Override> = Vec::with_capacity(self.overrides.len());
         for raw in &self.overrides {
-            if let (Some(mac), true) = (raw.mac, raw.vfs.0.len() > 1) {
-                let reason = format!("is one address for {} VFs", raw.vfs.0.len());
-                return Err(ConfigError::value(format!("overrides of {pf}: mac"), mac, reason));
+            self.check_range(&raw.vfs, "overrides")?;
+            if let (Some(mac), None) = (raw.mac, raw.vfs.single()) {
+                let key = format!("overrides of {pf}: mac");
+                return Err(ConfigError::value(key, mac, format!("is one address for vfs {}", raw.vfs)));
             }
-            for index in raw.vfs.indexes(&pf, "overrides", count)? {
-                if !overridden.insert(index) {
-                    let reason = "is in two overrides; give it one";
-                    return Err(ConfigError::value(format!("overrides of {pf}: vf"), index, reason));
-                }
-                settings[index] = raw.over(&base);
-                if let Some(mac) = raw.mac {
-                    macs[index] = MacPolicy::Fixed(mac);
-                }
+            if let (Some(mac), false) = (raw.mac, pf.is_explicit()) {
+                return Err(several(&pf, &format!("overrides of {pf}: mac"), &mac));
             }
+            if let Some(vf) = overrides.iter().find_map(|other| other.vfs.common(&raw.vfs)) {
+                let reason = "is in two overrides; give it one";
+                return Err(ConfigError::value(format!("overrides of {pf}: vf"), vf, reason));
+            }
+            let settings = raw.over(&base).validate(&format!("vfs {} of {pf}", raw.vfs), self.pf_mtu)?;
+            overrides.push(Override { vfs: raw.vfs.clone(), mac: raw.mac, settings });
         }
-        let mut pools: Vec<Option<PoolName>> = vec![None; count];
-        let mut names = BTreeSet::new();
-        for pool in &self.pools {
-            if !names.insert(&pool.name) {
-                let reason = "is there twice; join their vfs";
-                return Err(ConfigError::value(format!("pools of {pf}: pool"), &pool.name, reason));
-            }
-            for index in pool.vfs.indexes(&pf, &format!("pool {}", pool.name), count)? {
-                if let Some(other) = pools[index].replace(pool.name.clone()) {
-                    let reason = format!("is in pool {other}, too");
-                    return Err(ConfigError::value(format!("pool {} of {pf}: vf", pool.name), index, reason));
+        let mut pools: Vec<Pool> = Vec::with_capacity(self.pools.len());
+        for RawPool { name, vfs } in &self.pools {
+            self.check_range(vfs, &format!("pool {name}"))?;
+            for other in &pools {
+                if other.name == *name {
+                    let reason = "is there twice; join their vfs";
+                    return Err(ConfigError::value(format!("pools of {pf}: pool"), name, reason));
+                }
+                if let Some(vf) = other.vfs.common(vfs) {
+                    let reason = format!("is in pool {}, too", other.name);
+                    return Err(ConfigError::value(format!("pool {name} of {pf}: vf"), vf, reason));
                 }
             }
+            pools.push(Pool { name: name.clone(), vfs: vfs.clone() });
         }
-        let mut vfs = Vec::with_capacity(count);
-        for (index, ((settings, mac), pool)) in settings.into_iter().zip(macs).zip(pools).enumerate() {
-            vfs.push(settings.validate(&format!("vf {index} of {pf}"), mac, pool)?);
-        }
-        Ok(PfPolicy { pf, vfs })
+        Ok(PfPolicy {
+            vfs: self.vfs,
+            carve,
+            mtu: self.pf_mtu,
+            mac: self.mac_rule()?,
+            base: base.validate(&pf.to_string(), self.pf_mtu)?,
+            overrides,
+            pools,
+            pf,
+        })
     }
 
-    fn macs(&self) -> Result<Vec<MacPolicy>, ConfigError> {
-        let count = usize::from(self.vfs);
+    fn carve(&self) -> Result<VfCount, ConfigError> {
+        let carve = self.carve.unwrap_or(self.vfs);
+        let enough = match (carve, self.vfs) {
+            (VfCount::Max, _) => true,
+            (VfCount::Exactly(_), VfCount::Max) => false,
+            (VfCount::Exactly(carve), VfCount::Exactly(vfs)) => carve >= vfs,
+        };
+        if enough {
+            return Ok(carve);
+        }
+        let reason = format!("must be at least vfs, which is {}", self.vfs);
+        Err(ConfigError::value(format!("{}: carve", self.pf), carve, reason))
+    }
+
+    /// Refuses VFs that there will not be.
+    fn check_range(&self, vfs: &VfSet, owner: &str) -> Result<(), ConfigError> {
+        let VfCount::Exactly(count) = self.vfs else { return Ok(()) };
+        if vfs.highest() < count {
+            return Ok(());
+        }
+        let reason = match count {
+            0 => "there are no VFs (vfs: 0)".to_owned(),
+            _ => format!("must be 0-{} (vfs: {count})", count - 1),
+        };
+        Err(ConfigError::value(format!("{owner} of {}: vf", self.pf), vfs.highest(), reason))
+    }
+
+    fn mac_rule(&self) -> Result<MacRule, ConfigError> {
+        let (pf, key) = (&self.pf, |what: &str| format!("{}: mac {what}", self.pf));
         match &self.mac {
-            RawMac::Derived => Ok(vec![MacPolicy::Derived; count]),
-            RawMac::List(list) if list.len() == count => {
-                Ok(list.iter().copied().map(MacPolicy::Fixed).collect())
+            RawMac::Base(base) if !pf.is_explicit() => Err(several(pf, &key("base"), base)),
+            RawMac::List(list) if !pf.is_explicit() => {
+                Err(several(pf, &format!("{pf}: number of addresses in mac list"), &list.len()))
+            }
+            RawMac::Derived => Ok(MacRule::Derived),
+            RawMac::List(list) if self.vfs == VfCount::Exactly(list.len().try_into().unwrap_or(u16::MAX)) => {
+                Ok(MacRule::List(list.clone()))
             }
             RawMac::List(list) => {
-                let reason = format!("must be {count}, one for each VF");
-                Err(ConfigError::value(
-                    format!("{}: number of addresses in mac list", self.pf),
-                    list.len(),
-                    reason,
-                ))
+                let key = format!("{pf}: number of addresses in mac list");
+                let reason = format!("must be {}, one for each VF", self.vfs);
+                Err(ConfigError::value(key, list.len(), reason))
             }
-            RawMac::Base(base) => (0..u64::from(self.vfs))
-                .map(|index| {
-                    plus(*base, index).map(MacPolicy::Fixed).ok_or_else(|| {
-                        let reason = format!("leaves no unicast addresses for {count} VFs");
-                        ConfigError::value(format!("{}: mac base", self.pf), base, reason)
-                    })
-                })
-                .collect(),
+            RawMac::Base(base) => match self.vfs {
+                VfCount::Exactly(count) if plus(*base, u64::from(count.saturating_sub(1))).is_none() => {
+                    let reason = format!("leaves no unicast addresses for {count} VFs");
+                    Err(ConfigError::value(key("base"), base, reason))
+                }
+                _ => Ok(MacRule::Base(*base)),
+            },
+            RawMac::Pool(range) => {
+                let pool =
+                    range.validate().map_err(|reason| ConfigError::value(key("pool"), range, reason))?;
+                match self.vfs {
+                    VfCount::Exactly(count) if u64::from(count) > pool.size() => {
+                        let reason = format!("has {} addresses, for {count} VFs", pool.size());
+                        Err(ConfigError::value(key("pool"), range, reason))
+                    }
+                    _ => Ok(MacRule::Pool(pool)),
+                }
+            }
         }
     }
 }
 
-/// `base` as a number, plus `index`; `None` past the last unicast address of that first octet.
-fn plus(base: Mac, index: u64) -> Option<Mac> {
-    let [a, b, c, d, e, f] = base.octets();
-    let [x, y, a2, b, c, d, e, f] =
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f]).checked_add(index)?.to_be_bytes();
-    if [x, y, a2] != [0, 0, a] {
-        return None;
-    }
-    Mac::try_from([a, b, c, d, e, f]).ok()
+/// Addresses for one PF where there may be several.
+fn several(pf: &PfSelector, key: &str, value: &dyn fmt::Display) -> ConfigError {
+    let reason = format!(
+        "would be for each PF that {pf} matches; name one PF by its address or interface, or use pool or derived"
+    );
+    ConfigError::value(key, value, reason)
 }
 
-fn vf_index(index: usize) -> VfIndex {
-    VfIndex::try_from(index as u32).expect("came from a u16")
-}
-
-impl VfSet {
-    /// The indexes, all below `count`.
-    fn indexes(&self, pf: &PfSelector, owner: &str, count: usize) -> Result<Vec<usize>, ConfigError> {
-        let indexes: Vec<usize> = self.0.iter().map(|vf| usize::from(vf.get())).collect();
-        match indexes.last() {
-            Some(last) if *last >= count => {
-                let reason = match count {
-                    0 => "there are no VFs (vfs: 0)".to_owned(),
-                    _ => format!("must be 0-{} (vfs: {count})", count - 1),
-                };
-                Err(ConfigError::value(format!("{owner} of {pf}: vf"), last, reason))
-            }
-            _ => Ok(indexes),
-        }
-    }
+fn vf_index(index: u16) -> VfIndex {
+    VfIndex::try_from(u32::from(index)).expect("every u16 is one")
 }
 
 impl Settings {
-    fn validate(self, object: &str, mac: MacPolicy, pool: Option<PoolName>) -> Result<VfPolicy, ConfigError> {
+    fn validate(self, object: &str, pf_mtu: Option<Mtu>) -> Result<VfSettings, ConfigError> {
         let error = |key: &str, value: &dyn fmt::Display, reason: &str| {
             Err(ConfigError::value(format!("{object}: {key}"), value, reason))
         };
@@ -329,8 +350,12 @@ impl Settings {
                 "is for the kernel's driver; a program that uses vfio-pci sets its own",
             );
         }
-        Ok(VfPolicy {
-            mac,
+        if let (Some(mtu), Some(pf_mtu)) = (self.mtu, pf_mtu)
+            && mtu > pf_mtu
+        {
+            return error("mtu", &mtu, &format!("must not be above pfMtu {pf_mtu}"));
+        }
+        Ok(VfSettings {
             vlan: self.vlan,
             qos: self.qos,
             vlan_protocol: self.vlan_protocol,
@@ -340,7 +365,6 @@ impl Settings {
             rates,
             mtu: self.mtu,
             driver: self.driver,
-            pool,
         })
     }
 }

@@ -1,3 +1,4 @@
+use culvert_api::config::nic::VfDriver;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -40,7 +41,7 @@ fn what_is_recorded_is_there_after_a_restart() {
 
     let mut again = open(&folder);
     assert_eq!(*again.state(), before);
-    assert_eq!(before.under_way.as_deref(), Some("0000:03:00.0: create 4 VFs"));
+    assert_eq!(before.under_way.map(|step| step.text), Some("0000:03:00.0: create 4 VFs".to_owned()));
     assert_eq!(before.autoprobe, BTreeMap::from([(PF.parse().unwrap(), true)]));
     assert_eq!(before.attachments.values().collect::<Vec<_>>(), [&attachment("a", Phase::Attached)]);
 
@@ -61,11 +62,23 @@ fn a_restore_that_failed_stays_to_be_done() {
 }
 
 #[test]
-fn nothing_of_an_earlier_boot_counts() {
+fn of_an_earlier_boot_only_macs_count() {
     let folder = TempDir::new().unwrap();
-    open(&folder).attachment(attachment("a", Phase::Attached)).unwrap();
+    let mut journal = open(&folder);
+    journal.attachment(attachment("a", Phase::Attached)).unwrap();
+    journal.lease(&leases()).unwrap();
+    let bind = Step {
+        object: Object::vf(PF.parse().unwrap(), VfIndex::MIN),
+        action: Action::Bind(VfDriver::Kernel),
+    };
+    journal.begin(&bind).unwrap();
+    drop(journal);
     let after = Journal::open(folder.path(), "boot-2").unwrap();
-    assert_eq!(*after.state(), State { boot: "boot-2".to_owned(), ..State::default() });
+    assert_eq!(*after.state(), State { boot: "boot-2".to_owned(), leases: leases(), ..State::default() });
+}
+
+fn leases() -> Leases {
+    Leases::from([(("52:54:00:00:00:01".to_owned(), VfIndex::MIN), "02:00:00:00:00:07".parse().unwrap())])
 }
 
 /// What a journal with these bytes amounts to.
@@ -125,7 +138,7 @@ fn other_damage_is_refused_by_line_and_says_what_to_do() {
         fs::write(path(&folder), good.replace(second, &line)).unwrap();
         let error = Journal::open(folder.path(), "boot-1").unwrap_err().to_string();
         assert!(error.contains("line 2 is damaged") && error.contains(text), "{what}: {error}");
-        assert!(error.contains("move the file away"), "{error}");
+        assert!(error.contains("culvert-agent --discard-journal"), "{error}");
     }
     let untouched = fs::read_to_string(path(&folder)).unwrap();
     assert!(untouched.contains("later"), "a damaged journal is left for people to look at");
@@ -143,6 +156,128 @@ fn a_long_journal_is_written_anew_and_amounts_to_the_same() {
     let lines = fs::read_to_string(path(&folder)).unwrap().lines().count();
     assert!(lines < COMPACT_AFTER, "{lines}");
     assert_eq!(open(&folder).state(), journal.state());
+}
+
+#[test]
+fn a_driver_that_was_being_changed_is_remembered_until_it_was_changed() {
+    let folder = TempDir::new().unwrap();
+    let vf = Object::vf(PF.parse().unwrap(), VfIndex::MIN);
+    let bind = Step { object: vf, action: Action::Bind(VfDriver::VfioPci) };
+    let mut journal = open(&folder);
+    journal.begin(&bind).unwrap();
+    drop(journal);
+    // Of several restarts, too.
+    drop(open(&folder));
+    let mut journal = open(&folder);
+    assert_eq!(journal.state().unsettled, BTreeSet::from([vf]));
+    journal.begin(&bind).unwrap();
+    journal.end(&bind, false).unwrap();
+    assert_eq!(journal.state().unsettled.len(), 1, "it failed");
+    journal.begin(&bind).unwrap();
+    journal.end(&bind, true).unwrap();
+    assert!(journal.state().unsettled.is_empty());
+    assert!(open(&folder).state().unsettled.is_empty());
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_byte_takes_nothing_and_what_comes_later_is_whole() {
+    let folder = TempDir::new().unwrap();
+    let mut journal = open(&folder);
+    journal.attachment(attachment("a", Phase::Attached)).unwrap();
+    let (before, state) = (fs::read(path(&folder)).unwrap(), journal.state().clone());
+    let line = line(&Entry::Attachment(Box::new(attachment("b", Phase::Attaching))));
+    for room in 0..line.len() {
+        journal.faults.room = Some(room);
+        let error = journal.attachment(attachment("b", Phase::Attaching)).unwrap_err();
+        assert!(
+            chain(&error).contains("nic.journal: cannot write to it: no storage space"),
+            "{}",
+            chain(&error)
+        );
+        assert_eq!(journal.state(), &state);
+        assert_eq!(fs::read(path(&folder)).unwrap(), before, "room for {room} bytes");
+        // The next one begins with a file of its own.
+        journal.faults.room = None;
+        journal.released(&attachment("none", Phase::Attached).key).unwrap();
+        assert_eq!(open(&folder).state(), &state);
+        journal = open(&folder);
+    }
+    journal.attachment(attachment("b", Phase::Attaching)).unwrap();
+    assert_eq!(open(&folder).state().attachments.len(), 2);
+}
+
+#[test]
+fn an_agent_that_dies_at_any_byte_of_a_line_has_not_begun_what_it_announces() {
+    let folder = TempDir::new().unwrap();
+    let mut journal = open(&folder);
+    journal.attachment(attachment("a", Phase::Attached)).unwrap();
+    let state = journal.state().clone();
+    let len = line(&Entry::Attachment(Box::new(attachment("b", Phase::Attaching)))).len();
+    for room in 0..len {
+        journal.faults.room = Some(room);
+        journal.faults.dead = true;
+        journal.attachment(attachment("b", Phase::Attaching)).unwrap_err();
+        journal = open(&folder);
+        assert_eq!(journal.state(), &state, "died after {room} bytes");
+    }
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_anew_goes_on_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let mut journal = open(&folder);
+    let beside = beside(&path(&folder));
+    fs::create_dir(&beside).unwrap();
+    for _ in 0..COMPACT_AFTER {
+        journal.begin(&step(Action::NumVfs(1))).unwrap();
+        journal.end(&step(Action::NumVfs(1)), true).unwrap();
+    }
+    journal.attachment(attachment("a", Phase::Attached)).unwrap();
+    let lines = fs::read_to_string(path(&folder)).unwrap().lines().count();
+    assert!(lines > 2 * COMPACT_AFTER, "{lines}");
+    fs::remove_dir(&beside).unwrap();
+    assert_eq!(open(&folder).state(), journal.state());
+}
+
+#[test]
+fn what_a_crash_left_of_a_journal_that_was_written_anew_does_not_matter() {
+    let folder = TempDir::new().unwrap();
+    open(&folder).attachment(attachment("a", Phase::Attached)).unwrap();
+    fs::write(beside(&path(&folder)), "half a li").unwrap();
+    assert_eq!(open(&folder).state().attachments.len(), 1);
+}
+
+#[test]
+fn a_damaged_journal_is_set_aside_on_request_and_lines_that_are_whole_count() {
+    let folder = TempDir::new().unwrap();
+    let mut journal = open(&folder);
+    for container in ["a", "b", "c"] {
+        journal.attachment(attachment(container, Phase::Attached)).unwrap();
+    }
+    drop(journal);
+    assert_eq!(Journal::salvage(folder.path(), "boot-1").unwrap(), None, "nothing is damaged");
+    let good = fs::read_to_string(path(&folder)).unwrap();
+    let bad = good.replace("\"containerId\":\"b\"", "\"containerId\":\"x\"");
+    assert_ne!(good, bad);
+    for round in 1..3 {
+        fs::write(path(&folder), &bad).unwrap();
+        let salvaged = Journal::salvage(folder.path(), "boot-1").unwrap().unwrap();
+        assert_eq!(salvaged.lost, [(3, "its checksum is wrong".to_owned())]);
+        assert_eq!(salvaged.kept, 3);
+        assert_eq!(
+            salvaged.pods,
+            ["default/a has 0000:04:00.1 as net1", "default/c has 0000:04:00.1 as net1"]
+        );
+        assert!(salvaged.aside.ends_with(format!("nic.journal.damaged-{round}")), "{:?}", salvaged.aside);
+        assert_eq!(fs::read_to_string(salvaged.aside).unwrap(), bad);
+        let containers: Vec<String> =
+            open(&folder).state().attachments.keys().map(|k| k.container_id.clone()).collect();
+        assert_eq!(containers, ["a", "c"]);
+    }
+    // The line of the boot itself: attachments of it stay.
+    fs::write(path(&folder), good.replacen("boot-1", "boot-7", 1)).unwrap();
+    Journal::salvage(folder.path(), "boot-1").unwrap().unwrap();
+    assert_eq!(open(&folder).state().attachments.len(), 3);
 }
 
 #[test]

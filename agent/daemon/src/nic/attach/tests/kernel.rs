@@ -470,7 +470,7 @@ async fn a_namespace_that_only_an_open_file_keeps_gives_its_vf_back_even_to_an_a
     let journal = Journal::open(bench.folder.path(), "b").unwrap();
     let restarted = Attacher::new(Arc::clone(&bench.fake), Ledger::new(journal));
     let key = bench.request().key;
-    assert_eq!(restarted.stale(), [key.clone()]);
+    assert_eq!(restarted.stale(), std::slice::from_ref(&key));
     restarted.tidy(&Eyes(&bench.fake), &key).await.unwrap().expect("was stale");
     assert!(!bench.fake.changes().contains(&"bind".to_owned()), "it was found, not made anew");
     let home = bench.fake.interface(super::vf()).await.unwrap().expect("is at home");
