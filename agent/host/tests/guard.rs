@@ -1,6 +1,6 @@
 //! What the node needs of its interfaces, as the running kernel tells it. Needs root.
 //!
-//! Bonds, teams, VLANs and VRFs are in the guest's kernel: `guest::what_the_node_lives_on_is_found_through_...` of hw-tests.
+//! Bonds, teams, VLANs, VRFs and ipvlans are in the guest's kernel: `hw-tests/src/cases/host.rs`.
 
 #![allow(clippy::unwrap_used)]
 

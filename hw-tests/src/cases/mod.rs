@@ -3,9 +3,10 @@
 mod cni;
 mod config;
 mod connectivity;
-
+mod host;
 mod malformed;
 mod manifests;
+mod netdevsim;
 mod resilience;
 mod service;
 mod sriov;
@@ -25,6 +26,8 @@ pub fn all() -> Vec<Case> {
         cni::CASES,
         config::CASES,
         sriov::CASES,
+        host::CASES,
+        netdevsim::CASES,
     ]
     .concat()
 }

@@ -15,6 +15,7 @@ pub mod cni;
 mod control;
 mod far;
 pub mod manifest;
+pub mod netdevsim;
 mod node;
 mod pod;
 pub mod sriov;
