@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use culvert_api::agent::agent_reply::Result as Reply;
 use culvert_api::agent::agent_request::Call;
 use culvert_api::agent::{
-    AgentReply, AgentRequest, FlowListRequest, NicApplyReply, NicApplyRequest, NicEvent, NicListReply,
-    NicListRequest, NicPlanReply, NicPlanRequest, NicShowReply, NicShowRequest, NicWatchRequest,
-    PortListRequest, Progress, ServiceListRequest, StatusReply, StatusRequest,
+    AgentReply, AgentRequest, FlowListRequest, NicApplyReply, NicApplyRequest, NicDiffReply, NicDiffRequest,
+    NicEvent, NicListReply, NicListRequest, NicPlanReply, NicPlanRequest, NicShowReply, NicShowRequest,
+    NicWatchRequest, PortListRequest, Progress, ServiceListRequest, StatusReply, StatusRequest,
 };
 use culvert_api::fastpath::{ListFlowsResponse, ListPortsResponse, ListServicesResponse};
 use culvert_api::frame;
@@ -29,6 +29,10 @@ pub(crate) enum ClientError {
     Refused(String),
     #[error("agent at {0} answered another question: are both of the same version?")]
     Mismatch(PathBuf),
+    #[error("{0}: {1}")]
+    Policy(PathBuf, io::Error),
+    #[error("{0}: holds no policy")]
+    NoPolicy(PathBuf),
     #[error("standard output: {0}")]
     Print(io::Error),
 }
@@ -57,10 +61,25 @@ impl Client {
     calls! {
         status(Call::Status(StatusRequest {})) -> Status(StatusReply);
         nic_list(Call::NicList(NicListRequest {})) -> NicList(NicListReply);
-        nic_plan(Call::NicPlan(NicPlanRequest {})) -> NicPlan(NicPlanReply);
         nic_apply(Call::NicApply(NicApplyRequest {})) -> NicApply(NicApplyReply);
         port_list(Call::PortList(PortListRequest {})) -> PortList(ListPortsResponse);
         service_list(Call::ServiceList(ServiceListRequest {})) -> ServiceList(ListServicesResponse);
+    }
+
+    /// `policy`: text of another policy than the one in force, or nothing.
+    pub(crate) fn nic_plan(&self, policy: String) -> Result<NicPlanReply, ClientError> {
+        match self.call(Call::NicPlan(NicPlanRequest { policy }))? {
+            Reply::NicPlan(reply) => Ok(reply),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    /// `policy`: as in [`Self::nic_plan`].
+    pub(crate) fn nic_diff(&self, policy: String) -> Result<NicDiffReply, ClientError> {
+        match self.call(Call::NicDiff(NicDiffRequest { policy }))? {
+            Reply::NicDiff(reply) => Ok(reply),
+            _ => Err(self.mismatch()),
+        }
     }
 
     pub(crate) fn flow_list(&self, limit: u32) -> Result<ListFlowsResponse, ClientError> {

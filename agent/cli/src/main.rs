@@ -9,6 +9,7 @@ mod client;
 mod output;
 mod view;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,7 +18,7 @@ use args::{Args, Command, FlowCommand, ListCommand, NicCommand};
 use client::{Client, ClientError};
 use output::Output;
 
-/// Exit status of `nic plan` when something would change.
+/// Exit status of `nic plan` and `nic diff` when something is not as it should be.
 const CHANGES: u8 = 2;
 /// Exit status of `status` when a subsystem is not well.
 const DEGRADED: u8 = 3;
@@ -42,6 +43,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// The text of a policy; none if the one in force is meant.
+fn read(file: Option<&Path>) -> Result<String, ClientError> {
+    let Some(file) = file else { return Ok(String::new()) };
+    let text = std::fs::read_to_string(file).map_err(|e| ClientError::Policy(file.to_owned(), e))?;
+    // An empty text would mean the policy in force.
+    if text.trim().is_empty() { Err(ClientError::NoPolicy(file.to_owned())) } else { Ok(text) }
+}
+
 fn run(args: &Args) -> Result<u8, ClientError> {
     let client = Client::new(&args.socket);
     let output = Output::new(args.output);
@@ -53,12 +62,19 @@ fn run(args: &Args) -> Result<u8, ClientError> {
             output.print(&shown)
         }
         Command::Nic(NicCommand::Watch) => client.nic_watch(|event| output.event(&event.into())),
-        Command::Nic(NicCommand::Plan) => {
-            let plan = view::nic::plan(client.nic_plan()?);
+        Command::Nic(NicCommand::Plan { policy }) => {
+            let plan = view::nic::plan(client.nic_plan(read(policy.as_deref())?)?);
             let code = if plan.is_empty() { 0 } else { CHANGES };
             output.print(&plan)?;
             return Ok(code);
         }
+        Command::Nic(NicCommand::Diff { policy, all }) => {
+            let diff = view::nic::diff(client.nic_diff(read(policy.as_deref())?)?, *all);
+            let code = if diff.is_empty() { 0 } else { CHANGES };
+            output.print(&diff)?;
+            return Ok(code);
+        }
+        Command::Nic(NicCommand::Schema) => output.print(&view::nic::schema()),
         Command::Nic(NicCommand::Apply) => {
             let applied = view::nic::applied(client.nic_apply()?);
             let code = u8::from(applied.has_failures());

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 
 use culvert_api::agent::agent_reply::Result as Reply;
 use culvert_api::agent::{
-    AgentReply, AgentRequest, Error, NicApplyReply, NicEvent, NicListReply, NicPlanReply, NicShowReply, Pf,
-    PlanStep, Progress, StatusReply, Subsystem, Vf, VfAttachment, VfCounters,
+    AgentReply, AgentRequest, Error, NicApplyReply, NicAttribute, NicDiffReply, NicEvent, NicListReply,
+    NicPlanReply, NicShowReply, Pf, PlanStep, Progress, StatusReply, Subsystem, Vf, VfAttachment, VfCounters,
 };
 use culvert_api::fastpath::{Backend, ListServicesResponse, Service, ServiceStatus};
 use culvert_api::frame;
@@ -48,6 +48,7 @@ fn step() -> PlanStep {
         object: "vf 3 of 0000:03:00.0".into(),
         action: "set vlan 100".into(),
         write: "netlink RTM_SETLINK IFLA_VF_VLAN".into(),
+        touches: vec!["0000:04:00.3".into()],
     }
 }
 
@@ -336,4 +337,81 @@ fn wrong_usage_is_status_1_and_help_status_0() {
     assert!(out.contains("Examples:") && out.contains("Exit status:"), "{out}");
     let (code, out, _) = culvert(&["completions", "bash"], vec![]);
     assert!(code == 0 && out.contains("_culvert"));
+}
+
+fn attribute(wanted: &str, observed: &str) -> NicAttribute {
+    NicAttribute {
+        object: "vf 3 of 0000:03:00.0".into(),
+        attribute: "vlan".into(),
+        wanted: wanted.into(),
+        observed: observed.into(),
+        differs: wanted != observed,
+        user: "it is used by default/web".into(),
+    }
+}
+
+#[test]
+fn a_diff_shows_what_differs_and_its_status_is_2_then() {
+    let reply = |blocked: &[&str], attributes: &[NicAttribute]| {
+        let blocked = blocked.iter().map(|text| (*text).to_owned()).collect();
+        vec![Reply::NicDiff(NicDiffReply { attributes: attributes.to_vec(), blocked })]
+    };
+    let (same, other) = (attribute("7", "7"), attribute("100", ""));
+    let (code, out, _) = culvert(&["nic", "diff"], reply(&[], &[same.clone(), other]));
+    assert_eq!(code, 2);
+    assert!(out.contains("vlan") && out.contains("100") && out.contains("differs"), "{out}");
+    assert!(out.contains("default/web") && !out.contains(" 7 "), "{out}");
+    let (code, out, _) = culvert(&["nic", "diff"], reply(&[], std::slice::from_ref(&same)));
+    assert_eq!((code, out.as_str()), (0, "nothing differs\n"));
+    let (_, out, _) = culvert(&["nic", "diff", "--all"], reply(&[], std::slice::from_ref(&same)));
+    assert!(out.contains(" 7 "), "{out}");
+    let (code, out, _) = culvert(&["nic", "diff"], reply(&["eth9: no such NIC"], &[same]));
+    assert_eq!(code, 2);
+    assert!(out.contains("blocked: eth9: no such NIC"), "{out}");
+}
+
+#[test]
+fn a_plan_that_is_blocked_is_not_nothing_to_do() {
+    let reply = NicPlanReply { blocked: vec!["eth9: no such NIC".into()], ..NicPlanReply::default() };
+    let (code, out, _) = culvert(&["nic", "plan"], vec![Reply::NicPlan(reply)]);
+    assert_eq!(code, 2);
+    assert!(out.contains("nothing can be done now"), "{out}");
+}
+
+#[test]
+fn a_plan_can_be_made_for_a_policy_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.yaml");
+    std::fs::write(&file, "pfs: []").unwrap();
+    let (socket, path) = (folder.path().join("agent.sock"), file.to_str().unwrap().to_owned());
+    let listener = UnixListener::bind(&socket).unwrap();
+    let agent = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = frame::read::<AgentRequest>(&mut stream).unwrap();
+        let reply = Some(Reply::NicPlan(NicPlanReply::default()));
+        frame::write(&mut stream, &AgentReply { result: reply }).unwrap();
+        request
+    });
+    let (code, _, err) = finish(run(&socket, &["nic", "plan", "--policy", &path]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(format!("{:?}", agent.join().unwrap()).contains("pfs: []"));
+
+    std::fs::write(&file, "\n").unwrap();
+    let (code, _, err) = culvert(&["nic", "plan", "--policy", &path], vec![]);
+    assert_eq!(code, 1);
+    assert!(err.contains("policy.yaml: holds no policy"), "{err}");
+    let (code, _, err) = culvert(&["nic", "diff", "--policy", "/does/not/exist"], vec![]);
+    assert_eq!(code, 1);
+    assert!(err.contains("/does/not/exist: No such file"), "{err}");
+}
+
+#[test]
+fn the_schema_needs_no_agent() {
+    for format in ["table", "json"] {
+        let (code, out, err) = culvert(&["nic", "schema", "-o", format], vec![]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert!(schema["properties"]["pfs"].is_object(), "{out}");
+    }
 }

@@ -10,9 +10,9 @@ use clap_complete::Shell;
 pub(crate) use nic::NicCommand;
 
 const EXIT: &str = "Exit status:
-  0  done; `nic plan`: nothing to do; `status`: all is well
+  0  done; `nic plan`, `nic diff`: nothing to do; `status`: all is well
   1  failed, or wrongly called
-  2  `nic plan`: there is something to do
+  2  `nic plan`, `nic diff`: there is something to do
   3  `status`: a part of the agent is not well";
 
 const EXAMPLES: &str = "Examples:

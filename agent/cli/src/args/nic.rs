@@ -1,5 +1,7 @@
 //! `culvert nic`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -22,10 +24,28 @@ pub(crate) enum NicCommand {
     Watch,
     /// Shows what `apply` would do, step by step, and changes nothing.
     #[command(after_help = PLAN)]
-    Plan,
+    Plan {
+        /// Plans for the policy in this file, which is not put in force: YAML, the section `nic` or a whole configuration
+        /// of culvert-agent.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+    /// Shows what the policy wants beside what there is, attribute by attribute.
+    #[command(after_help = DIFF)]
+    Diff {
+        /// Compares with the policy in this file instead, as in `plan`.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// Shows what does not differ, too.
+        #[arg(long)]
+        all: bool,
+    },
     /// Brings PFs and VFs to what the policy asks for. A PF with a VF in use is not carved anew.
     #[command(after_help = APPLY)]
     Apply,
+    /// Prints the JSON schema of a policy (draft 2020-12). Needs no agent.
+    #[command(after_help = SCHEMA)]
+    Schema,
 }
 
 const LIST: &str = "Examples:
@@ -66,11 +86,29 @@ Exit status:
 const PLAN: &str = "Examples:
   culvert nic plan
   culvert nic plan && echo 'nothing to do'
+  culvert nic plan --policy ./new.yaml
 
 Exit status:
   0  nothing to do
   1  failed
-  2  there is something to do";
+  2  there is something to do, be it that it is blocked";
+
+const DIFF: &str = "Examples:
+  culvert nic diff
+  culvert nic diff --all -o json | jq -r '.attributes[] | select(.attribute == \"mac\")'
+  culvert nic diff --policy ./new.yaml
+
+Exit status:
+  0  nothing differs
+  1  failed
+  2  something differs, or is blocked";
+
+const SCHEMA: &str = "Examples:
+  culvert nic schema > nic-policy.schema.json
+  printf '# yaml-language-server: $schema=nic-policy.schema.json\\n' >> policy.yaml
+
+Exit status:
+  0  done";
 
 const APPLY: &str = "Examples:
   culvert nic plan; culvert nic apply

@@ -1,5 +1,6 @@
 //! PFs and VFs: listed, drawn, shown one by one, and what happens to them.
 
+mod diff;
 mod event;
 mod list;
 mod plan;
@@ -9,6 +10,7 @@ mod tree;
 use culvert_api::agent::{Pf, Vf, VfAttachment, VfCounters};
 use serde::Serialize;
 
+pub(crate) use diff::{diff, schema};
 pub(crate) use event::{EventView, line};
 pub(crate) use list::list;
 pub(crate) use plan::{applied, plan};

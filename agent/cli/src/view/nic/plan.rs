@@ -4,6 +4,7 @@ use culvert_api::agent::{NicApplyReply, NicPlanReply, PlanStep};
 use serde::Serialize;
 
 use crate::output::{Block, View};
+use crate::view::or_dash;
 
 /// `nic plan`.
 #[derive(Serialize)]
@@ -25,10 +26,12 @@ struct Step {
     object: String,
     action: String,
     write: String,
+    touches: Vec<String>,
 }
 
 fn steps(steps: Vec<PlanStep>) -> Vec<Step> {
-    steps.into_iter().map(|s| Step { object: s.object, action: s.action, write: s.write }).collect()
+    let step = |s: PlanStep| Step { object: s.object, action: s.action, write: s.write, touches: s.touches };
+    steps.into_iter().map(step).collect()
 }
 
 pub(crate) fn plan(reply: NicPlanReply) -> Plan {
@@ -40,9 +43,9 @@ pub(crate) fn applied(reply: NicApplyReply) -> Applied {
 }
 
 impl Plan {
-    /// Whether `apply` would do nothing.
+    /// Whether everything is as it should be.
     pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.blocked.is_empty()
     }
 }
 
@@ -55,7 +58,8 @@ impl Applied {
 impl View for Plan {
     fn blocks(&self) -> Vec<Block> {
         let count = match self.steps.len() {
-            0 => "nothing to do".to_owned(),
+            0 if self.blocked.is_empty() => "nothing to do".to_owned(),
+            0 => "nothing can be done now".to_owned(),
             1 => "1 step; `culvert nic apply` does it".to_owned(),
             n => format!("{n} steps; `culvert nic apply` does them"),
         };
@@ -79,11 +83,14 @@ fn step_table(steps: &[Step]) -> Block {
     let rows = steps
         .iter()
         .enumerate()
-        .map(|(i, s)| vec![(i + 1).to_string(), s.object.clone(), s.action.clone(), s.write.clone()])
+        .map(|(i, s)| {
+            let touches = or_dash(&s.touches.join(", "));
+            vec![(i + 1).to_string(), s.object.clone(), s.action.clone(), s.write.clone(), touches]
+        })
         .collect();
-    Block::Table(vec!["STEP", "OBJECT", "ACTION", "WRITE"], rows)
+    Block::Table(vec!["STEP", "OBJECT", "ACTION", "WRITE", "TOUCHES"], rows)
 }
 
-fn blocked(reasons: &[String]) -> Block {
+pub(super) fn blocked(reasons: &[String]) -> Block {
     Block::Lines(reasons.iter().map(|text| format!("blocked: {text}")).collect())
 }
