@@ -19,6 +19,7 @@ use crate::netlink::attr::{Attributes, Reader, text_of, u16_of};
 use crate::netlink::raw::{Answer, Question, RawNetlink};
 use crate::netlink::{NetlinkCause, NetlinkError};
 
+mod ddp;
 #[cfg(test)]
 mod tests;
 

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+mod ddp;
 mod facts;
 mod memory;
 mod offer;
@@ -34,6 +35,7 @@ use super::observe::{ObserveError, observe};
 use super::wanted::{Holds, Wanted, wanted};
 use crate::errors::chain;
 use crate::pod_resources::GivenDevice;
+use ddp::Packages;
 use facts::Facts;
 use memory::Memory;
 use offer::{Offered, Scene};
@@ -58,6 +60,7 @@ pub(super) struct Resources {
     memory: Memory,
     /// What was last read of the machine for selectors.
     facts: Facts,
+    packages: Packages,
     /// What kubelet has given to pods, and when it was asked.
     given: Given,
     asked: Option<Instant>,
@@ -74,7 +77,15 @@ impl Resources {
             );
             Memory::empty(state_dir)
         });
-        Self { config, memory, facts: Facts::default(), given: Given::new(), asked: None, said: Vec::new() }
+        Self {
+            config,
+            memory,
+            facts: Facts::default(),
+            packages: Packages::default(),
+            given: Given::new(),
+            asked: None,
+            said: Vec::new(),
+        }
     }
 
     /// Waits for another list.
@@ -102,6 +113,9 @@ impl Resources {
                 Ok(facts) => self.facts = facts,
                 Err(e) => warn!("what selectors ask for is not current: {}", chain(&e)),
             }
+        }
+        if let Some(list) = &list {
+            self.facts.ddp = self.packages.read(list, &look.observed).await;
         }
         let facts = &self.facts;
         let claimed = claimed(&shared.host.netlink, facts).await;
@@ -167,7 +181,8 @@ pub async fn preview(
     let observed = observe(root, &netlink).await?;
     let (holds, nobody) = (Holds::new(), Given::new());
     let wanted = wanted(policy, node, &observed, &holds, &Leases::default());
-    let facts = Facts::read(root, &observed)?;
+    let mut facts = Facts::read(root, &observed)?;
+    facts.ddp = Packages::default().read(list, &observed).await;
     let scene = Scene {
         prefix: &DevicePlugin::PREFIX.parse().expect("is a DNS name"),
         observed: &observed,

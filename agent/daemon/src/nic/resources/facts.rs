@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub rdma: BTreeMap<PciAddress, Rdma>,
     /// First partition keys, of those.
     pub p_keys: BTreeMap<PciAddress, String>,
+    /// Names of the DDP packages that PFs run.
+    pub ddp: BTreeMap<PciAddress, String>,
     /// Whether containers can be given `/dev/vhost-net` and `/dev/net/tun`.
     pub vhost_net: bool,
 }

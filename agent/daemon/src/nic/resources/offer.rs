@@ -186,7 +186,7 @@ impl<'a> Scene<'a> {
             vf: function.vf.map(|(_, vf)| vf.index.get().into()),
             link_type: self.facts.link_types.get(&function.pf()).cloned(),
             acpi_index: function.pci.acpi_index.map(|index| index.to_string()),
-            ddp_profile: None,
+            ddp_profile: self.facts.ddp.get(&function.pf()).cloned(),
             p_key: p_key.or_else(|| remembered?.p_key.clone()),
             rdma: self.rdma(address).is_some(),
             vdpa: None,

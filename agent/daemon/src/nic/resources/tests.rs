@@ -20,6 +20,8 @@ const IGB_PF: &str = "0000:07:00.0";
 struct Node {
     host: FakeHost,
     list: Option<ResourceList>,
+    /// DDP packages, by PF.
+    ddp: BTreeMap<PciAddress, String>,
     /// Pools of the policy, by device.
     policy: BTreeMap<PciAddress, &'static str>,
     held: Given,
@@ -54,7 +56,8 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::load(dir.path()).unwrap();
         let (policy, held, claimed) = (BTreeMap::new(), Given::new(), BTreeSet::new());
-        let mut node = Self { host, list: None, policy, held, claimed, memory, said: Vec::new(), dir };
+        let ddp = BTreeMap::new();
+        let mut node = Self { host, list: None, ddp, policy, held, claimed, memory, said: Vec::new(), dir };
         node.load(resources);
         node
     }
@@ -73,6 +76,8 @@ impl Node {
             ObservedPf {
                 permanent_mac: None,
                 carrier: true,
+                eswitch: None,
+                error: None,
                 claims: Vec::new(),
                 settings: BTreeMap::new(),
                 users: elsewhere.map(|vf| (vf.index, "somebody".to_owned())).collect(),
@@ -87,6 +92,7 @@ impl Node {
     fn offer(&mut self) -> BTreeMap<PciAddress, Device> {
         let observed = self.observed();
         let facts = Facts::read(&self.host.root(), &observed).unwrap();
+        let facts = Facts { ddp: self.ddp.clone(), ..facts };
         let policy = self
             .policy
             .iter()
@@ -160,6 +166,8 @@ fn each_selector_takes_what_this_machine_has_of_it() {
 fn what_firmware_and_fabric_say_is_selected_by() {
     let mut node = Node::new(
         r#"{"resourceName":"onboard","selectors":{"acpiIndexes":["7"]}},
+           {"resourceName":"default","selectors":{"ddpProfiles":["ICE OS Default Package"]}},
+           {"resourceName":"comms","selectors":{"vendors":["8086"],"ddpProfiles":["ICE COMMS Package"]}},
            {"resourceName":"fabric","selectors":{"linkTypes":["infiniband"],"pKeys":["0x8001"]}}"#,
     );
     node.host.file(format!("sys/bus/pci/devices/{}/acpi_index", vf(I40E, I40E_PF, 2)), "7\n");
@@ -167,6 +175,9 @@ fn what_firmware_and_fabric_say_is_selected_by() {
     let member = vf(MLX5, MLX5_PF, 1);
     node.host
         .file(format!("sys/bus/pci/devices/{member}/infiniband/mlx5_1032_1/ports/1/pkeys/0"), "0x8001\n");
+    node.ddp.insert(pci(ICE_PF), "ICE COMMS Package".to_owned());
+    assert_eq!(node.of("intel.com/comms").len(), 8, "VFs have the package of their PF");
+    assert_eq!(node.of("intel.com/default"), []);
     assert_eq!(node.of("intel.com/onboard"), vfs(I40E, I40E_PF, &[2]));
     assert_eq!(node.of("intel.com/fabric"), [member]);
 }
