@@ -10,6 +10,7 @@ mod netdevsim;
 mod resilience;
 mod service;
 mod sriov;
+mod sriov_cni;
 mod yardstick;
 
 use crate::frame::Case;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         sriov::CASES,
         host::CASES,
         netdevsim::CASES,
+        sriov_cni::CASES,
     ]
     .concat()
 }

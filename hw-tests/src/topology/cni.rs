@@ -11,6 +11,9 @@ use crate::ensure;
 use crate::frame::{Outcome, Stop};
 use crate::net::program;
 
+/// Where Debian has the CNI project's own plugins.
+const PLUGINS: &str = "/usr/lib/cni";
+
 /// A call that is about to be made; every part can be spoilt.
 #[derive(Debug, Clone)]
 pub struct Cni {
@@ -99,7 +102,7 @@ impl Cni {
             .env("CNI_NETNS", &self.netns)
             .env("CNI_IFNAME", &self.ifname)
             .env("CNI_ARGS", &self.args)
-            .env("CNI_PATH", path.parent().unwrap_or(&path))
+            .env("CNI_PATH", PLUGINS)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

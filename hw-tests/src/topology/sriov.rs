@@ -175,16 +175,20 @@ impl SriovNode {
 
     /// Starts a pod as kubelet and a runtime do: a device is allocated, and culvert-cni called for it.
     pub fn pod(&self, name: &str, resource: &str, address: &str) -> Outcome<VfPod> {
+        let config = json!({ "runtimeConfig": { "ips": [address] } });
+        let mut pod = self.unattached(name, resource, config)?;
+        pod.result = pod.cni.add()?;
+        Ok(pod)
+    }
+
+    /// A pod that was given a device, and for which ADD is still to be called; `more` goes into its network configuration.
+    pub fn unattached(&self, name: &str, resource: &str, more: Value) -> Outcome<VfPod> {
         let given = self.allocate(name, resource)?;
         let netns = Netns::create(name)?;
-        let config = json!({
-            "socket": self.agent.socket(),
-            "deviceID": given.ids.first(),
-            "runtimeConfig": { "ips": [address] },
-        });
-        let cni = Cni::for_container(name, netns.name(), netns.path(), config);
-        let result = cni.add()?;
-        Ok(VfPod { cni, given, result, netns })
+        let mut cni = Cni::for_container(name, netns.name(), netns.path(), more);
+        cni.config["socket"] = json!(self.agent.socket());
+        cni.config["deviceID"] = json!(given.ids.first());
+        Ok(VfPod { cni, given, result: Value::Null, netns })
     }
 
     /// Has kubelet allocate a device.
