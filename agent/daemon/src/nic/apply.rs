@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::attach::Namespace;
+use super::card::Cards;
 use super::event::Outcome;
 use super::journal::{Journal, JournalError};
 use super::observe::{self, ObserveError, Observed};
@@ -50,6 +51,8 @@ pub(super) struct Host {
     pub root: HostRoot,
     /// A socket in its own network namespace.
     pub netlink: Netlink,
+    /// What its cards tell beyond that.
+    pub cards: Cards,
     /// That namespace, as attachments see it.
     pub namespace: Namespace,
 }
@@ -110,7 +113,9 @@ pub(super) const INTERFACE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Machine for Host {
     async fn observe(&self) -> Result<Observed, ObserveError> {
-        observe::observe(&self.root, &self.netlink).await
+        let mut observed = observe::observe(&self.root, &self.netlink).await?;
+        self.cards.look(&self.root, &mut observed).await;
+        Ok(observed)
     }
 
     async fn carry_out(&self, step: &Step) -> Result<(), MachineError> {

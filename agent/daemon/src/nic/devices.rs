@@ -64,7 +64,7 @@ fn problem(pf: &ObservedPf, vf: &Vf, goal: &WantedVf, held: bool) -> Option<Stri
 /// reason: kubelet knows.
 pub(super) fn trouble(pf: &ObservedPf, vf: &Vf, held: bool) -> Option<String> {
     let used = || pf.users.get(&vf.index).filter(|_| !held).map(|user| format!("it is used by {user}"));
-    link_problem(pf).or_else(used)
+    link_problem(pf).or_else(|| pf.error.clone()).or_else(used)
 }
 
 /// What is wrong with the PF's link.

@@ -24,6 +24,7 @@ use super::attach::{
     AttachError, Attacher, CheckError, Lost, Namespace, ReleaseError, Route, VfAttach, VfAttached,
 };
 use super::attachment::Attachment;
+use super::card::Cards;
 use super::devices::{self, Given};
 use super::diff::diff;
 use super::event::Events;
@@ -183,7 +184,7 @@ impl NicManager {
         let NicConfig { policy, node, state_dir, root, pod_resources, resources } = config;
         let journal = Journal::open(&state_dir, &culvert_host::boot_id(&root)?)?;
         let namespace = Namespace::current()?;
-        let host = Arc::new(Host { root, netlink: Netlink::open()?, namespace });
+        let host = Arc::new(Host { root, netlink: Netlink::open()?, cards: Cards::open().await, namespace });
         let ledger = Ledger::new(journal);
         let state = ledger.watch();
         let attacher = Attacher::new(Arc::clone(&host), ledger);

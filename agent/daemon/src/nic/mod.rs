@@ -17,6 +17,7 @@
 mod apply;
 mod attach;
 mod attachment;
+mod card;
 mod damper;
 mod devices;
 mod diff;

@@ -119,6 +119,8 @@ pub(super) fn pf(address: &str, total_vfs: u16) -> ObservedPf {
         },
         permanent_mac: Some(mac),
         carrier: true,
+        eswitch: None,
+        error: None,
         claims: Vec::new(),
         settings: BTreeMap::new(),
         users: BTreeMap::new(),

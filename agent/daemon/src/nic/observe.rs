@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use culvert_api::value::{Mac, PciAddress, VfIndex};
+use culvert_host::devlink::EswitchMode;
 use culvert_host::guard::{ApiServer, Claims, Needs};
 use culvert_host::inventory::{Inventory, Pf, Vf};
 use culvert_host::netlink::{Link, Netlink, NetlinkError, VfSettings};
@@ -28,6 +29,10 @@ pub(super) struct ObservedPf {
     pub permanent_mac: Option<Mac>,
     /// Whether the PF's interface has a carrier.
     pub carrier: bool,
+    /// Mode of its switch, where it has one.
+    pub eswitch: Option<EswitchMode>,
+    /// An error that its driver or its slot has told of.
+    pub error: Option<String>,
     /// What the node needs the PF for.
     pub claims: Vec<String>,
     /// What the PF holds of its VFs.
@@ -60,7 +65,7 @@ impl Observed {
 }
 
 /// Looks at the machine. A NIC that cannot be read is left out, with a warning; a PF whose driver does not tell about
-/// its VFs has no settings.
+/// its VFs has no settings. What [`super::card::Cards`] know is not in it.
 pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observed, ObserveError> {
     let links = netlink.links().await?;
     let (inventory, links, needs) = {
@@ -101,6 +106,8 @@ pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observ
         observed.pfs.push(ObservedPf {
             permanent_mac: link.and_then(|l| l.permanent_mac),
             carrier: link.is_some_and(|l| l.carrier),
+            eswitch: None,
+            error: None,
             claims: interface.map(|index| claims.of(index).to_vec()).unwrap_or_default(),
             settings: settings.into_iter().map(|s| (s.index, s)).collect(),
             users: users.collect(),

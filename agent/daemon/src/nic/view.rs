@@ -9,6 +9,7 @@ use culvert_host::inventory::Vf;
 use culvert_host::netlink::VfCounters;
 
 use super::attachment::Attachment;
+use super::card::eswitch_word;
 use super::devices::link_word;
 use super::event::Events;
 use super::journal::State;
@@ -91,6 +92,8 @@ impl<'a> View<'a> {
             permanent_mac: text(pf.permanent_mac.map(|m| m.to_string())),
             iommu_group: pf.pf.pci.iommu_group.map_or(-1, |g| g.number as i32),
             serial: text(pf.pf.serial.clone()),
+            eswitch_mode: eswitch_word(pf.eswitch),
+            error: text(pf.error.clone()),
             root_complex: text(pf.pf.pci.root_complex.clone()),
             root_port: text(pf.pf.pci.root_port.map(|port| port.to_string())),
             rdma_devices: pf.pf.pci.rdma.clone(),
