@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use culvert_api::value::Mac;
+use culvert_api::value::{Mac, PciAddress};
 use culvert_host::driver;
 use culvert_host::inventory::{Interface, Vf};
 use culvert_host::netlink::{Link, VfChange};
@@ -230,6 +230,6 @@ fn settings(pf: &ObservedPf, vf: &Vf, base: Option<&WantedVf>, asked: &VfChange)
     (VfChange { mac, ..wanted }, change)
 }
 
-fn failed(vf: culvert_api::value::PciAddress, action: &'static str, source: MachineError) -> AttachError {
+fn failed(vf: PciAddress, action: &'static str, source: MachineError) -> AttachError {
     AttachError::Failed { vf, action, left: String::new(), source: source.into() }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::config::nic::VfDriver;
+use culvert_api::value::PciAddress;
 use culvert_host::driver;
 use culvert_host::inventory::Interface;
 use culvert_host::netlink::LinkChange;
@@ -173,17 +174,18 @@ impl<O: VfOps> Attacher<O> {
             host.change_link(index, &change).await?;
         }
         let Some(own) = &attachment.interface else { return Ok(()) };
-        // The interface may have got it as an alternative name meanwhile: udev gives those to everything that is new.
-        let mut names = link.alt_names.clone();
+        // Names that the pod gave it, if it came home by itself. Its own may be an alternative name by now, too: udev gives
+        // those to everything that is new.
+        let (kept, foreign): (Vec<String>, Vec<String>) =
+            link.alt_names.into_iter().partition(|name| own.alt_names.contains(name));
+        if !foreign.is_empty() {
+            host.remove_alt_names(index, &foreign).await?;
+        }
         if link.name != own.host_name {
-            if names.contains(&own.host_name) {
-                host.remove_alt_names(index, std::slice::from_ref(&own.host_name)).await?;
-            }
             let rename = LinkChange { name: Some(own.host_name.clone()), ..LinkChange::default() };
             unless_taken(vf, host.change_link(index, &rename).await)?;
-            names.push(own.host_name.clone());
         }
-        for name in own.alt_names.iter().filter(|name| !names.contains(name)) {
+        for name in own.alt_names.iter().filter(|name| !kept.contains(name)) {
             unless_taken(vf, host.add_alt_names(index, std::slice::from_ref(name)).await)?;
         }
         Ok(())
@@ -191,10 +193,7 @@ impl<O: VfOps> Attacher<O> {
 }
 
 /// A name is sugar: if another interface has taken it meanwhile, the VF serves as well without it.
-fn unless_taken(
-    vf: culvert_api::value::PciAddress,
-    named: Result<(), MachineError>,
-) -> Result<(), MachineError> {
+fn unless_taken(vf: PciAddress, named: Result<(), MachineError>) -> Result<(), MachineError> {
     match named {
         Err(MachineError::Netlink(e)) if e.is_taken() => {
             warn!(vf = %vf, "does without a name that it had: {}", chain(&e));

@@ -191,7 +191,7 @@ struct Eyes<'a>(&'a Fake);
 
 impl Sight for Eyes<'_> {
     async fn look(&self, _: PciAddress) -> Result<View, ObserveError> {
-        Ok(View { observed: self.0.observed().await, base: Some(own()) })
+        Ok(View { observed: self.0.observed().await, base: Some(own(VfIndex::MIN)) })
     }
 }
 

@@ -7,7 +7,10 @@ use culvert_host::netlink::VfVlanTag;
 use super::super::wanted::WantedVf;
 use super::*;
 
+mod faults;
 mod kernel;
+mod rules;
+mod world;
 
 const PF: &str = "0000:03:00.0";
 const OWN_MAC: &str = "02:00:00:00:01:00";
@@ -17,12 +20,15 @@ fn vf() -> PciAddress {
     "0000:04:00.0".parse().unwrap()
 }
 
-/// What the VF is of its own.
-fn own() -> WantedVf {
+/// What a VF is of its own.
+fn own(index: VfIndex) -> WantedVf {
+    let first: Mac = OWN_MAC.parse().unwrap();
+    let mut octets = first.octets();
+    octets[5] = index.get() as u8;
     WantedVf {
-        index: VfIndex::MIN,
+        index,
         settings: VfChange {
-            mac: Some(OWN_MAC.parse().unwrap()),
+            mac: Mac::try_from(&octets[..]).ok(),
             vlan: Some(VfVlanTag::default()),
             ..VfChange::default()
         },
