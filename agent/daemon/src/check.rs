@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use culvert_api::config::device_plugin::ResourceListFile;
 use culvert_api::config::nic::NicPolicy;
+use culvert_api::value::ResourcePrefix;
 use culvert_device_plugin::resource_list::{ResourceList, Severity, SyntaxError};
 use culvert_host::HostRoot;
 
@@ -77,7 +78,8 @@ impl Checked {
         lines
     }
 
-    /// What each resource would have of the machine below `root`, if no pod had anything. Needs a tokio runtime.
+    /// What each resource would have of the machine below `root` beside a policy, whose pools have this prefix, if no pod had
+    /// anything. Needs a tokio runtime.
     ///
     /// # Errors
     /// When the machine cannot be looked at.
@@ -85,9 +87,9 @@ impl Checked {
         &self,
         root: &HostRoot,
         policy: &NicPolicy,
-        node: &str,
+        prefix: &ResourcePrefix,
     ) -> Result<Vec<String>, CheckError> {
-        let (devices, findings) = preview(root, policy, node, &self.list).await?;
+        let (devices, findings) = preview(root, policy, prefix, &self.list).await?;
         let path = self.file.path.display();
         let mut lines: Vec<String> = findings.iter().map(|finding| format!("{path}: {finding}")).collect();
         for resource in self.list.resources.iter().filter(|resource| resource.is_served()) {
@@ -96,7 +98,10 @@ impl Checked {
                 device.pool.as_ref() == Some(&name.pool) && device.prefix.as_ref() == Some(&name.prefix)
             });
             let own: Vec<String> = own.map(|device| device.pci.to_string()).collect();
-            lines.push(format!("{name}: {}: {}", counted(own.len(), "device"), own.join(" ")));
+            lines.push(match own.as_slice() {
+                [] => format!("{name}: no devices"),
+                own => format!("{name}: {}: {}", counted(own.len(), "device"), own.join(" ")),
+            });
         }
         Ok(lines)
     }

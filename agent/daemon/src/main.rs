@@ -65,12 +65,12 @@ Exit codes:
   2  wrong usage, or a configuration or list that cannot be used
   3  with --check-config: the list can be used, but for what was printed";
 
-/// Prints what there is to say about a list of resources.
+/// Prints what there is to say about a list of resources, beside a policy whose pools have this prefix.
 fn check_list(
     args: &Args,
     file: ResourceListFile,
     policy: &NicPolicy,
-    node: &str,
+    prefix: &ResourcePrefix,
 ) -> Result<ExitCode, Failure> {
     let checked = Checked::read(file)?;
     let mut lines = checked.lines();
@@ -78,7 +78,7 @@ fn check_list(
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
         let root = HostRoot::new(&args.root);
-        lines.extend(runtime.block_on(checked.devices(&root, policy, node))?);
+        lines.extend(runtime.block_on(checked.devices(&root, policy, prefix))?);
     }
     println!("{}", lines.join("\n"));
     Ok(if checked.is_good() { ExitCode::SUCCESS } else { ExitCode::from(3) })
@@ -123,15 +123,15 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(path) = &args.resource_list {
         let file = ResourceListFile { path: path.clone(), prefix: args.resource_prefix.clone() };
-        return check_list(args, file, &NicPolicy::default(), "");
+        return check_list(args, file, &NicPolicy::default(), &args.resource_prefix);
     }
     let (config, text) = read_config(&args.config)?;
     if args.check_config {
         println!("{}: good", args.config.display());
-        let node = config.node.unwrap_or_default();
-        return match config.device_plugin.and_then(|plugin| plugin.resource_list) {
-            None => Ok(ExitCode::SUCCESS),
-            Some(file) => check_list(args, file, &config.nic.unwrap_or_default(), &node),
+        let policy = config.nic.unwrap_or_default();
+        return match config.device_plugin.map(|plugin| (plugin.resource_list, plugin.resource_prefix)) {
+            Some((Some(file), prefix)) => check_list(args, file, &policy, &prefix),
+            _ => Ok(ExitCode::SUCCESS),
         };
     }
     if args.discard_journal {

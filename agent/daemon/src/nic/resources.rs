@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_api::config::device_plugin::DevicePlugin;
 use culvert_api::config::nic::NicPolicy;
 use culvert_api::value::{PciAddress, ResourcePrefix};
 use culvert_device_plugin::Device;
@@ -166,7 +165,7 @@ impl Resources {
     }
 }
 
-/// What policy and list would offer of the machine below `root` if no pod had anything, and what there is to say about the
+/// What a policy, whose pools have this prefix, and a list would offer of the machine below `root` if no pod had anything, and what there is to say about the
 /// list there. Needs a tokio runtime.
 ///
 /// # Errors
@@ -174,17 +173,18 @@ impl Resources {
 pub async fn preview(
     root: &HostRoot,
     policy: &NicPolicy,
-    node: &str,
+    prefix: &ResourcePrefix,
     list: &ResourceList,
 ) -> Result<(Vec<Device>, Vec<Finding>), ObserveError> {
     let netlink = Netlink::open()?;
     let observed = observe(root, &netlink).await?;
     let (holds, nobody) = (Holds::new(), Given::new());
-    let wanted = wanted(policy, node, &observed, &holds, &Leases::default());
+    // The node's name only matters to MACs.
+    let wanted = wanted(policy, "", &observed, &holds, &Leases::default());
     let mut facts = Facts::read(root, &observed)?;
     facts.ddp = Packages::default().read(list, &observed).await;
     let scene = Scene {
-        prefix: &DevicePlugin::PREFIX.parse().expect("is a DNS name"),
+        prefix,
         observed: &observed,
         facts: &facts,
         policy: devices(&wanted, &holds, &nobody),
