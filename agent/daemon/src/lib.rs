@@ -9,6 +9,7 @@ pub mod errors;
 pub mod fastpath;
 pub mod health;
 pub mod kube;
+pub mod logging;
 pub mod metrics;
 pub mod nic;
 pub mod plugin;

@@ -9,6 +9,7 @@ use clap::Parser;
 use culvert_agent::app::{self, App, ConfigFileError, PartEnded, StartError, read_config};
 use culvert_agent::check::{CheckError, Checked};
 use culvert_agent::errors::chain;
+use culvert_agent::logging;
 use culvert_agent::nic::Salvaged;
 use culvert_agent::privileges::{self, PrivilegeError};
 use culvert_api::config::device_plugin::ResourceListFile;
@@ -18,7 +19,6 @@ use culvert_host::HostRoot;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 /// Node agent of Culvert: SR-IOV virtual functions and the DPDK fast path for this node's pods.
 #[derive(Debug, Parser)]
@@ -45,6 +45,9 @@ struct Args {
     /// For tests: look at the machine below this folder (its sys, proc and dev)
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
+    /// How lines of the log look
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: logging::Format,
 }
 
 const AFTER_HELP: &str = "\
@@ -57,7 +60,8 @@ Examples:
   RUST_LOG=culvert_agent=debug culvert-agent
 
 Environment:
-  RUST_LOG  what is logged to standard error, such as info (default), debug, culvert_agent::kube=debug
+  RUST_LOG  what is logged to standard error, such as info (default), debug, culvert_agent::nic=debug
+  NO_COLOR  no colours, also not on a terminal
 
 Exit codes:
   0  stopped by SIGTERM or SIGINT; with --check-config: there is nothing to say about the files
@@ -105,9 +109,7 @@ enum Failure {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    logging::start(args.log_format);
     match run(&args) {
         Ok(code) => code,
         Err(failure) => {
