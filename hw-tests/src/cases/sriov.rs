@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::ensure;
-use crate::frame::{Case, Context, Outcome, Place::Guest, Stop};
-use crate::net::Ping;
+use crate::frame::{Case, Context, Outcome, Place::Guest, Stop, wait_for};
+use crate::net::{Ping, program};
 use crate::topology::sriov::{Pf, SriovNode, reaches, two_tenants};
 
 pub(super) const CASES: &[Case] = &[
@@ -21,6 +23,8 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "del_works_after_the_agent_was_killed", place: Guest, run: del_after_kill },
     Case { name: "vfs_that_disappear_turn_unhealthy_until_they_are_back", place: Guest, run: disappears },
     Case { name: "a_pf_with_a_vf_in_use_is_not_carved_anew", place: Guest, run: in_use },
+    Case { name: "an_apply_that_is_killed_leaves_nothing_half_done", place: Guest, run: killed },
+    Case { name: "a_changed_policy_is_loaded_without_a_restart", place: Guest, run: reload },
     Case { name: "a_vf_for_vfio_is_bound_and_offered_with_its_group", place: Guest, run: vfio },
     Case { name: "a_pf_that_is_not_there_is_named_and_the_others_are_carved", place: Guest, run: unknown_pf },
 ];
@@ -160,10 +164,72 @@ fn in_use(context: &Context) -> Outcome {
     node.agent.culvert(&["nic", "apply"])?;
     ensure!(node.pfs[0].vfs() == 4, "the PF was carved anew under a pod");
     pod.netns().sh("cat /sys/class/net/eth0/address")?;
-    pod.cni.del()?;
+    node.end(&pod)?;
     node.agent.says(&["nic", "apply"])?;
     ensure!(node.pfs[0].vfs() == 2, "the PF was not carved although the pod is gone");
     Ok(())
+}
+
+fn killed(context: &Context) -> Outcome {
+    let mut node = SriovNode::start(context, |[pf, _]| two_tenants(pf))?;
+    let journal = context.dir().join("state/nic.journal");
+    let begun = || fs::read_to_string(&journal).unwrap_or_default().matches("{\"begin\":").count();
+    let mut half = 0;
+    // Within the creation of the VFs, which takes long, and at two steps of VFs.
+    for steps in [3, 5, 9] {
+        node.agent.stop()?;
+        fs::write(node.pfs[0].sysfs().join("sriov_numvfs"), "0")?;
+        node.agent.start(|| Ok(true))?;
+        let before = begun();
+        let mut apply = Command::new(program("culvert")?);
+        let mut apply = apply.arg("--socket").arg(node.agent.socket()).args(["nic", "apply"]).spawn()?;
+        wait_for("the apply is under way", Duration::from_secs(30), || {
+            Ok((begun() >= before + steps || apply.try_wait()?.is_some()).then_some(()))
+        })?;
+        node.agent.kill()?;
+        apply.wait()?;
+        node.agent.start(|| Ok(true))?;
+        half += usize::from(node.agent.culvert(&["nic", "plan"])?.status.code() == Some(2));
+        node.agent.says(&["nic", "apply"])?;
+        node.nothing_to_do()?;
+        for (index, vf) in node.pfs[0].kernel_view()?.iter().enumerate() {
+            let (text, vlan) = (vf.to_string(), if index < 2 { 100 } else { 200 });
+            ensure!(
+                text.contains(&format!("02:00:00:00:01:0{index}")),
+                "killed at step {steps}: vf {index}: {text}"
+            );
+            ensure!(text.contains(&format!("\"vlan\":{vlan}")), "killed at step {steps}: vf {index}: {text}");
+            let driver = node.pfs[0].sysfs().join(format!("virtfn{index}/driver"));
+            ensure!(driver.exists(), "killed at step {steps}: vf {index} has no driver");
+        }
+        let probe = fs::read_to_string(node.pfs[0].sysfs().join("sriov_drivers_autoprobe"))?;
+        ensure!(probe.trim() == "1", "killed at step {steps}: new VFs would get no driver");
+    }
+    ensure!(half > 0, "the agent was never killed before it was done");
+    Ok(())
+}
+
+fn reload(context: &Context) -> Outcome {
+    let node = SriovNode::with_two_tenants(context)?;
+    let pod = node.pod("pod-a", "culvert.io/tenant-a", "192.168.50.1/24")?;
+    node.load_policy(&two_tenants(&node.pfs[0]).replace("vlan: 200", "vlan: 300"))?;
+    let plan = wait_for("the new policy is in force", Duration::from_secs(20), || {
+        let plan = node.agent.culvert(&["nic", "plan"])?.stdout;
+        Ok(plan.contains("vlan 300").then_some(plan))
+    })?;
+    ensure!(!plan.contains("sriov_numvfs"), "a VLAN needs no new VFs:\n{plan}");
+    node.agent.says(&["nic", "apply"])?;
+    let view = node.pfs[0].kernel_view()?;
+    let vlans: Vec<&Value> = view.iter().map(|vf| &vf["vlan_list"][0]["vlan"]).collect();
+    ensure!(vlans == [100, 100, 300, 300], "{vlans:?}");
+    node.agent.says(&["nic", "diff"])?;
+    node.load_policy("nic: { pfs: [{ pf: 1, vfs: 5000000 }] }\n")?;
+    wait_for("the bad policy is refused", Duration::from_secs(20), || {
+        let status = node.agent.culvert(&["status"])?.stdout;
+        Ok(status.contains("stays in force").then_some(()))
+    })?;
+    node.nothing_to_do()?;
+    node.end(&pod)
 }
 
 fn vfio(context: &Context) -> Outcome {

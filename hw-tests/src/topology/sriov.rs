@@ -14,7 +14,7 @@ use super::cni::Cni;
 use crate::ensure;
 use crate::frame::{Context, Outcome, Stop, wait_for};
 use crate::guest::pf_mac;
-use crate::kubelet::{Given, KubeletStandIn, Resource};
+use crate::kubelet::{Given, KubeletStandIn, PodResources, Resource};
 use crate::net::{Netns, Ping, run};
 
 /// A physical function.
@@ -81,6 +81,8 @@ pub struct SriovNode {
     /// The PFs, by number of the NIC.
     pub pfs: [Pf; 2],
     kubelet: KubeletStandIn,
+    /// Who has which device: without it, every VF might be a pod's.
+    _pod_resources: PodResources,
     runtime: Runtime,
     root: PathBuf,
 }
@@ -136,8 +138,9 @@ impl SriovNode {
         let root = context.dir().join("kubelet");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let kubelet = runtime.block_on(KubeletStandIn::start(&root))?;
+        let pod_resources = runtime.block_on(kubelet.pod_resources())?;
         let agent = Agent::configure(context, None, &Self::config(&root, &policy(&pfs)))?;
-        let mut node = Self { agent, pfs, kubelet, runtime, root };
+        let mut node = Self { agent, pfs, kubelet, _pod_resources: pod_resources, runtime, root };
         node.agent.start(|| Ok(true))?;
         Ok(node)
     }
@@ -189,6 +192,18 @@ impl SriovNode {
         cni.config["socket"] = json!(self.agent.socket());
         cni.config["deviceID"] = json!(given.ids.first());
         Ok(VfPod { cni, given, result: Value::Null, netns })
+    }
+
+    /// Ends a pod as kubelet does: after DEL its devices are free.
+    pub fn end(&self, pod: &VfPod) -> Outcome {
+        pod.cni.del()?;
+        self.kubelet.release(&format!("default/{}", pod.netns.name()));
+        Ok(())
+    }
+
+    /// Writes another policy for the agent to load while it runs.
+    pub fn load_policy(&self, policy: &str) -> Outcome {
+        self.agent.reconfigure(&Self::config(&self.root, policy))
     }
 
     /// Has kubelet allocate a device.

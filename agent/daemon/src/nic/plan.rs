@@ -101,7 +101,7 @@ pub(super) fn plan(input: Input<'_>) -> Plan {
     for (pf, before) in input.autoprobe {
         match input.observed.pf(*pf) {
             Some(now) if now.pf.autoprobe == Some(!before) => {
-                plan.push(Object::pf(*pf), Action::Autoprobe(*before))
+                plan.push(Object::pf(*pf), Action::Autoprobe(*before));
             }
             Some(_) => plan.restored.push(*pf),
             None => {}
@@ -139,7 +139,7 @@ impl Plan {
             match &user {
                 // Many NICs are reset by it, and their VFs with them.
                 Some(user) => {
-                    self.blocked.push(format!("{address}: set mtu {mtu}: when no VF is in use; {user}"))
+                    self.blocked.push(format!("{address}: set mtu {mtu}: when no VF is in use; {user}"));
                 }
                 None => {
                     self.push(Object::pf(address), Action::Mtu(mtu));
