@@ -4,9 +4,12 @@
 
 mod support;
 
-use std::process::Command;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
-use culvert_api::agent::{CniReply, DeviceInfoFile};
+use culvert_api::agent::{AgentRequest, CniReply, DeviceInfoFile};
+use culvert_api::frame;
 use serde_json::json;
 use support::{Agent, conf, run};
 
@@ -123,6 +126,39 @@ fn a_log_that_cannot_be_written_is_told_and_harms_nothing() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("logFile {}", path.display())));
     }
     assert!(!folder.path().join("elsewhere").exists(), "a link is not followed");
+}
+
+#[test]
+fn it_answers_under_the_name_of_the_plugin_that_it_replaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let sriov = folder.path().join("sriov");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_culvert-cni"), &sriov).unwrap();
+    let output = Command::new(&sriov).env("CNI_COMMAND", "VERSION").stdin(Stdio::null()).output();
+    assert!(String::from_utf8(output.unwrap().stdout).unwrap().contains("supportedVersions"));
+}
+
+#[test]
+fn it_takes_less_than_3_mb_of_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_culvert-cni"))
+        .env_clear()
+        .env("CNI_COMMAND", "ADD")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(conf(&socket).as_bytes()).unwrap();
+    // It has sent everything and waits.
+    let (mut stream, _) = listener.accept().unwrap();
+    let _: AgentRequest = frame::read(&mut stream).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    drop(stream);
+    child.wait().unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u32 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!((500..3072).contains(&kilobytes), "{kilobytes} kB");
 }
 
 #[test]

@@ -359,3 +359,25 @@ async fn a_second_agent_on_the_socket_is_refused_and_the_first_goes_on() {
     assert!(error.contains("agent.sock") && error.contains("another culvert-agent"), "{error}");
     assert_eq!(node.part("attachments").await.0, "ok");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pods_with_one_mac_are_refused_by_the_others_name_and_a_mac_is_free_after_del() {
+    let (Some(one), Some(two)) = (Pod::new(), Pod::new()) else { return };
+    let node = Node::new();
+    let _process = node.start_fastpath("one");
+    let _agent = node.agent().await;
+    eventually("ready", async || node.part("fastpath").await.0 == "ok").await;
+
+    let args = |pod: &str| format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};MAC=02:00:00:00:55:01");
+    let (code, result) = node.cni("ADD", &one, &args("one")).await;
+    assert_eq!((code, &result["interfaces"][0]["mac"]), (0, &json!("02:00:00:00:55:01")), "{result}");
+    let (code, error) = node.cni("ADD", &two, &args("two")).await;
+    assert_eq!((code, &error["code"]), (1, &json!(7)));
+    let details = error["details"].as_str().unwrap();
+    assert!(details.contains("mac 02:00:00:00:55:01") && details.contains("pod default/one"), "{error}");
+    assert_eq!(node.fastpath.told().ports.len(), 1);
+    assert_eq!(node.cni("ADD", &one, &args("one")).await, (0, result), "its own MAC is no obstacle");
+
+    assert_eq!(node.cni("DEL", &one, "").await.0, 0);
+    assert_eq!(node.cni("ADD", &two, &args("two")).await.0, 0);
+}

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use culvert_api::value::Mac;
 
 use super::error::CniError;
-use crate::nic::NicManager;
-use crate::pods::{Key, Overlay};
+use crate::nic::{self, NicManager};
+use crate::pods::{Key, Overlay, Record};
 
 /// MACs that are being given out at this moment, and to whom. What has been given out is in the records.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Macs {
     ///
     /// # Errors
     /// One that names who has it.
-    pub(super) async fn claim(
+    pub(super) fn claim(
         &self,
         mac: Mac,
         key: &Key,
@@ -34,7 +34,8 @@ impl Macs {
     ) -> Result<Claim<'_>, CniError> {
         // First the claim, then the look: of two who ask at once, one at least sees the other.
         let claim = self.reserve(mac, key)?;
-        match holder(mac, key, overlay, nics).await? {
+        let ports = overlay.map(|overlay| overlay.store().all()).unwrap_or_default();
+        match holder(mac, key, &ports, &nics.attachments()) {
             Some(holder) => Err(taken(mac, &holder)),
             None => Ok(claim),
         }
@@ -73,30 +74,33 @@ fn taken(mac: Mac, holder: &str) -> CniError {
     CniError::config(format!("mac {mac}: is that of {holder}, too; give each pod of a node its own"))
 }
 
-/// Who but `key` has `mac`.
-async fn holder(
-    mac: Mac,
-    key: &Key,
-    overlay: Option<&Overlay>,
-    nics: &NicManager,
-) -> Result<Option<String>, CniError> {
-    let ports = overlay.map(|overlay| overlay.store().all()).unwrap_or_default();
-    if let Some(port) = ports.iter().find(|r| r.lease.mac == mac && r.key != *key) {
-        return Ok(Some(format!("pod {}, {}", port.owner(), port.key)));
-    }
-    let attachments = nics.attachments();
-    if let Some(vf) = attachments.iter().find(|a| a.mac == Some(mac) && a.key != *key) {
-        return Ok(Some(format!("pod {}, {}", vf.owner, vf.key)));
-    }
-    Ok(None)
+/// Who but `key` has `mac`, on the overlay or on a VF.
+fn holder(mac: Mac, key: &Key, ports: &[Record], vfs: &[nic::Attachment]) -> Option<String> {
+    let port = || ports.iter().find(|r| r.lease.mac == mac && r.key != *key);
+    let vf = || vfs.iter().find(|a| a.mac == Some(mac) && a.key != *key);
+    port()
+        .map(|r| format!("pod {}, {}", r.owner(), r.key))
+        .or_else(|| vf().map(|a| format!("pod {}, {}", a.owner, a.key)))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{port, vf};
     use super::*;
 
     fn key(container: &str) -> Key {
         Key { container_id: container.to_owned(), ifname: "eth0".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_mac_is_one_pods_across_the_overlay_and_vfs_and_the_pod_is_named() {
+        let mac = |last: u8| format!("02:00:00:00:00:{last:02x}").parse().unwrap();
+        let (ports, vfs) = ([port("c1", "web", mac(1))], [vf("c2", "db", mac(2))]);
+        let holder = |last, container| holder(mac(last), &key(container), &ports, &vfs);
+        assert_eq!(holder(1, "c3").as_deref(), Some("pod default/web, interface eth0 of container c1"));
+        assert_eq!(holder(2, "c3").as_deref(), Some("pod default/db, interface eth0 of container c2"));
+        assert_eq!(holder(3, "c3"), None);
+        assert_eq!((holder(1, "c1"), holder(2, "c2")), (None, None), "it may ask again for what it has");
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Cni {
         let overlay = self.overlay.as_deref();
         // Held until the attachment is on record.
         let _claim = match requested.mac {
-            Some(mac) => Some(self.macs.claim(mac, key, overlay, &self.nics).await?),
+            Some(mac) => Some(self.macs.claim(mac, key, overlay, &self.nics)?),
             None => None,
         };
         let Some(device) = conf.device else {

@@ -1,6 +1,10 @@
 use serde_json::{Value, json};
 
+use culvert_api::value::Mac;
+
 use super::*;
+use crate::nic;
+use crate::pods::Record;
 use crate::testing::bare_machine;
 
 /// The answer of an agent without any part to one invocation.
@@ -167,4 +171,25 @@ pub(super) fn attachment(ifname: &str, args: &str, config: &Value) -> Attachment
         Command::Add(attachment) => *attachment,
         other => panic!("{other:?}"),
     }
+}
+
+/// The record of a pod on the overlay.
+pub(super) fn port(container: &str, pod: &str, mac: Mac) -> Record {
+    let mut record = json!({
+        "containerId": container, "ifname": "eth0", "network": "n", "netns": "/run/netns/x", "boot": "b",
+        "pod": { "namespace": "default", "name": pod }, "created": 0, "phase": "attached",
+    });
+    let lease = json!({ "port": "cv1", "addresses": [], "gateways": [], "mac": mac, "mtu": 1450 });
+    record.as_object_mut().unwrap().extend(lease.as_object().unwrap().clone());
+    serde_json::from_value(record).unwrap()
+}
+
+/// The record of a pod with a VF.
+pub(super) fn vf(container: &str, pod: &str, mac: Mac) -> nic::Attachment {
+    serde_json::from_value(json!({
+        "key": { "containerId": container, "ifname": "eth0" }, "network": "n", "owner": format!("default/{pod}"),
+        "phase": "attached", "vf": "0000:03:10.0", "pf": "0000:03:00.0", "index": 0, "netns": "/run/netns/x",
+        "netnsId": null, "settings": {}, "before": null, "hostMac": null, "mac": mac, "interface": null,
+    }))
+    .unwrap()
 }
