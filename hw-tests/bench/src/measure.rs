@@ -265,10 +265,7 @@ impl Worker {
         let tables = self.tables.pin();
         let mut packets = 0;
         for (port, rx) in &mut self.rx {
-            let received = rx.rx(burst) as u64;
-            packets += received;
-            let bytes = bytes_of(burst);
-            self.pipeline.counters().received(*port, received, bytes);
+            packets += rx.rx(burst) as u64;
             self.pipeline.process(tables, now, *port, burst, verdicts);
             for (packet, verdict) in burst.drain().zip(verdicts.iter()) {
                 let Verdict::Send(PortIndex(out)) = *verdict else {

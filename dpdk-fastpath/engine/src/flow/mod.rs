@@ -4,7 +4,8 @@
 //! A tracked connection is one [`Record`]: a single cache line for IPv4 (64 bytes), two for IPv6, good for *both*
 //! directions. It holds the flow as it arrives, the flow that it becomes, where each direction goes, which service and
 //! backend it was made for, and its age and state. An index finds it by either direction: buckets of one cache line with
-//! seven slots, a slot being 32 bits of the key's hash and the number of the record. That makes two cache misses for a
+//! seven slots, a slot being 32 bits of the key's hash and the number of the record; their first word holds a tag for each
+//! slot, so that one load tells which of them is meant. That makes two cache misses for a
 //! packet of a flow that is in no cache, both of which can be prefetched, and at most 128 bytes for an IPv4 connection.
 //!
 //! # Many workers

@@ -48,7 +48,7 @@ impl Stage<'_> {
             }
             let route = self.ways(&hit);
             if exists {
-                K::table(&self.flows.tables).reroute(&hit, route);
+                K::table(self.tables).reroute(&hit, route);
             }
             hit.record.route = route;
         }
@@ -66,7 +66,7 @@ impl Stage<'_> {
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                K::table(&self.flows.tables).touch(&hit, self.now, packet.parsed.tcp_flags);
+                K::table(self.tables).touch(&hit, self.now, packet.parsed.tcp_flags);
                 self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
                 self.transmit(packet, out, |frame, parsed| hit.translate(frame, parsed))
             }
@@ -100,7 +100,7 @@ impl Stage<'_> {
     }
 
     fn end<K: Key>(&mut self, hit: &Hit<K>) {
-        if K::table(&self.flows.tables).remove(hit) {
+        if K::table(self.tables).remove(hit) {
             self.counters.flows_expired(1);
         }
     }

@@ -20,6 +20,9 @@
 //!              pod port                 uplink
 //! ```
 //!
+//! Nearly all packets are whole TCP or UDP packets over plain IPv4 that nothing stands against. Those take a shorter way,
+//! `usual`, from the parse to the port; it leaves to the others whatever it is not sure about.
+//!
 //! Each box is a file; its first lines say what comes in and what goes out. A stage may end a packet: dropped, with its
 //! reason counted; turned into an answer (echo reply, ICMP error, TCP reset), which goes back to where the packet came
 //! from; or kept as news of a neighbour.
@@ -42,6 +45,8 @@ mod uplink;
 mod usual;
 mod verdict;
 
+use std::sync::Arc;
+
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::L4;
 use culvert_packet::tcp::TcpFlags;
@@ -54,14 +59,11 @@ use self::usual::{Expected, Lane};
 use self::verdict::End;
 pub use self::verdict::{Neighbour, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
-use crate::flow::{FlowWorker, Key, Moment, Sweep, Tick, prefetch};
+use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Tick, prefetch};
 use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
-const BATCH: usize = 32;
-
-// A bit for each.
-const _: () = assert!(BATCH <= u32::BITS as usize);
+const BATCH: usize = 64;
 
 /// How far ahead packets' first bytes are fetched.
 const AHEAD: usize = 4;
@@ -72,6 +74,8 @@ const AGED: u32 = 16;
 /// One worker's way of packets, with what it needs of its own.
 #[derive(Debug)]
 pub struct Pipeline {
+    /// Those of `flows`.
+    tables: Arc<FlowTables>,
     flows: FlowWorker,
     counters: CounterWriter,
     /// Admitted packets of the batch: IPv4, of these those that are not usual, and IPv6.
@@ -100,6 +104,7 @@ impl Pipeline {
     /// With its share of the flow tables and its counters.
     pub fn new(flows: FlowWorker, counters: CounterWriter) -> Self {
         Self {
+            tables: Arc::clone(&flows.tables),
             flows,
             counters,
             lanes: Box::new([Lane::EMPTY; BATCH]),
@@ -112,14 +117,14 @@ impl Pipeline {
         }
     }
 
-    /// The worker's counters, for what happens outside the pipeline: packets received and sent, polls.
+    /// The worker's counters, for what happens outside the pipeline: packets sent, polls.
     #[inline]
     pub fn counters(&mut self) -> &mut CounterWriter {
         &mut self.counters
     }
 
     /// Decides on a burst that `in_port` received: `verdicts` holds one for each buffer afterwards, in their order, and
-    /// the buffers to be sent are ready. Received packets and bytes are for the caller to count, drops are counted here.
+    /// the buffers to be sent are ready. What was received and what is dropped is counted.
     pub fn process<B: PacketBuf>(
         &mut self,
         view: &Snapshot,
@@ -128,9 +133,10 @@ impl Pipeline {
         bufs: &mut [B],
         verdicts: &mut Vec<Verdict>,
     ) {
-        verdicts.clear();
-        for batch in bufs.chunks_mut(BATCH) {
-            self.batch(view, now, in_port, batch, verdicts);
+        // Each is replaced.
+        verdicts.resize(bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
+        for (bufs, verdicts) in bufs.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
+            self.batch(view, now, in_port, bufs, verdicts);
         }
     }
 
@@ -140,26 +146,41 @@ impl Pipeline {
         now: Tick,
         in_port: PortIndex,
         bufs: &mut [B],
-        verdicts: &mut Vec<Verdict>,
+        verdicts: &mut [Verdict],
     ) {
+        let mut bytes = 0;
+        for buf in &*bufs {
+            bytes += buf.len() as u64;
+        }
+        self.counters.received(in_port, bufs.len() as u64, bytes);
         let (port, local) = match (view.port(in_port), view.local()) {
             (Some(port), Some(local)) => (port, local),
-            (None, _) => return self.drop_all(in_port, bufs.len(), DropReason::NO_SUCH_PORT, verdicts),
-            (_, None) => return self.drop_all(in_port, bufs.len(), DropReason::NOT_PROGRAMMED, verdicts),
+            (None, _) => return self.drop_all(in_port, DropReason::NO_SUCH_PORT, verdicts),
+            (_, None) => return self.drop_all(in_port, DropReason::NOT_PROGRAMMED, verdicts),
         };
-        let first = verdicts.len();
-        // Replaced at once, or in the last pass.
-        verdicts.resize(first + bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
-        let verdicts = &mut verdicts[first..];
         let expected = Expected::at(port, local);
         #[cfg(test)]
         let expected = if self.nothing_is_usual { Expected::Nothing } else { expected };
-        let Self { flows, counters, lanes, batch4, batch6, destinations, vteps, .. } = self;
+        let Self { tables, flows, counters, lanes, batch4, batch6, destinations, vteps, .. } = self;
         destinations.renew(view.serial());
         vteps.renew(view.serial());
         let (tally, learned) = (ServiceTally::default(), None);
-        let mut stage =
-            Stage { view, local, now, in_port, flows, counters, destinations, vteps, tally, learned };
+        let (doors, ways) = (view.doors(), view.ways());
+        let mut stage = Stage {
+            view,
+            local,
+            now,
+            in_port,
+            tables,
+            doors,
+            ways,
+            flows,
+            counters,
+            destinations,
+            vteps,
+            tally,
+            learned,
+        };
         batch4.clear();
         batch6.clear();
 
@@ -184,14 +205,14 @@ impl Pipeline {
                     }
                     Step::Continue(Admitted::V6(parsed, origin, key)) => {
                         let hash = key.hash64();
-                        stage.flows.tables.v6.prefetch_bucket(hash);
+                        stage.tables.v6.prefetch_bucket(hash);
                         batch6.push(Batched { at, parsed, origin, key, hash });
                         continue;
                     }
                 }
             };
             let hash = key.hash64();
-            stage.flows.tables.v4.prefetch_bucket(hash);
+            stage.tables.v4.prefetch_bucket(hash);
             lanes[admitted] = Lane { key, hash, slot, len, tcp_flags, at: at as u8, ..Lane::EMPTY };
             admitted += 1;
         }
@@ -203,16 +224,10 @@ impl Pipeline {
     }
 
     #[cold]
-    fn drop_all(
-        &mut self,
-        in_port: PortIndex,
-        count: usize,
-        reason: DropReason,
-        verdicts: &mut Vec<Verdict>,
-    ) {
-        for _ in 0..count {
+    fn drop_all(&mut self, in_port: PortIndex, reason: DropReason, verdicts: &mut [Verdict]) {
+        for verdict in verdicts {
             self.counters.dropped(in_port, reason);
-            verdicts.push(Verdict::Drop(reason));
+            *verdict = Verdict::Drop(reason);
         }
     }
 
@@ -249,7 +264,7 @@ impl Stage<'_> {
     ) {
         // Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
         for lane in &mut *lanes {
-            lane.probe = self.flows.tables.v4.probe(lane.hash);
+            lane.probe = self.tables.v4.probe(lane.hash);
             if lane.probe.is_likely() {
                 continue;
             }
@@ -303,7 +318,7 @@ impl Stage<'_> {
         verdicts: &mut [Verdict],
     ) {
         for packet in batch {
-            self.flows.tables.v6.probe(packet.hash);
+            self.tables.v6.probe(packet.hash);
         }
         for &Batched { at, ref parsed, origin, ref key, hash } in batch {
             let end = self.find_or_route(Packet { buf: &mut bufs[at], parsed, origin, hash }, key);
@@ -314,7 +329,7 @@ impl Stage<'_> {
     /// Forwards a packet by its flow, if it has one, else by its destination.
     fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let hit = match packet.parsed.l4 {
-            L4::Tcp | L4::Udp => K::table(&self.flows.tables).lookup(key, packet.hash),
+            L4::Tcp | L4::Udp => K::table(self.tables).lookup(key, packet.hash),
             L4::Echo | L4::Icmp | L4::Opaque => None,
         };
         self.forward(packet, key, hit)

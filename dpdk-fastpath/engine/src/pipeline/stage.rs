@@ -11,8 +11,8 @@ use super::recent::Recent;
 use super::route::Destination;
 use super::verdict::{End, Neighbour};
 use crate::counter::{Answered, CounterWriter, DropReason, ServiceTally};
-use crate::flow::{FlowWorker, Tick};
-use crate::table::{LocalNode, PortIndex, Snapshot};
+use crate::flow::{FlowTables, FlowWorker, Tick};
+use crate::table::{Door, LocalNode, PortIndex, Snapshot, Way};
 
 /// What a stage decides: the packet's end, or what the next stage needs.
 pub(super) type Step<T> = ControlFlow<End, T>;
@@ -23,6 +23,11 @@ pub(super) struct Stage<'a> {
     pub(super) local: &'a LocalNode,
     pub(super) now: Tick,
     pub(super) in_port: PortIndex,
+    pub(super) tables: &'a FlowTables,
+    /// Doors and ways of the view.
+    pub(super) doors: &'a [Door],
+    pub(super) ways: &'a [Option<Way>],
+    /// For opening flows.
     pub(super) flows: &'a mut FlowWorker,
     pub(super) counters: &'a mut CounterWriter,
     /// Where packets to IPv4 addresses go.

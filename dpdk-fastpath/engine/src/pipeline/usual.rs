@@ -183,7 +183,7 @@ impl Stage<'_> {
         }
         // Requests come from the client's own port only: that is where its address was checked.
         let Steady { translation, out, service } =
-            self.flows.tables.v4.follow(lane.probe, key, from_pod, moment, lane.tcp_flags)?;
+            self.tables.v4.follow(lane.probe, key, from_pod, moment, lane.tcp_flags)?;
         let port = self.transmit_usual(lane, from_pod, out, buf, |frame| {
             usual::hop_and_translate(frame, key.protocol(), &translation);
         })?;
@@ -202,14 +202,14 @@ impl Stage<'_> {
     ) -> Option<PortIndex> {
         let (mtu, exit) = match out {
             Out::Remote(slot) => {
-                let way = self.view.way(slot)?;
+                let way = self.ways.get(slot as usize)?.as_ref()?;
                 if !from_pod || buf.headroom() < way.template.overhead() {
                     return None;
                 }
                 (way.mtu, Exit::Tunnel(way))
             }
             Out::Pod(index) => {
-                let door = self.view.door(index)?;
+                let door = self.doors.get(usize::from(index.0))?;
                 (door.mtu, Exit::Door(door, index))
             }
             Out::Nowhere => return None,

@@ -155,16 +155,16 @@ impl Snapshot {
         self.remotes.by_slot.get(slot as usize)?.as_ref()
     }
 
-    /// What it takes to send to a port.
-    #[inline(always)]
-    pub fn door(&self, index: PortIndex) -> Option<&Door> {
-        self.ports.doors.get(usize::from(index.0))
+    /// What it takes to send to each port, by index.
+    #[inline]
+    pub fn doors(&self) -> &[Door] {
+        &self.ports.doors
     }
 
-    /// What it takes to send to the remote node in a slot, if it can be reached.
-    #[inline(always)]
-    pub fn way(&self, slot: u32) -> Option<&Way> {
-        self.remotes.ways.get(slot as usize)?.as_ref()
+    /// What it takes to send to the remote node in each slot, if it can be reached.
+    #[inline]
+    pub fn ways(&self) -> &[Option<Way>] {
+        &self.remotes.ways
     }
 
     /// All remote nodes.

@@ -29,7 +29,7 @@ mod team;
 pub use team::{Recruit, Team, WorkerError};
 
 /// Most packets received from a port at once.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 
 /// Rounds from one housekeeping to the next; a power of two.
 const HOUSEKEEPING: u32 = 64;

@@ -39,7 +39,7 @@ impl WorkerPort {
 }
 
 /// Bytes of all packets, from the Ethernet header on.
-pub(super) fn bytes_of(mbufs: &[Mbuf]) -> u64 {
+fn bytes_of(mbufs: &[Mbuf]) -> u64 {
     mbufs.iter().map(|mbuf| mbuf.len() as u64).sum()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use culvert_dpdk::{Burst, tsc};
 
 use super::mailbox::{Done, Mailbox, Order};
-use super::port::{WorkerPorts, bytes_of};
+use super::port::WorkerPorts;
 use super::{BURST, EMPTY_ROUNDS, HOUSEKEEPING};
 use crate::clock::Clock;
 use crate::flow::Tick;
@@ -79,7 +79,6 @@ impl Runner {
                 continue;
             }
             packets += burst.len() as u64;
-            pipeline.counters().received(port, burst.len() as u64, bytes_of(burst));
             pipeline.process(tables, *now, port, burst, verdicts);
             for (packet, verdict) in burst.drain().zip(verdicts.iter()) {
                 let unwanted = match *verdict {
