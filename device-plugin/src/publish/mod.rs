@@ -38,6 +38,8 @@ struct State {
     /// Device nodes by pool. One specification has all pools of a prefix: a device that moves from one to the other is
     /// in it once at any time, as two specifications with one device are both void to a runtime.
     nodes: BTreeMap<ResourceName, cdi::Nodes>,
+    /// What the specification of a prefix should be; it is long, and does not change with each request.
+    texts: BTreeMap<ResourcePrefix, String>,
     /// Resources that are or were on offer.
     offered: BTreeSet<ResourceName>,
 }
@@ -94,8 +96,16 @@ impl Publisher {
     pub(crate) fn pool(&self, pool: &Pool) -> Result<(), PublishError> {
         let Some(folder) = &self.cdi else { return Ok(()) };
         let mut state = self.state();
-        state.nodes.insert(pool.resource().clone(), cdi::nodes(pool));
-        state.specification(folder, &pool.resource().prefix)
+        let (resource, nodes) = (pool.resource(), cdi::nodes(pool));
+        match state.texts.get(&resource.prefix) {
+            Some(text) if state.nodes.get(resource) == Some(&nodes) => {
+                write(&folder.join(specification_name(&resource.prefix)), text)
+            }
+            _ => {
+                state.nodes.insert(resource.clone(), nodes);
+                state.specification(folder, &resource.prefix)
+            }
+        }
     }
 
     /// Writes the information file of a device that is being given away.
@@ -108,12 +118,13 @@ impl Publisher {
 
 impl State {
     /// Writes all specifications and removes those that an agent has left there before.
-    fn specifications(&self, folder: &Path) -> Vec<PublishError> {
-        let prefixes: BTreeSet<&ResourcePrefix> =
-            self.nodes.keys().map(|resource| &resource.prefix).collect();
+    fn specifications(&mut self, folder: &Path) -> Vec<PublishError> {
+        let prefixes: BTreeSet<ResourcePrefix> =
+            self.nodes.keys().map(|resource| resource.prefix.clone()).collect();
+        self.texts.retain(|prefix, _| prefixes.contains(prefix));
         let mut errors: Vec<PublishError> =
             prefixes.iter().filter_map(|prefix| self.specification(folder, prefix).err()).collect();
-        let current: BTreeSet<String> = prefixes.iter().map(|prefix| specification_name(prefix)).collect();
+        let current: BTreeSet<String> = prefixes.iter().map(specification_name).collect();
         let stale = names(folder).into_iter().filter(|name| {
             name.starts_with("culvert-") && name.ends_with(".json") && !current.contains(name)
         });
@@ -122,15 +133,18 @@ impl State {
     }
 
     /// Writes the specification of a prefix; one without devices would be void, and is removed.
-    fn specification(&self, folder: &Path, prefix: &ResourcePrefix) -> Result<(), PublishError> {
+    fn specification(&mut self, folder: &Path, prefix: &ResourcePrefix) -> Result<(), PublishError> {
         let path = folder.join(specification_name(prefix));
         let pools = self.nodes.iter().filter(|(resource, _)| resource.prefix == *prefix);
         let devices: BTreeMap<_, _> = pools.flat_map(|(_, nodes)| nodes).collect();
+        self.texts.remove(prefix);
         if devices.is_empty() {
-            remove(&path)
-        } else {
-            write(&path, &cdi::specification(prefix, &devices).to_string())
+            return remove(&path);
         }
+        let text = cdi::specification(prefix, &devices).to_string();
+        write(&path, &text)?;
+        self.texts.insert(prefix.clone(), text);
+        Ok(())
     }
 
     /// Removes information files of devices that have left their resource. That of a device that a pod holds stays.
