@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use culvert_api::config::agent::AgentConfig;
 use culvert_device_plugin::{self as device, Device, Statuses};
+use culvert_host::guard::ApiServer;
 use culvert_host::{FileError, HostRoot};
 use futures::future::select_all;
 use sd_notify::NotifyState;
@@ -109,7 +110,12 @@ impl App {
         let nics_stop = CancellationToken::new();
         let pod_resources = config.device_plugin.as_ref().map(|d| PodResources::beside(&d.kubelet_dir));
         let (resource_list, resources) = plugin::resources(config.device_plugin.as_ref());
-        let nic = NicConfig { policy, node: node.clone(), state_dir, root, pod_resources, resources };
+        let api_server = ApiServer {
+            host: config.api_server.host.clone(),
+            kubeconfig: config.api_server.kubeconfig.clone(),
+        };
+        let nic =
+            NicConfig { policy, node: node.clone(), state_dir, root, api_server, pod_resources, resources };
         let nics = NicManager::start(nic, nics_stop.clone()).await?;
         Ok(Self { config, node, boot, listener, store, metrics, nics, nics_stop, resource_list, file: None })
     }

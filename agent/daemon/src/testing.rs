@@ -5,6 +5,7 @@ use std::path::Path;
 
 use culvert_api::config::nic::NicPolicy;
 use culvert_host::HostRoot;
+use culvert_host::guard::ApiServer;
 use tokio_util::sync::CancellationToken;
 
 use crate::nic::{NicConfig, NicManager};
@@ -22,6 +23,7 @@ pub(crate) async fn bare_machine(dir: &Path) -> NicManager {
         node: "a".to_owned(),
         state_dir: dir.to_owned(),
         root: HostRoot::new(root),
+        api_server: ApiServer::default(),
         pod_resources: None,
         resources: plugin::resources(None).1,
     };

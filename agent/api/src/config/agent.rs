@@ -31,12 +31,24 @@ pub struct AgentConfig {
     pub fastpath: Option<PathBuf>,
     /// The overlay network.
     pub overlay: Overlay,
+    /// Who the API server is: the NIC that leads there is left alone.
+    pub api_server: ApiServer,
     /// The SR-IOV NICs.
     pub nic: Option<NicPolicy>,
     /// The kubelet device plugin.
     pub device_plugin: Option<DevicePlugin>,
     /// The CNI.
     pub cni: Cni,
+}
+
+/// Where it is written who the API server is; without either, kubelet's kubeconfig and the environment tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ApiServer {
+    /// Its address or name, and port: `10.0.0.1:6443`, `[fd00::1]:6443`.
+    pub host: Option<String>,
+    /// A kubeconfig that names it.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// The overlay network.
@@ -85,6 +97,7 @@ struct Raw {
     manifests: Option<PathBuf>,
     fastpath: Option<RawFastPath>,
     overlay: RawOverlay,
+    api_server: ApiServer,
     nic: Option<RawNicPolicy>,
     device_plugin: Option<RawDevicePlugin>,
     cni: RawCni,
@@ -116,6 +129,7 @@ impl Default for Raw {
             manifests: None,
             fastpath: None,
             overlay: RawOverlay::default(),
+            api_server: ApiServer::default(),
             nic: None,
             device_plugin: None,
             cni: RawCni::default(),
@@ -169,10 +183,27 @@ impl Raw {
             manifests: self.manifests,
             fastpath: self.fastpath.map(|f| f.socket),
             overlay: self.overlay.validate()?,
+            api_server: self.api_server.validate()?,
             nic: self.nic.map(RawNicPolicy::validate).transpose()?,
             device_plugin: self.device_plugin.map(RawDevicePlugin::validate).transpose()?,
             cni: self.cni.validate()?,
         })
+    }
+}
+
+impl ApiServer {
+    fn validate(self) -> Result<Self, ConfigError> {
+        if let Some(host) = &self.host {
+            let port = host.rsplit_once(':').filter(|(name, _)| !name.is_empty());
+            if !port.is_some_and(|(_, port)| port.parse().is_ok_and(|port: u16| port > 0)) {
+                let reason = "must be an address or a name, a colon and a port, such as 10.0.0.1:6443";
+                return Err(ConfigError::value("apiServer.host", format_args!("{host:?}"), reason));
+            }
+        }
+        if let Some(kubeconfig) = &self.kubeconfig {
+            check_absolute("apiServer.kubeconfig", kubeconfig)?;
+        }
+        Ok(self)
     }
 }
 

@@ -8,6 +8,7 @@ use culvert_api::agent::{NicApplyReply, PlanStep};
 use culvert_api::config::nic::VfDriver;
 use culvert_api::value::{Mac, PciAddress, VfIndex};
 use culvert_host::driver::{self, DriverError};
+use culvert_host::guard::ApiServer;
 use culvert_host::inventory::{Interface, interfaces, vf_addresses};
 use culvert_host::netlink::{LinkChange, Netlink, NetlinkError};
 use culvert_host::netns::NetnsError;
@@ -49,6 +50,8 @@ pub(super) trait Users: Sync {
 pub(super) struct Host {
     /// Its files.
     pub root: HostRoot,
+    /// Where it is written who the API server is.
+    pub api_server: ApiServer,
     /// A socket in its own network namespace.
     pub netlink: Netlink,
     /// What its cards tell beyond that.
@@ -113,7 +116,7 @@ pub(super) const INTERFACE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Machine for Host {
     async fn observe(&self) -> Result<Observed, ObserveError> {
-        let mut observed = observe::observe(&self.root, &self.netlink).await?;
+        let mut observed = observe::observe(&self.root, &self.netlink, &self.api_server).await?;
         self.cards.look(&self.root, &mut observed).await;
         Ok(observed)
     }

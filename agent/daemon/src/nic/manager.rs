@@ -11,6 +11,7 @@ use culvert_api::agent::{
 use culvert_api::config::nic::NicPolicy;
 use culvert_api::value::PciAddress;
 use culvert_device_plugin::Device;
+use culvert_host::guard::ApiServer;
 use culvert_host::netlink::{Netlink, NetlinkError};
 use culvert_host::{FileError, HostRoot};
 use ipnet::IpNet;
@@ -55,6 +56,8 @@ pub struct NicConfig {
     pub state_dir: PathBuf,
     /// The machine's files.
     pub root: HostRoot,
+    /// Where it is written who the API server is.
+    pub api_server: ApiServer,
     /// Kubelet's socket of the pod resources API, if VFs are offered to a kubelet.
     pub pod_resources: Option<PathBuf>,
     /// What is offered to kubelet beside the policy's pools.
@@ -181,10 +184,11 @@ impl NicManager {
     /// # Errors
     /// When the journal is damaged or cannot be written, or netlink cannot be opened.
     pub async fn start(config: NicConfig, stop: CancellationToken) -> Result<Self, NicStartError> {
-        let NicConfig { policy, node, state_dir, root, pod_resources, resources } = config;
+        let NicConfig { policy, node, state_dir, root, api_server, pod_resources, resources } = config;
         let journal = Journal::open(&state_dir, &culvert_host::boot_id(&root)?)?;
         let namespace = Namespace::current()?;
-        let host = Arc::new(Host { root, netlink: Netlink::open()?, cards: Cards::open().await, namespace });
+        let (netlink, cards) = (Netlink::open()?, Cards::open().await);
+        let host = Arc::new(Host { root, api_server, netlink, cards, namespace });
         let ledger = Ledger::new(journal);
         let state = ledger.watch();
         let attacher = Attacher::new(Arc::clone(&host), ledger);

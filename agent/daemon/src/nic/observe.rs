@@ -66,15 +66,19 @@ impl Observed {
 
 /// Looks at the machine. A NIC that cannot be read is left out, with a warning; a PF whose driver does not tell about
 /// its VFs has no settings. What [`super::card::Cards`] know is not in it.
-pub(super) async fn observe(root: &HostRoot, netlink: &Netlink) -> Result<Observed, ObserveError> {
+pub(super) async fn observe(
+    root: &HostRoot,
+    netlink: &Netlink,
+    api_server: &ApiServer,
+) -> Result<Observed, ObserveError> {
     let links = netlink.links().await?;
     let (inventory, links, needs) = {
-        let root = root.clone();
+        let (root, api_server) = (root.clone(), api_server.clone());
         let scan = move || {
             // Netlink knows the interfaces of this machine, not those of a made-up one.
             let found =
                 if root.is_real() { Inventory::scan_with(&root, &links)? } else { Inventory::scan(&root)? };
-            let needs = Needs::find(&root, &ApiServer::default())?;
+            let needs = Needs::find(&root, &api_server)?;
             Ok::<_, FileError>((found, links, needs))
         };
         tokio::task::spawn_blocking(scan).await.expect("does not panic")?

@@ -14,7 +14,7 @@ use culvert_api::value::{PciAddress, ResourcePrefix};
 use culvert_device_plugin::Device;
 use culvert_device_plugin::resource_list::{Finding, ResourceList};
 use culvert_host::HostRoot;
-use culvert_host::guard::Claims;
+use culvert_host::guard::{ApiServer, Claims};
 use culvert_host::netlink::Netlink;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -177,7 +177,7 @@ pub async fn preview(
     list: &ResourceList,
 ) -> Result<(Vec<Device>, Vec<Finding>), ObserveError> {
     let netlink = Netlink::open()?;
-    let observed = observe(root, &netlink).await?;
+    let observed = observe(root, &netlink, &ApiServer::default()).await?;
     let (holds, nobody) = (Holds::new(), Given::new());
     // The node's name only matters to MACs.
     let wanted = wanted(policy, "", &observed, &holds, &Leases::default());

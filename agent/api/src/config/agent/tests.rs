@@ -46,6 +46,15 @@ fn sections_without_keys_switch_a_part_on_with_its_defaults() {
 }
 
 #[test]
+fn the_api_server_is_named_by_address_or_by_a_kubeconfig() {
+    let text = "apiServer: { host: \"[fd00::1]:6443\", kubeconfig: /etc/other.conf }";
+    let api_server = AgentConfig::from_yaml(text).unwrap().api_server;
+    assert_eq!(api_server.host.as_deref(), Some("[fd00::1]:6443"));
+    assert_eq!(api_server.kubeconfig.as_deref(), Some(Path::new("/etc/other.conf")));
+    assert_eq!(AgentConfig::from_yaml("node: a").unwrap().api_server, ApiServer::default());
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_line_and_column() {
     let error = refused("node: a\noverlay:\n  vnii: 4\n");
     assert!(error.contains("vnii") && error.contains("line 3 column 3"), "{error}");
@@ -64,6 +73,9 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("overlay: { underlayRouter: 224.0.0.1 }", ["overlay.underlayRouter", "224.0.0.1", "unicast"]),
         ("fastpath: { socket: /run/culvert/agent.sock }", ["fastpath.socket", "agent.sock", "own socket"]),
         ("devicePlugin: { kubeletDir: k }", ["devicePlugin.kubeletDir", "k", "absolute path"]),
+        ("apiServer: { host: api.example.com }", ["apiServer.host", "\"api.example.com\"", "a port"]),
+        ("apiServer: { host: \":6443\" }", ["apiServer.host", "\":6443\"", "an address or a name"]),
+        ("apiServer: { kubeconfig: k }", ["apiServer.kubeconfig", "k", "absolute path"]),
         ("overlay: { vni: 16777216 }", ["vni 16777216", "must be 0-16777215", "line 1"]),
     ] {
         let error = refused(text);

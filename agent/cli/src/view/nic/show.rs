@@ -78,6 +78,8 @@ impl PfView {
             ("MAC", self.mac.clone()),
             ("permanent MAC", self.permanent_mac.clone()),
             ("link", self.link.clone()),
+            ("error", self.error.clone()),
+            ("switch", self.eswitch_mode.clone()),
             ("MTU", self.mtu.to_string()),
             ("NUMA node", number(self.numa_node)),
             ("IOMMU group", number(self.iommu_group)),
