@@ -175,8 +175,8 @@ fn killed(context: &Context) -> Outcome {
     let journal = context.dir().join("state/nic.journal");
     let begun = || fs::read_to_string(&journal).unwrap_or_default().matches("{\"begin\":").count();
     let mut half = 0;
-    // Within the creation of the VFs, which takes long, and at two steps of VFs.
-    for steps in [3, 5, 9] {
+    // Within the creation of the VFs, which takes long, and at a step of a VF.
+    for steps in [3, 7] {
         node.agent.stop()?;
         fs::write(node.pfs[0].sysfs().join("sriov_numvfs"), "0")?;
         node.agent.start(|| Ok(true))?;

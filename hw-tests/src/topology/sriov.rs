@@ -96,6 +96,7 @@ pub struct VfPod {
     pub given: Given,
     /// What ADD said.
     pub result: Value,
+    name: String,
     netns: Netns,
 }
 
@@ -191,13 +192,13 @@ impl SriovNode {
         let mut cni = Cni::for_container(name, netns.name(), netns.path(), more);
         cni.config["socket"] = json!(self.agent.socket());
         cni.config["deviceID"] = json!(given.ids.first());
-        Ok(VfPod { cni, given, result: Value::Null, netns })
+        Ok(VfPod { cni, given, result: Value::Null, name: name.to_owned(), netns })
     }
 
     /// Ends a pod as kubelet does: after DEL its devices are free.
     pub fn end(&self, pod: &VfPod) -> Outcome {
         pod.cni.del()?;
-        self.kubelet.release(&format!("default/{}", pod.netns.name()));
+        self.kubelet.release(&format!("default/{}", pod.name));
         Ok(())
     }
 
