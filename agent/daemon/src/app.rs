@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::agent::AgentConfig;
-use culvert_device_plugin::{self as device, Device, Statuses};
+use culvert_device_plugin::{self as device, Device, Memory, Statuses};
 use culvert_host::guard::ApiServer;
 use culvert_host::{FileError, HostRoot};
 use futures::future::select_all;
@@ -138,6 +138,7 @@ impl App {
         let (manifests, fastpath_health) = (health.part("manifests"), health.part("fastpath"));
         let (nic_health, plugin_health) = (health.part("nic"), health.part("device-plugin"));
         report_damage(&health, &store);
+        let memory = memory(&config, &boot, file.as_ref().map(|(path, _)| path.clone()));
         let mut parts = Parts::default();
         if let Some((file, text)) = file {
             let (health, started_with, nics) = (health.part("config"), config.clone(), nics.clone());
@@ -191,8 +192,9 @@ impl App {
         }
         if let Some(config) = config.device_plugin {
             let devices = nics.devices();
-            parts
-                .spawn("device-plugin", |stop| plugin::run(config, devices, send_pools, plugin_health, stop));
+            parts.spawn("device-plugin", |stop| {
+                plugin::run(config, memory, devices, send_pools, plugin_health, stop)
+            });
         }
         let cni = Cni::new(overlay, nics.clone(), objects, config.cni.pod_may_choose);
         let service =
@@ -255,6 +257,16 @@ fn report_damage(health: &Health, store: &Store) {
     match store.damaged() {
         [] => attachments.set(State::Ok, ""),
         damaged => attachments.set(State::Degraded, format!("damaged records: {}", damaged.join("; "))),
+    }
+}
+
+/// Where the device plugin remembers its devices, and the files that they depend on.
+fn memory(config: &AgentConfig, boot: &str, file: Option<PathBuf>) -> Memory {
+    let list = config.device_plugin.as_ref().and_then(|plugin| plugin.resource_list.as_ref());
+    Memory {
+        file: config.state_dir.join("devices.json"),
+        boot: boot.to_owned(),
+        configuration: file.into_iter().chain(list.map(|list| list.path.clone())).collect(),
     }
 }
 

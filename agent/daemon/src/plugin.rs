@@ -3,7 +3,7 @@
 mod resource_list;
 
 use culvert_api::config::device_plugin::DevicePlugin;
-use culvert_device_plugin::{Device, Plugin, Statuses};
+use culvert_device_plugin::{Device, Memory, Plugin, Statuses};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,15 +22,17 @@ pub fn resources(config: Option<&DevicePlugin>) -> (Option<Follower>, ResourceCo
     (follower, ResourceConfig { prefix, list })
 }
 
-/// Offers the pools that the devices name, until `stop`, and tells `pools` how they are; lists have ended and sockets are gone at its end.
+/// Offers the pools that the devices name, at first those that `memory` holds, until `stop`, and tells `pools` how they
+/// are; lists have ended and sockets are gone at its end.
 pub async fn run(
     config: DevicePlugin,
+    memory: Memory,
     devices: watch::Receiver<Vec<Device>>,
     pools: watch::Sender<Statuses>,
     health: Reporter,
     stop: CancellationToken,
 ) {
-    let plugin = Plugin::start(&config, devices);
+    let plugin = Plugin::resume(&config, memory, devices);
     let mut statuses = plugin.statuses();
     stop.run_until_cancelled(async {
         loop {
@@ -111,10 +113,13 @@ mod tests {
         let device =
             Device { pool: Some("a".parse().unwrap()), ..Device::new("0000:03:02.0".parse().unwrap()) };
         let (_sender, devices) = watch::channel(vec![device]);
+        let file = dir.path().join("devices.json");
+        let memory = Memory { file, boot: "b".to_owned(), configuration: Vec::new() };
         let health = Health::default();
         let (pools, seen) = watch::channel(Statuses::new());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(config, devices, pools, health.part("device plugin"), stop.clone()));
+        let task =
+            tokio::spawn(run(config, memory, devices, pools, health.part("device plugin"), stop.clone()));
         let line = || health.subsystems().remove(0);
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while !line().detail.contains("no such folder") {

@@ -31,6 +31,7 @@ pub(super) fn base(pf: &ObservedPf, vf: &Vf) -> Device {
     Device {
         pf: Some(pf.pf.pci.address),
         vf: Some(vf.index),
+        root_port: vf.pci.root_port,
         numa: vf.pci.numa_node.or(pf.pf.pci.numa_node),
         iommu_group: vf.pci.iommu_group.map(|g| IommuGroup { number: g.number, no_iommu: g.no_iommu }),
         driver: vf.pci.driver.clone(),
@@ -64,7 +65,10 @@ fn problem(pf: &ObservedPf, vf: &Vf, goal: &WantedVf, held: bool) -> Option<Stri
 /// reason: kubelet knows.
 pub(super) fn trouble(pf: &ObservedPf, vf: &Vf, held: bool) -> Option<String> {
     let used = || pf.users.get(&vf.index).filter(|_| !held).map(|user| format!("it is used by {user}"));
-    link_problem(pf).or_else(|| pf.error.clone()).or_else(used)
+    // Only for a moment is a VF without driver when it is given to a pod or taken back.
+    let bare =
+        || (held && vf.pci.driver.is_none()).then(|| "a pod has it, but its driver is gone".to_owned());
+    link_problem(pf).or_else(|| pf.error.clone()).or_else(bare).or_else(used)
 }
 
 /// What is wrong with the PF's link.
@@ -83,5 +87,41 @@ pub(super) fn link_word(pf: &ObservedPf) -> &'static str {
         Some(interface) if !interface.up => "down",
         Some(_) if !pf.carrier => "no carrier",
         Some(_) => "up",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nic::model::{create_vfs, pf};
+
+    #[test]
+    fn a_vf_is_in_trouble_with_its_pf_its_driver_or_a_stranger_and_not_with_its_own_pod() {
+        let mut fine = pf("0000:03:00.0", 4);
+        fine.pf.interfaces[0].up = true;
+        create_vfs(&mut fine, 1);
+        let change = |change: &dyn Fn(&mut ObservedPf)| {
+            let mut pf = fine.clone();
+            change(&mut pf);
+            pf
+        };
+        let told = |pf: &ObservedPf, held| trouble(pf, &pf.pf.vfs[0], held).unwrap_or_default();
+        let index = fine.pf.vfs[0].index;
+        let used = change(&|pf| drop(pf.users.insert(index, "testpmd".to_owned())));
+        let bare = change(&|pf| pf.pf.vfs[0].pci.driver = None);
+        let cases = [
+            (change(&|_| {}), "", ""),
+            (change(&|pf| pf.pf.interfaces[0].up = false), "is down", "is down"),
+            (change(&|pf| pf.carrier = false), "has no carrier", "has no carrier"),
+            (change(&|pf| pf.error = Some("fatal error".to_owned())), "fatal error", "fatal error"),
+            (used, "it is used by testpmd", ""),
+            (bare, "", "its driver is gone"),
+        ];
+        for (pf, free, held) in &cases {
+            for (held, expected) in [(false, free), (true, held)] {
+                let told = told(pf, held);
+                assert!(told.ends_with(expected) && told.is_empty() == expected.is_empty(), "{told:?}");
+            }
+        }
     }
 }
