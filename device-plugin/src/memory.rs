@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_api::errors::chain;
 use culvert_api::hash::fnv1a;
 use culvert_api::value::{PciAddress, ResourceName};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::Device;
-use crate::plugin::chain;
 
 #[cfg(test)]
 mod tests;

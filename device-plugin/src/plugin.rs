@@ -1,12 +1,11 @@
 //! Follows the inventory and keeps one resource per pool on offer.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::config::device_plugin::{Allocations, DevicePlugin, Registration};
+use culvert_api::errors::chain;
 use culvert_api::value::{ResourceName, ResourcePrefix};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -267,15 +266,4 @@ impl Offers {
         }));
         Running { pool, stop, task }
     }
-}
-
-/// An error and what it comes from, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod errors;
 pub mod frame;
 pub mod hash;
 pub mod value;

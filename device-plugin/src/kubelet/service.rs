@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::config::device_plugin::Allocation;
+use culvert_api::errors::chain;
 use culvert_api::kubelet::pluginregistration::registration_server::Registration;
 use culvert_api::kubelet::pluginregistration::{
     InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
@@ -26,7 +27,7 @@ use super::register::VERSION;
 use crate::allocate::{RequestError, allocate, members};
 use crate::grant::{Grant, vfio_driver};
 use crate::memory::Keeper;
-use crate::plugin::chain;
+
 use crate::pool::{Member, Pool};
 use crate::preferred::preferred;
 use crate::publish::Publisher;

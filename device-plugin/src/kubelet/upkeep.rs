@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::config::device_plugin::Allocation;
+use culvert_api::errors::chain;
 use culvert_api::kubelet::pluginregistration::registration_server::RegistrationServer;
 use culvert_api::kubelet::v1beta1::device_plugin_server::DevicePluginServer;
 use culvert_api::value::ResourceName;
@@ -22,7 +23,7 @@ use super::register::register;
 use super::service::{FoundService, PoolService, Word};
 use super::socket::{Socket, socket_name};
 use crate::memory::Keeper;
-use crate::plugin::{Report, chain};
+use crate::plugin::Report;
 use crate::pool::Pool;
 use crate::publish::Publisher;
 
