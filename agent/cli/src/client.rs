@@ -8,8 +8,9 @@ use culvert_api::agent::agent_reply::Result as Reply;
 use culvert_api::agent::agent_request::Call;
 use culvert_api::agent::{
     AgentReply, AgentRequest, FlowListRequest, NicApplyReply, NicApplyRequest, NicDiffReply, NicDiffRequest,
-    NicEvent, NicListReply, NicListRequest, NicPlanReply, NicPlanRequest, NicShowReply, NicShowRequest,
-    NicWatchRequest, PortListRequest, Progress, ServiceListRequest, StatusReply, StatusRequest,
+    NicEvent, NicListReply, NicListRequest, NicOrphansReply, NicOrphansRequest, NicPlanReply, NicPlanRequest,
+    NicReleaseReply, NicReleaseRequest, NicShowReply, NicShowRequest, NicWatchRequest, PortListRequest,
+    Progress, ServiceListRequest, StatusReply, StatusRequest,
 };
 use culvert_api::fastpath::{ListFlowsResponse, ListPortsResponse, ListServicesResponse};
 use culvert_api::frame;
@@ -92,6 +93,20 @@ impl Client {
     pub(crate) fn nic_show(&self, name: &str) -> Result<NicShowReply, ClientError> {
         match self.call(Call::NicShow(NicShowRequest { name: name.to_owned() }))? {
             Reply::NicShow(reply) => Ok(reply),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    pub(crate) fn nic_orphans(&self) -> Result<NicOrphansReply, ClientError> {
+        match self.call(Call::NicOrphans(NicOrphansRequest {}))? {
+            Reply::NicOrphans(reply) => Ok(reply),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    pub(crate) fn nic_release(&self, vfs: &[String], force: bool) -> Result<NicReleaseReply, ClientError> {
+        match self.call(Call::NicRelease(NicReleaseRequest { vfs: vfs.to_vec(), force }))? {
+            Reply::NicRelease(reply) => Ok(reply),
             _ => Err(self.mismatch()),
         }
     }

@@ -18,7 +18,7 @@ use args::{Args, Command, FlowCommand, ListCommand, NicCommand};
 use client::{Client, ClientError};
 use output::Output;
 
-/// Exit status of `nic plan` and `nic diff` when something is not as it should be.
+/// Exit status of `nic plan`, `nic diff` and `nic orphans` when something is not as it should be.
 const CHANGES: u8 = 2;
 /// Exit status of `status` when a subsystem is not well.
 const DEGRADED: u8 = 3;
@@ -79,6 +79,18 @@ fn run(args: &Args) -> Result<u8, ClientError> {
             let applied = view::nic::applied(client.nic_apply()?);
             let code = u8::from(applied.has_failures());
             output.print(&applied)?;
+            return Ok(code);
+        }
+        Command::Nic(NicCommand::Orphans) => {
+            let orphans = view::nic::orphans(client.nic_orphans()?);
+            let code = if orphans.is_empty() { 0 } else { CHANGES };
+            output.print(&orphans)?;
+            return Ok(code);
+        }
+        Command::Nic(NicCommand::Release { vfs, all: _, force }) => {
+            let released = view::nic::released(client.nic_release(vfs, *force)?);
+            let code = u8::from(released.is_incomplete());
+            output.print(&released)?;
             return Ok(code);
         }
         Command::Port(ListCommand::List) => output.print(&view::port::list(client.port_list()?)),

@@ -46,6 +46,22 @@ pub(crate) enum NicCommand {
     /// Prints the JSON schema of a policy (draft 2020-12). Needs no agent.
     #[command(after_help = SCHEMA)]
     Schema,
+    /// Lists VFs that nobody has, but that are not as they should be, and why. Changes nothing.
+    #[command(after_help = ORPHANS)]
+    Orphans,
+    /// Takes VFs back: their interfaces return to the host, and they are again what they are of their own.
+    #[command(after_help = RELEASE)]
+    Release {
+        /// PCI address, interface, or PF/INDEX.
+        #[arg(value_name = "VF", required_unless_present = "all")]
+        vfs: Vec<String>,
+        /// All orphans that nobody uses.
+        #[arg(long, conflicts_with_all = ["vfs", "force"])]
+        all: bool,
+        /// Also if the VF is in use: a pod, or a process in the namespace where it is, loses it.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 const LIST: &str = "Examples:
@@ -117,3 +133,21 @@ const APPLY: &str = "Examples:
 Exit status:
   0  all steps are done
   1  a step failed, or the agent refused";
+
+const ORPHANS: &str = "Examples:
+  culvert nic orphans
+  culvert nic orphans -o json | jq -r '.[] | select(.user == \"\") | .vf'
+
+Exit status:
+  0  there are none
+  1  failed
+  2  there are some";
+
+const RELEASE: &str = "Examples:
+  culvert nic release --all
+  culvert nic release 0000:81:10.2
+  culvert nic release ens1f0/3 --force
+
+Exit status:
+  0  all of them are back
+  1  one could not be taken back, or is in use";

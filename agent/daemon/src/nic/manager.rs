@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_api::agent::{
-    NicApplyReply, NicDiffReply, NicEvent, NicListReply, NicPlanReply, NicShowReply, Progress,
+    NicApplyReply, NicDiffReply, NicEvent, NicListReply, NicOrphansReply, NicPlanReply, NicReleaseReply,
+    NicReleaseRequest, NicShowReply, Progress,
 };
 use culvert_api::config::nic::NicPolicy;
 use culvert_api::value::PciAddress;
@@ -167,6 +168,13 @@ pub(super) enum Command {
         lost: Option<Lost>,
         reply: oneshot::Sender<Result<(), ReleaseError>>,
     },
+    Orphans {
+        reply: oneshot::Sender<Result<NicOrphansReply, NicError>>,
+    },
+    Release {
+        request: NicReleaseRequest,
+        reply: oneshot::Sender<Result<NicReleaseReply, NicError>>,
+    },
     Check {
         key: Key,
         reply: oneshot::Sender<Result<(), CheckError>>,
@@ -326,6 +334,16 @@ impl NicManager {
         self.ask(|reply| Command::Check { key, reply }).await.ok_or(CheckError::Stopped)?
     }
 
+    /// VFs that nobody has, but that are not as they should be.
+    pub async fn orphans(&self) -> Result<NicOrphansReply, NicError> {
+        self.ask(|reply| Command::Orphans { reply }).await.ok_or(NicError::Stopped)?
+    }
+
+    /// Takes back the VFs that are named, or all orphans; those that are in use only if it is forced.
+    pub async fn release(&self, request: NicReleaseRequest) -> Result<NicReleaseReply, NicError> {
+        self.ask(|reply| Command::Release { request, reply }).await.ok_or(NicError::Stopped)?
+    }
+
     /// The VFs of all pools, for the device plugin; current within a second.
     pub fn devices(&self) -> watch::Receiver<Vec<Device>> {
         self.devices.clone()
@@ -354,7 +372,7 @@ pub(super) struct Look<'a> {
     shared: &'a Shared,
     pub(super) policy: Arc<NicPolicy>,
     pub(super) observed: Observed,
-    state: State,
+    pub(super) state: State,
     holds: Holds,
 }
 

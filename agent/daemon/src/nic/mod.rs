@@ -32,6 +32,7 @@ mod measure;
 mod model;
 mod name;
 mod observe;
+mod orphan;
 mod owner;
 mod plan;
 mod resources;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use culvert_api::agent::{NicApplyReply, Progress};
+use culvert_api::agent::{NicApplyReply, NicReleaseReply, NicReleaseRequest, Progress};
 use culvert_api::value::PciAddress;
 use futures::future::join_all;
 use tokio::sync::mpsc;
@@ -17,9 +17,11 @@ use super::attachment::Attachment;
 use super::event::{Event, Outcome};
 use super::manager::{Command, Look, NicError, Shared, UPKEEP};
 use super::measure::refusal;
+use super::name::{Found, find};
 use super::observe::ObserveError;
+use super::orphan::{self, Orphan, astray, orphans};
 use super::plan::plan;
-use super::step::Step;
+use super::step::{Object, Step};
 use super::wanted::WantedVf;
 use crate::errors::chain;
 use crate::pods::Key;
@@ -84,6 +86,8 @@ impl Owner {
                 drop(reply.send(done));
             }
             Command::Detach { key, lost, reply } => drop(reply.send(self.detach(&key, lost.as_ref()).await)),
+            Command::Orphans { reply } => drop(reply.send(self.orphans().await.map(orphan::reply))),
+            Command::Release { request, reply } => drop(reply.send(self.release(&request).await)),
             Command::Check { key, reply } => {
                 drop(reply.send(self.attacher.check(&*self.shared, &key).await));
             }
@@ -155,6 +159,64 @@ impl Owner {
         if let Some(attachment) = attachment {
             self.shared.events.tell(Event::detached(&attachment, failed, started.elapsed()));
         }
+    }
+
+    async fn orphans(&self) -> Result<Vec<Orphan>, NicError> {
+        let look = self.shared.look().await?;
+        let attachments = &look.state.attachments;
+        let places = self.shared.host.places(&astray(&look.observed, attachments)).await;
+        Ok(orphans(&look.wanted(), attachments, &self.attacher.stale(), &places))
+    }
+
+    async fn release(&self, request: &NicReleaseRequest) -> Result<NicReleaseReply, NicError> {
+        let orphans = self.orphans().await?;
+        let mut reply = NicReleaseReply::default();
+        if request.vfs.is_empty() {
+            for orphan in &orphans {
+                self.release_orphan(orphan, request.force, &mut reply).await;
+            }
+            return Ok(reply);
+        }
+        let look = self.shared.look().await?;
+        for name in &request.vfs {
+            let Found { pf, vf: Some(vf) } = find(&look.observed, name)? else {
+                reply.failed.push(format!("{name}: is a PF; name its VFs one by one"));
+                continue;
+            };
+            let (device, object) = (vf.pci.address, Object::vf(pf.pf.pci.address, vf.index));
+            let attachment = look.state.attachments.values().find(|a| a.vf == device);
+            if let Some(orphan) = orphans.iter().find(|orphan| orphan.vf == device) {
+                self.release_orphan(orphan, request.force, &mut reply).await;
+            } else if let Some(Attachment { key, owner, .. }) = attachment {
+                let reason = format!("{owner} has it, as {key}");
+                let user = Some(owner.clone());
+                let owned = Orphan { object, vf: device, reason, user, key: Some(key.clone()) };
+                self.release_orphan(&owned, request.force, &mut reply).await;
+            } else if let Some(user) = pf.users.get(&vf.index) {
+                reply.failed.push(format!("{object}: is used by {user}; stop that first"));
+            } else {
+                reply.failed.push(format!("{object}: is at home, as it should be or of no policy"));
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn release_orphan(&self, orphan: &Orphan, force: bool, reply: &mut NicReleaseReply) {
+        let Orphan { object, vf, reason, user, key } = orphan;
+        if let Some(user) = user.as_ref().filter(|_| !force) {
+            return reply.refused.push(format!("{object}: is in use by {user}; --force takes it away"));
+        }
+        let (started, sight) = (Instant::now(), &*self.shared);
+        let recorded = key.as_ref().and_then(|key| sight.state.borrow().attachments.get(key).cloned());
+        let released = match key {
+            Some(key) => self.attacher.detach(sight, key, None).await,
+            None => self.attacher.retrieve(sight, *vf).await,
+        };
+        match &released {
+            Ok(_) => reply.done.push(format!("{object}: {reason}; it is back")),
+            Err(e) => reply.failed.push(format!("{object}: {}", chain(e))),
+        }
+        self.tell_released(recorded, &released, started);
     }
 
     /// Undoes what was not completed, and takes back what pods had that are gone.

@@ -60,6 +60,10 @@ impl Service {
             Call::NicShow(request) => {
                 self.nics.show(&request.name).await.map(Answer::NicShow).map_err(|e| chain(&e))
             }
+            Call::NicOrphans(_) => self.nics.orphans().await.map(Answer::NicOrphans).map_err(|e| chain(&e)),
+            Call::NicRelease(request) => {
+                self.nics.release(request).await.map(Answer::NicRelease).map_err(|e| chain(&e))
+            }
             Call::NicWatch(_) => {
                 Err("events are sent to the end of a connection, not as one answer".to_owned())
             }

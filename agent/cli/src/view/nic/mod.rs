@@ -3,6 +3,7 @@
 mod diff;
 mod event;
 mod list;
+mod orphan;
 mod plan;
 mod show;
 mod tree;
@@ -13,6 +14,7 @@ use serde::Serialize;
 pub(crate) use diff::{diff, schema};
 pub(crate) use event::{EventView, line};
 pub(crate) use list::list;
+pub(crate) use orphan::{orphans, released};
 pub(crate) use plan::{applied, plan};
 pub(crate) use show::show;
 pub(crate) use tree::tree;

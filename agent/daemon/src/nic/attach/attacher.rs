@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use culvert_api::value::PciAddress;
+use culvert_api::value::{IfName, PciAddress};
 use ipnet::IpNet;
 use tokio::sync::{RwLock, RwLockWriteGuard};
 use tracing::{info, warn};
@@ -17,6 +17,7 @@ use super::super::locks::Locks;
 use super::super::observe::{ObserveError, Observed};
 use super::super::wanted::WantedVf;
 use super::ops::VfOps;
+use super::reconstruct::ownerless;
 use super::{AttachError, ReleaseError, Route, VfAttach, VfAttached};
 use crate::errors::chain;
 use crate::pods::{Key, Phase};
@@ -194,6 +195,29 @@ impl<O: VfOps> Attacher<O> {
         };
         info!(pod = attachment.owner, vf = %attachment.vf, pf = %attachment.pf, "{key} is taken back: {reason}");
         let view = sight.look(attachment.vf).await?;
+        self.release(&view, &attachment).await?;
+        Ok(Some(attachment))
+    }
+
+    /// Takes back a VF that nobody is known to have, wherever its interface is.
+    ///
+    /// # Errors
+    /// As with [`Self::detach`].
+    pub(in super::super) async fn retrieve(
+        &self,
+        sight: &impl Sight,
+        device: PciAddress,
+    ) -> Result<Option<Attachment>, ReleaseError> {
+        let _no_plan = self.plans.read().await;
+        let key = Key {
+            container_id: format!("retrieved-{device}"),
+            ifname: IfName::try_from("retrieved".to_owned()).expect("is an interface name"),
+        };
+        let _key = self.keys.turn(&key).await;
+        let _vf = self.vfs.turn(&device).await;
+        let view = sight.look(device).await?;
+        let Some(record) = ownerless(&view, &key, device) else { return Ok(None) };
+        let Some(attachment) = self.adopt(record).await? else { return Ok(None) };
         self.release(&view, &attachment).await?;
         Ok(Some(attachment))
     }

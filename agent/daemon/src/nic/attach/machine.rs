@@ -1,5 +1,6 @@
 //! The machine that the agent runs on, as attachments see it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,14 @@ use culvert_api::config::nic::VfDriver;
 use culvert_api::value::{Mac, PciAddress, VfIndex};
 use culvert_host::inventory::Interface;
 use culvert_host::netlink::{Link, LinkChange, LinkEvent, LinkMonitor, Netlink, Route, VfChange, VfSettings};
-use culvert_host::netns::{Netns, NetnsId, visible};
+use culvert_host::netns::{Netns, NetnsId, VisibleNetns, visible};
 use culvert_host::{FileError, announce, driver, vfio};
 use ipnet::IpNet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::super::apply::{Host, MachineError, blocking};
+use super::super::orphan::Place;
 use super::ops::{Net, VfOps};
 use crate::errors::chain;
 
@@ -40,6 +42,30 @@ impl Namespace {
     /// Opens a socket in `netns`.
     pub(in super::super) fn enter(netns: &Arc<Netns>) -> Result<Self, MachineError> {
         Ok(Self { netlink: Netlink::open_in(netns)?, netns: Arc::clone(netns) })
+    }
+}
+
+impl Host {
+    /// Where the interfaces of `vfs` are, of those that can be seen in another namespace than the host's.
+    pub(in super::super) async fn places(&self, vfs: &BTreeSet<PciAddress>) -> BTreeMap<PciAddress, Place> {
+        let mut places = BTreeMap::new();
+        let own = self.namespace.netns.id().ok();
+        let seen = if vfs.is_empty() { Vec::new() } else { blocking(visible).await };
+        for VisibleNetns { netns, id, process } in seen {
+            let path = netns.path().display().to_string();
+            if Some(id) == own {
+                continue;
+            }
+            // A namespace may end while it is looked at.
+            let Ok(namespace) = Namespace::enter(&Arc::new(netns)) else { continue };
+            let Ok(links) = namespace.netlink.links().await else { continue };
+            let parents = links.iter().filter_map(|link| link.parent.as_ref()?.parse().ok());
+            let process = process.map(|process| process.to_string());
+            for vf in parents.filter(|vf| vfs.contains(vf)) {
+                places.insert(vf, Place { path: path.clone(), process: process.clone() });
+            }
+        }
+        places
     }
 }
 

@@ -173,7 +173,14 @@ impl<O: VfOps> Attacher<O> {
         if change != LinkChange::default() {
             host.change_link(index, &change).await?;
         }
-        let Some(own) = &attachment.interface else { return Ok(()) };
+        let Some(own) = &attachment.interface else {
+            if link.name == attachment.temporary_name().as_str() {
+                // What it was called is not known: the kernel finds a name that is free.
+                let rename = LinkChange { name: Some("eth%d".to_owned()), ..LinkChange::default() };
+                host.change_link(index, &rename).await?;
+            }
+            return Ok(());
+        };
         // Names that the pod gave it, if it came home by itself. Its own may be an alternative name by now, too: udev gives
         // those to everything that is new.
         let (kept, foreign): (Vec<String>, Vec<String>) =

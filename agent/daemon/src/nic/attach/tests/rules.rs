@@ -217,3 +217,21 @@ async fn a_slow_vf_keeps_nobody_waiting_but_its_own_pods_and_plans() {
     assert!(agent.detach(&world, &quick.key, None).now_or_never().is_none(), "nothing is done during a plan");
     drop(alone);
 }
+
+#[tokio::test]
+async fn a_vf_that_nobody_is_known_to_have_is_fetched_from_wherever_it_is_and_another_pods_is_not() {
+    let (world, folder, agent) = machine();
+    let before = world.snapshot();
+    agent.attach(&world, &request()).await.unwrap();
+    assert_eq!(agent.retrieve(&world, vf()).await.unwrap(), None, "it is recorded");
+    drop(agent);
+    std::fs::remove_file(folder.path().join("nic.journal")).unwrap();
+    let ledger = Ledger::new(Journal::open(folder.path(), "b").unwrap());
+    let agent = Attacher::new(Arc::new(world.clone()), ledger);
+    agent.retrieve(&world, vf()).await.unwrap().expect("nobody has it");
+    let after = world.snapshot();
+    assert_eq!((after.settings(), after.drivers()), (before.settings(), before.drivers()));
+    assert_eq!(world.home(vf()).expect("is at home").name, "eth%d", "the kernel makes a free name of it");
+    assert!(agent.ledger.attachments().is_empty());
+    assert_eq!(agent.retrieve(&world, "0000:ff:00.0".parse().unwrap()).await.unwrap(), None, "no such VF");
+}

@@ -252,6 +252,14 @@ impl World {
         })
     }
 
+    /// The interface of a VF in the host's namespace.
+    pub(super) fn home(&self, vf: PciAddress) -> Option<Link> {
+        self.change(|state| {
+            let links = &state.host().links;
+            links.iter().find(|l| l.parent.as_ref() == Some(&vf.to_string())).cloned()
+        })
+    }
+
     /// A pod's program does something to its interface.
     pub(super) fn meddle(&self, vf: PciAddress, change: impl FnOnce(&mut Link)) {
         self.change(|state| {
