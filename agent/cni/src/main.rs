@@ -38,6 +38,9 @@ A container runtime runs it; by hand, for instance:
   echo '{\"cniVersion\":\"1.1.0\",\"name\":\"culvert\",\"type\":\"culvert-cni\"}' |
     CNI_COMMAND=STATUS culvert-cni
 
+Where it lies under the name of sriov, configurations of sriov-cni use it unchanged. An IPAM plugin that the
+configuration names is looked for in CNI_PATH.
+
 Environment: CNI_COMMAND (ADD, DEL, CHECK, GC, STATUS, VERSION), CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME,
   CNI_ARGS, CNI_PATH; CULVERT_SOCKET is the agent's socket where the configuration has no \"socket\".
 Exit status: 0 done; 1 failed, with a CNI error object on standard output.

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -146,5 +147,57 @@ fn device_information_goes_nowhere_but_where_such_files_lie() {
     ] {
         let error = with(&json!({ "runtimeConfig": { "CNIDeviceInfoFile": path } })).unwrap_err().to_string();
         assert!(error.contains(path) && error.contains("must be a file in /var/run"), "{error}");
+    }
+}
+
+/// Any value, with texts and numbers that keys know among others.
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0..5000u32).prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "on",
+            "802.1ad",
+            "static",
+            "0000:03:02.0",
+            "02:00:00:00:00:01",
+            "10.0.0.1/24"
+        ])
+        .prop_map(Value::from),
+    ];
+    let key =
+        prop::sample::select([&KNOWN[..], &["addresses", "ips", "address", "CNIDeviceInfoFile"]].concat());
+    leaf.prop_recursive(3, 24, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..6).prop_map(|map| {
+                Value::Object(map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_configuration_panics_and_what_is_refused_names_a_key(
+        fields in prop::collection::btree_map(prop::sample::select(&KNOWN[..]), any_value(), 0..8),
+    ) {
+        let mut map: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        map.insert("name".to_owned(), "n".into());
+        let lenient = Basics::lenient(&map);
+        match NetConf::parse(&map) {
+            Ok(conf) => {
+                prop_assert_eq!(lenient.delegate, conf.delegate(), "DEL runs the plugin that ADD ran");
+                prop_assert_eq!(lenient.device_info, conf.runtime_config.device_info);
+                prop_assert_eq!(lenient.for_vfs, conf.device.is_some());
+            }
+            Err(error) => {
+                let text = error.to_string();
+                prop_assert!(KNOWN.iter().any(|key| text.contains(key)), "{}", text);
+            }
+        }
     }
 }
