@@ -284,7 +284,7 @@ fn output_that_nobody_reads_any_more_is_no_failure() {
 
 #[test]
 fn every_command_explains_itself_with_examples_and_exit_status() {
-    for command in ["list", "show", "watch", "plan", "apply"] {
+    for command in ["list", "show", "watch", "plan", "diff", "apply", "orphans", "release", "schema"] {
         let (code, out, _) = culvert(&["nic", command, "--help"], vec![]);
         assert_eq!(code, 0);
         assert!(out.contains("Examples:") && out.contains("Exit status:"), "{command}:\n{out}");
