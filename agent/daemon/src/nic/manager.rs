@@ -444,10 +444,19 @@ impl Look<'_> {
         self.observed.pfs.iter().flat_map(used).filter(|vf| !self.holds.contains_key(vf))
     }
 
-    /// All devices that pods have, as far as is known; those of kubelet with the resource they were given from.
+    /// All devices that somebody has; those that kubelet gave with the resource they were given from.
     pub(super) fn held(&self, given: &Given) -> Given {
-        let others = self.holds.keys().copied().chain(self.users()).map(|vf| (vf, None));
-        others.chain(given.iter().map(|(device, resource)| (*device, resource.clone()))).collect()
+        let mut held = self.known(given);
+        for vf in self.users() {
+            held.entry(vf).or_default();
+        }
+        held
+    }
+
+    /// Devices that pods got the regular way: by this agent's CNI or from kubelet.
+    pub(super) fn known(&self, given: &Given) -> Given {
+        let attached = self.holds.keys().map(|vf| (*vf, None));
+        attached.chain(given.iter().map(|(device, resource)| (*device, resource.clone()))).collect()
     }
 
     fn list(&self, offered: &[Device]) -> NicListReply {

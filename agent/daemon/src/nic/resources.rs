@@ -63,6 +63,8 @@ pub(super) struct Resources {
     /// What kubelet has given to pods, and when it was asked.
     given: Given,
     asked: Option<Instant>,
+    /// It did not answer then.
+    away: bool,
     /// What was said of the file last, on this machine.
     said: Vec<Finding>,
 }
@@ -83,6 +85,7 @@ impl Resources {
             packages: Packages::default(),
             given: Given::new(),
             asked: None,
+            away: false,
             said: Vec::new(),
         }
     }
@@ -119,13 +122,15 @@ impl Resources {
         let facts = &self.facts;
         let claimed = claimed(&shared.host.netlink, facts).await;
         let carved = carved(&look.wanted());
+        let given = self.given(look);
         let scene = Scene {
             prefix: &self.config.prefix,
             observed: &look.observed,
             facts,
-            policy: look.devices(&self.given),
+            policy: look.devices(&given),
             carved: &carved,
-            held: &look.held(&self.given),
+            held: &look.held(&given),
+            known: &look.known(&given),
             claimed: &claimed,
             list: list.as_deref(),
             memory: &self.memory,
@@ -145,12 +150,25 @@ impl Resources {
         if self.asked.is_some_and(|at| at.elapsed() < KUBELET_AGE) && explained() {
             return;
         }
+        let answer = timeout(KUBELET_PATIENCE, api.devices()).await;
+        self.away = !matches!(answer, Ok(Ok(_)));
         // If it does not say, what it said last stands.
-        if let Ok(Ok(given)) = timeout(KUBELET_PATIENCE, api.devices()).await {
+        if let Ok(Ok(given)) = answer {
             let device = |d: GivenDevice| Some((d.id.parse().ok()?, d.resource.parse().ok()));
             self.given = given.into_iter().filter_map(device).collect();
         }
         self.asked = Some(Instant::now());
+    }
+
+    /// What kubelet has given to pods, as far as is known. While it does not say, a device in use that was on offer is
+    /// taken for given: to call it unhealthy would cost its pod the admission when kubelet comes back.
+    fn given(&self, look: &Look<'_>) -> Given {
+        let mut given = self.given.clone();
+        let offered = |vf: &PciAddress| self.memory.get(*vf).is_some_and(|last| last.resource.is_some());
+        if self.away {
+            given.extend(look.users().filter(offered).map(|vf| (vf, None)));
+        }
+        given
     }
 
     /// Logs what is new.
@@ -190,6 +208,7 @@ pub async fn preview(
         policy: devices(&wanted, &holds, &nobody),
         carved: &carved(&wanted),
         held: &nobody,
+        known: &nobody,
         claimed: &claimed(&netlink, &facts).await,
         list: Some(list),
         memory: &Memory::empty(Path::new("")),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use culvert_api::value::{PciAddress, ResourceName, ResourcePrefix};
 use culvert_device_plugin::resource_list::{
-    Bound, Candidate, Finding, Resource, ResourceList, Selector, assign,
+    Bound, Candidate, Finding, Resource, ResourceList, Selector, Severity, assign,
 };
 use culvert_device_plugin::{Device, Health, IommuGroup, Rdma};
 use culvert_host::inventory::{Interface, Vf};
@@ -27,8 +27,10 @@ pub(super) struct Scene<'a> {
     pub policy: Vec<Device>,
     /// PFs that the policy gives VFs, or will.
     pub carved: &'a BTreeSet<PciAddress>,
-    /// Devices that pods have, and from which resource, where kubelet says.
+    /// Devices that somebody has, and from which resource, where kubelet says.
     pub held: &'a Given,
+    /// Those of them that kubelet knows of: that a pod has them is no reason to call them unhealthy.
+    pub known: &'a Given,
     /// NICs without SR-IOV that the node itself needs.
     pub claimed: &'a BTreeSet<PciAddress>,
     /// What the file asks for, if there is one.
@@ -62,10 +64,12 @@ impl Function<'_> {
     }
 
     /// The device as it is, in no pool.
-    fn device(&self, held: bool) -> Device {
+    fn device(&self, scene: &Scene<'_>) -> Device {
+        let held = scene.held.contains_key(&self.pci.address);
+        let known = scene.known.contains_key(&self.pci.address);
         if let Some((pf, vf)) = self.vf {
             let none = || vf.pci.driver.is_none().then(|| "it has no driver".to_owned());
-            let problem = trouble(pf, vf, held).or_else(none);
+            let problem = trouble(pf, vf, known).or_else(none);
             return Device {
                 health: problem.map_or(Health::Healthy, Health::Unhealthy),
                 held,
@@ -74,7 +78,7 @@ impl Function<'_> {
         }
         let kernel = self.pci.driver.as_deref().is_some_and(|d| !driver::is_userspace(d));
         let problem = match &self.pci.driver {
-            _ if held => None,
+            _ if known => None,
             None => Some("it has no driver".to_owned()),
             Some(_) if kernel && self.interfaces.is_empty() => {
                 Some("it is used by somebody in another network namespace, where its interface is".to_owned())
@@ -106,6 +110,7 @@ impl<'a> Scene<'a> {
         }
         let mut findings = Vec::new();
         if let Some(list) = self.list {
+            let mut without_vhost = BTreeSet::new();
             let candidates: Vec<Candidate> = functions
                 .iter()
                 .map(|function| self.candidate(function, offered.get(&function.pci.address)))
@@ -116,12 +121,18 @@ impl<'a> Scene<'a> {
                 let resource = &list.resources[resource];
                 let selector = &resource.selectors[selector];
                 let address = candidate.pci;
-                let device = offered
-                    .entry(address)
-                    .or_insert_with(|| function.device(self.held.contains_key(&address)));
+                let device = offered.entry(address).or_insert_with(|| function.device(&self));
                 self.give(device, resource, selector);
+                if selector.need_vhost_net && !self.facts.vhost_net && without_vhost.insert(&resource.name) {
+                    let text = format!(
+                        "resource {}: needVhostNet, but this machine has no /dev/vhost-net or no /dev/net/tun; containers \
+                         go without",
+                        resource.name
+                    );
+                    findings.push(Finding { at: selector.at, severity: Severity::Warning, text });
+                }
             }
-            findings = assignment.findings;
+            findings.extend(assignment.findings);
         }
         self.withdraw(&mut offered, &functions);
         let remembered = functions.iter().filter_map(|f| self.remember(f, offered.get(&f.pci.address)));
@@ -215,7 +226,7 @@ impl<'a> Scene<'a> {
         for function in functions {
             let address = function.pci.address;
             if self.memory.get(address).is_some() {
-                offered.entry(address).or_insert_with(|| function.device(self.held.contains_key(&address)));
+                offered.entry(address).or_insert_with(|| function.device(self));
             }
         }
     }

@@ -93,6 +93,12 @@ impl Node {
         let observed = self.observed();
         let facts = Facts::read(&self.host.root(), &observed).unwrap();
         let facts = Facts { ddp: self.ddp.clone(), ..facts };
+        let used = |pf: &ObservedPf| {
+            let used = pf.pf.vfs.iter().filter(|vf| pf.users.contains_key(&vf.index));
+            used.map(|vf| (vf.pci.address, None)).collect::<Given>()
+        };
+        let mut held: Given = observed.pfs.iter().flat_map(used).collect();
+        held.extend(self.held.clone());
         let policy = self
             .policy
             .iter()
@@ -103,7 +109,8 @@ impl Node {
             facts: &facts,
             policy: policy.collect(),
             carved: &BTreeSet::new(),
-            held: &self.held,
+            held: &held,
+            known: &self.held,
             claimed: &self.claimed,
             list: self.list.as_ref(),
             memory: &self.memory,
@@ -129,6 +136,12 @@ impl Node {
     fn give_to_pod(&mut self, vf: PciAddress) {
         self.host.remove_interfaces(vf);
         self.held.insert(vf, None);
+    }
+
+    /// The pod ends.
+    fn take_back(&mut self, vf: PciAddress) {
+        self.held.remove(&vf);
+        self.host.add_interface(vf, "back", "02:00:00:00:00:05".parse().unwrap());
     }
 }
 
@@ -205,6 +218,7 @@ fn a_pf_is_a_resource_while_it_has_no_vfs_and_the_node_does_not_need_it() {
             policy: Vec::new(),
             carved: &carved.iter().map(|pf| pci(pf)).collect(),
             held: &node.held,
+            known: &node.held,
             claimed: &node.claimed,
             list: node.list.as_ref(),
             memory: &node.memory,
@@ -251,6 +265,9 @@ fn a_device_brings_what_its_selector_asks_for_and_no_more() {
     let device = node.offer().remove(&dpdk).unwrap();
     assert_eq!((device.uio, device.hide_numa, device.extra["token"].as_str()), (Some(5), true, "t-1"));
     assert!(!device.vhost_net, "the machine has no such nodes: a container with them would not start");
+    assert!(
+        node.said.iter().any(|said| said.contains("intel.com/dpdk: needVhostNet, but this machine has no"))
+    );
     node.host.file("dev/vhost-net", "");
     node.host.file("dev/net/tun", "");
     let [rdma, plain] = [0, 1].map(|index| vf(MLX5, MLX5_PF, index));
@@ -280,7 +297,7 @@ fn a_vf_in_a_pod_keeps_its_pool_though_its_interface_and_rdma_devices_are_out_of
     assert_eq!((&offered[&given].health, offered[&given].held), (&Health::Healthy, true));
     assert_eq!(offered[&given].rdma.as_ref().unwrap().devices, ["mlx5_1032_1"]);
     // Given back, it is what can be seen of it.
-    node.held.clear();
+    node.take_back(given);
     assert_eq!(node.of("intel.com/rdma").len(), 3);
 }
 
@@ -329,9 +346,7 @@ fn after_a_reload_devices_leave_one_pool_for_the_other_but_not_out_of_a_pods_han
     );
     assert_eq!(node.of("intel.com/a"), vfs(ICE, ICE_PF, &[0, 1, 2, 3, 5]));
     assert_eq!(node.of("intel.com/b"), vfs(ICE, ICE_PF, &[4, 6, 7]));
-    // The pod ends.
-    node.held.clear();
-    node.host.add_interface(vf(ICE, ICE_PF, 5), "vf5", "02:00:00:00:00:05".parse().unwrap());
+    node.take_back(vf(ICE, ICE_PF, 5));
     assert_eq!(node.of("intel.com/b"), vfs(ICE, ICE_PF, &[4, 5, 6, 7]));
 }
 
@@ -358,7 +373,7 @@ fn a_vf_whose_policy_pool_changes_while_a_pod_has_it_stays_where_it_was_given_fr
     node.give_to_pod(given);
     node.policy = BTreeMap::from([(given, "b"), (vf(ICE, ICE_PF, 1), "a")]);
     assert_eq!(node.of("culvert.io/a").len(), 2);
-    node.held.clear();
+    node.take_back(given);
     assert_eq!(node.of("culvert.io/b"), [given]);
 }
 
