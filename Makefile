@@ -17,7 +17,7 @@ check:          ## formatting, lints, dependency law, where unsafe may be
 test:           ## check, then unit, property, netns and emulated NIC tests
 	@ci/test
 
-bench:          ## measure the forwarding engine against the machine's limit; fails when a goal is missed
+bench:          ## measure the control plane and the forwarding engine; fails when a goal is missed
 	@ci/bench
 
 demo:           ## show both halves at work, end to end

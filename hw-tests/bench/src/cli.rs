@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::input::frame::Transport;
 use crate::work::Work;
 
-/// Measures Culvert's data path.
+/// Measures Culvert.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Arguments {
@@ -20,6 +20,35 @@ pub(crate) enum Command {
     /// The forwarding engine, on packets replayed from memory, as a share of the machine's limit
     #[command(after_long_help = ENGINE_HELP)]
     Engine(Engine),
+    /// The device plugin and the CNI plugin, against a kubelet stand-in, on a made-up machine
+    #[command(after_long_help = CONTROL_HELP)]
+    Control(Control),
+}
+
+const CONTROL_HELP: &str = "\
+Starts and kills culvert-agent again and again between a kubelet stand-in and a made-up machine (--root) whose PF is a veth \
+in a network namespace. culvert-agent and culvert-cni must lie beside culvert-bench. The peer is \
+sriov-network-device-plugin with sriov-cni; of it the least that was measured is shown. Exit status 1 if a figure misses \
+what is demanded of it.
+
+Needs root, for the namespace.
+
+Examples:
+  culvert-bench control
+  culvert-bench control --vfs 64 --runs 3
+  culvert-bench control -o json >control.json";
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Control {
+    /// VFs of the PF
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(16..=512))]
+    pub(crate) vfs: u16,
+    /// Runs; medians are printed
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=15))]
+    pub(crate) runs: u16,
+    /// How to print the figures
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
 }
 
 const ENGINE_HELP: &str = "\

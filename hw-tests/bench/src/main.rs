@@ -1,8 +1,9 @@
-//! culvert-bench: measures Culvert's data path against the machine's limit.
+//! culvert-bench: measures Culvert's data path against the machine's limit, and its control plane against the peer's.
 
 #![forbid(unsafe_code)]
 
 mod cli;
+mod control;
 mod hugepages;
 mod input;
 mod measure;
@@ -31,10 +32,15 @@ use scene::{Scene, SceneError};
 use work::Work;
 
 fn main() -> ExitCode {
-    let Command::Engine(engine) = Arguments::parse().command;
-    match run(&engine) {
-        Ok(all_met) if all_met || !engine.check => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    let outcome = match Arguments::parse().command {
+        Command::Engine(engine) => {
+            run(&engine).map(|all_met| all_met || !engine.check).map_err(Box::<dyn Error>::from)
+        }
+        Command::Control(control) => control::run(&control).map_err(Box::<dyn Error>::from),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprint!("culvert-bench: {error}");
             let mut source = error.source();
