@@ -99,6 +99,7 @@ fn inventory(_: &Context) -> Outcome {
     Runtime::new()?.block_on(async {
         let netlink = Netlink::open()?;
         for pf in &pfs {
+            driver::set_num_vfs(&root, pf.pci.parse()?, 0)?;
             driver::set_num_vfs(&root, pf.pci.parse()?, 2)?;
         }
         let interfaces = || async {
