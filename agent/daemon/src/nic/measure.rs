@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -38,6 +39,7 @@ pub(crate) struct Measurements {
     refused: Family<Reason, Counter>,
     steps: Family<Outcome, Counter>,
     health_changes: Family<State, Counter>,
+    orphans: Gauge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +72,7 @@ impl Default for Measurements {
             refused: Family::default(),
             steps: Family::default(),
             health_changes: Family::default(),
+            orphans: Gauge::default(),
         }
     }
 }
@@ -93,6 +96,11 @@ impl Measurements {
             Kind::Health => drop(self.health_changes.get_or_create(&State { state }).inc()),
             Kind::Link | Kind::Step => {}
         }
+    }
+
+    /// There are this many orphans.
+    pub(super) fn orphans(&self, count: usize) {
+        self.orphans.set(count as i64);
     }
 
     /// Puts everything into `registry`.
@@ -121,6 +129,11 @@ impl Measurements {
             self.refused.clone(),
         );
         registry.register("nic_steps", "Steps of plans, by outcome: done or failed", self.steps.clone());
+        registry.register(
+            "nic_orphans",
+            "VFs that no pod has, but that are not as they should be, as last seen: every 10 seconds",
+            self.orphans.clone(),
+        );
         registry.register(
             "nic_health_changes",
             "Devices that became healthy or unhealthy, or went away, by what they became",

@@ -229,6 +229,10 @@ impl Owner {
             self.tell_released(recorded, &released, started);
         };
         join_all(stale.iter().map(take_back)).await;
+        match self.orphans().await {
+            Ok(orphans) => self.shared.events.measurements().orphans(orphans.len()),
+            Err(e) => warn!("orphans are not counted: {}", chain(&e)),
+        }
     }
 }
 

@@ -80,6 +80,7 @@ fn what_happens_is_counted_by_outcome_and_reason() {
     let step = Step { object: vf(1), action: Action::NumVfs(4) };
     events.tell(Event::step(&step, 1, 2, Outcome::Begun, Duration::ZERO));
     events.tell(Event::step(&step, 1, 2, Outcome::Failed("busy"), Duration::ZERO));
+    events.measurements().orphans(3);
     let mut registry = prometheus_client::registry::Registry::default();
     events.measurements().register(&mut registry);
     let mut text = String::new();
@@ -90,6 +91,7 @@ fn what_happens_is_counted_by_outcome_and_reason() {
         "nic_attach_refused_total{reason=\"in-use\"} 1",
         "nic_detach_seconds_sum{outcome=\"failed\"} 1.0",
         "nic_apply_seconds_count{outcome=\"failed\"} 1",
+        "nic_orphans 3",
         "nic_steps_total{outcome=\"failed\"} 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
