@@ -26,7 +26,7 @@ use super::step::{Action, Object, Step};
 use crate::errors::chain;
 
 #[cfg(test)]
-mod killed;
+pub(super) mod killed;
 #[cfg(test)]
 mod tests;
 

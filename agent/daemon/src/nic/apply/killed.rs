@@ -110,7 +110,7 @@ fn is_killed(folder: &Path, policy: usize, point: usize) -> bool {
 }
 
 /// A folder without a disk below it, where there is such a thing: what is synced is safe from SIGKILL anyway.
-fn folder() -> TempDir {
+pub(in super::super) fn folder() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 

@@ -122,7 +122,7 @@ proptest! {
     /// Whatever is refused, nothing that does not depend on it is left undone.
     #[test]
     fn steps_refused_at_random_are_all_that_is_left(refused in proptest::collection::btree_set(0_usize..20, 0..3)) {
-        let (folder, mut model) = (TempDir::new().unwrap(), machine());
+        let (folder, mut model) = (killed::folder(), machine());
         let plan = plan_of(&model, &BTreeMap::new());
         // Only what concerns one VF: without VFs there is nothing to go on with.
         let refused = refused.into_iter().filter_map(|i| plan.steps.get(i)).filter(|s| s.object.vf.is_some());

@@ -2,6 +2,7 @@ use culvert_api::config::nic::VfDriver;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::super::apply::killed;
 use super::super::model;
 use super::super::step::Object;
 use super::*;
@@ -146,7 +147,7 @@ fn other_damage_is_refused_by_line_and_says_what_to_do() {
 
 #[test]
 fn a_long_journal_is_written_anew_and_amounts_to_the_same() {
-    let folder = TempDir::new().unwrap();
+    let folder = killed::folder();
     let mut journal = open(&folder);
     journal.attachment(attachment("a", Phase::Attached)).unwrap();
     for _ in 0..COMPACT_AFTER {
@@ -181,7 +182,7 @@ fn a_driver_that_was_being_changed_is_remembered_until_it_was_changed() {
 
 #[test]
 fn a_disk_that_is_full_at_any_byte_takes_nothing_and_what_comes_later_is_whole() {
-    let folder = TempDir::new().unwrap();
+    let folder = killed::folder();
     let mut journal = open(&folder);
     journal.attachment(attachment("a", Phase::Attached)).unwrap();
     let (before, state) = (fs::read(path(&folder)).unwrap(), journal.state().clone());
@@ -208,7 +209,7 @@ fn a_disk_that_is_full_at_any_byte_takes_nothing_and_what_comes_later_is_whole()
 
 #[test]
 fn an_agent_that_dies_at_any_byte_of_a_line_has_not_begun_what_it_announces() {
-    let folder = TempDir::new().unwrap();
+    let folder = killed::folder();
     let mut journal = open(&folder);
     journal.attachment(attachment("a", Phase::Attached)).unwrap();
     let state = journal.state().clone();
@@ -224,7 +225,7 @@ fn an_agent_that_dies_at_any_byte_of_a_line_has_not_begun_what_it_announces() {
 
 #[test]
 fn a_journal_that_cannot_be_written_anew_goes_on_as_it_is() {
-    let folder = TempDir::new().unwrap();
+    let folder = killed::folder();
     let mut journal = open(&folder);
     let beside = beside(&path(&folder));
     fs::create_dir(&beside).unwrap();
