@@ -1,35 +1,36 @@
 //! What was begun, on disk before it is done.
 //!
-//! A file of lines, each a checksum and a JSON entry, only ever added to, and on the disk before what it says is done. From the start of it
-//! follows the [`State`]: what pods have, what was set aside for a while, which step was under way. A line that was being
-//! written when the power went is dropped: what it announced was not begun. Any other damage is refused, as nobody
-//! could tell any more which VF is whose; [`Journal::salvage`] is the way out. A line that cannot be written, as the disk
-//! is full, is taken back, and nothing is done that it says.
+//! A file of lines, each a checksum and a JSON entry, only ever added to, and on the disk before what it says is done.
+//! From its start follows the [`State`]: what pods have, what was set aside for a while, which step was under way. A line
+//! that was being written when the power went is dropped: what it announced was not begun. Any other damage is refused,
+//! as nobody could tell any more which VF is whose; [`Journal::salvage`] is the way out. A line that cannot be written, as
+//! the disk is full, is taken back, and nothing is done that it says.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use culvert_api::agent::PlanStep;
-use culvert_api::hash::fnv1a;
-use culvert_api::value::{Mac, PciAddress, VfIndex};
-use serde::{Deserialize, Serialize};
+use culvert_api::value::PciAddress;
 use tracing::warn;
 
 use super::attachment::Attachment;
-use super::identity::{Leases, renew};
+use super::identity::Leases;
 use super::step::{Action, Object, Step};
 use crate::errors::chain;
 use crate::pods::Key;
 
+mod entry;
 #[cfg(test)]
 pub(super) mod faults;
 mod salvage;
+mod state;
 #[cfg(test)]
 mod tests;
 
+use entry::{Entry, line, parse};
 pub use salvage::Salvaged;
+pub(super) use state::State;
 
 /// The journal, open for writing.
 #[derive(Debug)]
@@ -46,65 +47,6 @@ pub(super) struct Journal {
     soiled: bool,
     #[cfg(test)]
     pub(super) faults: faults::Faults,
-}
-
-/// What the journal amounts to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct State {
-    /// The boot of the machine that all of this happened in.
-    pub boot: String,
-    /// PFs that leave new VFs without drivers for a while, and what they did before.
-    pub autoprobe: BTreeMap<PciAddress, bool>,
-    /// VFs that pods have, or are getting or giving back.
-    pub attachments: BTreeMap<Key, Attachment>,
-    /// The step that was begun and not ended.
-    pub under_way: Option<UnderWay>,
-    /// VFs whose driver was being changed when the agent ended, or when that failed: what is left of it nobody can see
-    /// (reading `driver_override` may hang), and their driver has to probe anew.
-    pub unsettled: BTreeSet<Object>,
-    /// MACs that VFs have out of pools, boot after boot.
-    pub leases: Leases,
-}
-
-/// A step that was begun.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UnderWay {
-    /// The step, for people.
-    pub text: String,
-    /// The VF whose driver it changes.
-    binds: Option<Object>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-enum Entry {
-    /// The machine was booted; of what was before only MACs count.
-    Boot { id: String },
-    /// A step is about to be done.
-    Begin {
-        object: String,
-        action: String,
-        write: String,
-        /// The VF whose driver it changes.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        binds: Option<Object>,
-    },
-    /// It is done, or failed.
-    End { ok: bool },
-    /// A PF's autoprobe is about to be changed; it was `before`.
-    Autoprobe { pf: PciAddress, before: bool },
-    /// It is as it was.
-    AutoprobeRestored { pf: PciAddress },
-    /// A pod's VF, as it is now or is about to be.
-    Attachment(Box<Attachment>),
-    /// The VF is nobody's again.
-    Released { key: Key },
-    /// A VF's driver was being changed when the agent ended.
-    Unsettled { vf: Object },
-    /// That VF is gone.
-    Settled { vf: Object },
-    /// A VF has this MAC out of a pool from now on.
-    Mac { pf: String, vf: VfIndex, mac: Mac },
 }
 
 /// Why the journal cannot be used.
@@ -296,47 +238,6 @@ impl Journal {
     }
 }
 
-impl State {
-    fn apply(&mut self, entry: Entry) {
-        match entry {
-            Entry::Boot { id } => {
-                *self = Self { boot: id, leases: std::mem::take(&mut self.leases), ..Self::default() };
-            }
-            Entry::Begin { object, action, binds, .. } => {
-                self.unsettled.extend(binds);
-                self.under_way = Some(UnderWay { text: format!("{object}: {action}"), binds });
-            }
-            Entry::End { ok } => {
-                if let (Some(vf), true) = (self.under_way.take().and_then(|step| step.binds), ok) {
-                    self.unsettled.remove(&vf);
-                }
-            }
-            Entry::Unsettled { vf } => drop(self.unsettled.insert(vf)),
-            Entry::Settled { vf } => drop(self.unsettled.remove(&vf)),
-            Entry::Autoprobe { pf, before } => drop(self.autoprobe.insert(pf, before)),
-            Entry::AutoprobeRestored { pf } => drop(self.autoprobe.remove(&pf)),
-            Entry::Attachment(attachment) => {
-                self.attachments.insert(attachment.key.clone(), *attachment);
-            }
-            Entry::Released { key } => drop(self.attachments.remove(&key)),
-            Entry::Mac { pf, vf, mac } => renew(&mut self.leases, pf, vf, mac),
-        }
-    }
-
-    /// The fewest entries that amount to this.
-    fn entries(&self) -> Vec<Entry> {
-        let mut entries = vec![Entry::Boot { id: self.boot.clone() }];
-        entries
-            .extend(self.autoprobe.iter().map(|(pf, before)| Entry::Autoprobe { pf: *pf, before: *before }));
-        let lease =
-            |((pf, vf), mac): (&(String, VfIndex), &Mac)| Entry::Mac { pf: pf.clone(), vf: *vf, mac: *mac };
-        entries.extend(self.leases.iter().map(lease));
-        entries.extend(self.unsettled.iter().map(|vf| Entry::Unsettled { vf: *vf }));
-        entries.extend(self.attachments.values().cloned().map(|a| Entry::Attachment(Box::new(a))));
-        entries
-    }
-}
-
 impl JournalError {
     fn new(path: &Path, action: &'static str, source: io::Error) -> Self {
         Self::File { path: path.to_owned(), action, source }
@@ -392,43 +293,4 @@ fn beside(path: &Path) -> PathBuf {
 /// Makes sure that the folder of `path` names it after a crash.
 fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-/// `CHECKSUM JSON\n`: sixteen hexadecimal digits of FNV-1a over the JSON.
-fn line(entry: &Entry) -> String {
-    let json = serde_json::to_string(entry).expect("has only texts and numbers");
-    line_of(&json) + "\n"
-}
-
-fn line_of(json: &str) -> String {
-    format!("{:016x} {json}", fnv1a(&[json.as_bytes()]))
-}
-
-/// The entries of a journal's bytes, without one at the very end that was not written to its end.
-fn parse(bytes: &[u8]) -> Vec<Result<Entry, String>> {
-    let mut entries = Vec::new();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (line, after, ended) = match rest.iter().position(|b| *b == b'\n') {
-            Some(end) => (&rest[..end], &rest[end + 1..], true),
-            None => (rest, &[][..], false),
-        };
-        match parse_line(line) {
-            // A file system may have made room for a line before its bytes arrived: the end is torn then, too.
-            Err(_) if after.is_empty() || after.iter().all(|b| *b == 0) => break,
-            entry if ended => entries.push(entry),
-            _ => break,
-        }
-        rest = after;
-    }
-    entries
-}
-
-fn parse_line(line: &[u8]) -> Result<Entry, String> {
-    let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
-    let (checksum, json) = text.split_once(' ').ok_or("it has no checksum")?;
-    if checksum.len() != 16 || u64::from_str_radix(checksum, 16) != Ok(fnv1a(&[json.as_bytes()])) {
-        return Err("its checksum is wrong".to_owned());
-    }
-    serde_json::from_str(json).map_err(|e| e.to_string())
 }

@@ -1,10 +1,14 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use culvert_api::config::nic::VfDriver;
+use culvert_api::value::VfIndex;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::super::apply::killed;
 use super::super::model;
 use super::super::step::Object;
+use super::entry::line_of;
 use super::*;
 use crate::pods::Phase;
 
