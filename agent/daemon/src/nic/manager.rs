@@ -1,4 +1,4 @@
-//! The one owner of PFs and VFs: a task that does one thing after the other, and the handle that everybody else has.
+//! The handle that everybody has of the one owner of PFs and VFs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use culvert_api::agent::{
     NicReleaseRequest, NicShowReply, Progress,
 };
 use culvert_api::config::nic::NicPolicy;
-use culvert_api::value::PciAddress;
 use culvert_device_plugin::Device;
 use culvert_host::guard::ApiServer;
 use culvert_host::netlink::{Netlink, NetlinkError};
@@ -21,28 +20,26 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::apply::{Host, Machine, MachineError, Users};
+use super::apply::{Host, MachineError};
 use super::attach::{
     AttachError, Attacher, CheckError, Lost, Namespace, ReleaseError, Route, VfAttach, VfAttached,
 };
 use super::attachment::Attachment;
 use super::card::Cards;
-use super::devices::{self, Given};
 use super::diff::diff;
 use super::event::Events;
-use super::journal::{Journal, JournalError, Salvaged, State};
+use super::journal::{Journal, JournalError, Salvaged};
 use super::ledger::Ledger;
+use super::look::Shared;
 use super::measure::Measurements;
 use super::name::{NameError, find};
-use super::observe::{ObserveError, Observed, ObservedPf};
+use super::observe::ObserveError;
 use super::owner::Owner;
-use super::plan::{Input, Kubelet, plan};
+use super::plan::plan;
 use super::resources::{ResourceConfig, Resources};
 use super::tally::{self, CounterCache, NicTally};
-use super::view::View;
-use super::wanted::{Holds, conflicts, wanted};
+use super::wanted::conflicts;
 use super::watcher;
-use crate::errors::chain;
 use crate::pod_resources::PodResources;
 use crate::pods::Key;
 
@@ -71,21 +68,6 @@ pub struct NicManager {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     devices: watch::Receiver<Vec<Device>>,
-}
-
-/// What the owner and everybody who only reads have in common.
-pub(super) struct Shared {
-    /// What the NICs should be; it changes when another policy is loaded.
-    pub(super) policy: watch::Sender<Arc<NicPolicy>>,
-    pub(super) node: String,
-    pub(super) host: Arc<Host>,
-    /// Who tells which pod was given which VF, if they are offered to a kubelet.
-    pub(super) pod_resources: Option<PodResources>,
-    /// What the journal amounts to, after each change.
-    pub(super) state: watch::Receiver<State>,
-    /// Where what happens is told.
-    pub(super) events: Events,
-    counters: CounterCache,
 }
 
 /// Why the manager cannot start.
@@ -364,110 +346,6 @@ impl NicManager {
 impl fmt::Debug for NicManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NicManager").field("node", &self.shared.node).finish_non_exhaustive()
-    }
-}
-
-/// Everything that views of the machine are made from, at one moment.
-pub(super) struct Look<'a> {
-    shared: &'a Shared,
-    pub(super) policy: Arc<NicPolicy>,
-    pub(super) observed: Observed,
-    pub(super) state: State,
-    holds: Holds,
-}
-
-impl Shared {
-    /// Looks at the machine.
-    pub(super) async fn look(&self) -> Result<Look<'_>, ObserveError> {
-        // The state first: a VF that is given away meanwhile shows as used by somebody, not as free.
-        let state = self.state.borrow().clone();
-        let policy = Arc::clone(&self.policy.borrow());
-        let observed = self.host.observe().await?;
-        let holds = state.attachments.values().map(|a| (a.vf, a.hold())).collect();
-        Ok(Look { shared: self, policy, observed, state, holds })
-    }
-}
-
-impl Shared {
-    /// What kubelet says of who has which device.
-    pub(super) async fn kubelet(&self) -> Kubelet {
-        match &self.pod_resources {
-            None => Kubelet::None,
-            Some(api) => match api.devices().await {
-                Ok(given) => Kubelet::Given(
-                    given.into_iter().filter_map(|d| Some((d.id.parse().ok()?, d.pod))).collect(),
-                ),
-                Err(e) => Kubelet::Away(chain(&e)),
-            },
-        }
-    }
-}
-
-impl Users for Shared {
-    async fn of(&self, pf: PciAddress) -> Result<Option<String>, ObserveError> {
-        let (look, kubelet) = (self.look().await?, self.kubelet().await);
-        let input = look.input(&look.policy, &kubelet);
-        Ok(look.observed.pf(pf).and_then(|pf| input.first_user(pf)))
-    }
-}
-
-impl Look<'_> {
-    /// Everything that a plan depends on. What kubelet says is only asked for where it matters.
-    pub(super) fn input<'b>(&'b self, policy: &'b NicPolicy, kubelet: &'b Kubelet) -> Input<'b> {
-        Input {
-            policy,
-            node: &self.shared.node,
-            observed: &self.observed,
-            unsettled: &self.state.unsettled,
-            holds: &self.holds,
-            kubelet,
-            autoprobe: &self.state.autoprobe,
-            leases: &self.state.leases,
-        }
-    }
-
-    pub(super) fn wanted(&self) -> super::wanted::Wanted<'_> {
-        wanted(&self.policy, &self.shared.node, &self.observed, &self.holds, &self.state.leases)
-    }
-
-    /// VFs of the policy's pools.
-    pub(super) fn devices(&self, given: &Given) -> Vec<Device> {
-        devices::devices(&self.wanted(), &self.holds, given)
-    }
-
-    /// VFs that somebody uses who did not get them from this agent.
-    pub(super) fn users(&self) -> impl Iterator<Item = PciAddress> {
-        let used = |pf: &ObservedPf| {
-            let used = pf.pf.vfs.iter().filter(|vf| pf.users.contains_key(&vf.index));
-            used.map(|vf| vf.pci.address).collect::<Vec<_>>()
-        };
-        self.observed.pfs.iter().flat_map(used).filter(|vf| !self.holds.contains_key(vf))
-    }
-
-    /// All devices that somebody has; those that kubelet gave with the resource they were given from.
-    pub(super) fn held(&self, given: &Given) -> Given {
-        let mut held = self.known(given);
-        for vf in self.users() {
-            held.entry(vf).or_default();
-        }
-        held
-    }
-
-    /// Devices that pods got the regular way: by this agent's CNI or from kubelet.
-    pub(super) fn known(&self, given: &Given) -> Given {
-        let attached = self.holds.keys().map(|vf| (*vf, None));
-        attached.chain(given.iter().map(|(device, resource)| (*device, resource.clone()))).collect()
-    }
-
-    fn list(&self, offered: &[Device]) -> NicListReply {
-        self.view(&self.wanted(), offered).list()
-    }
-
-    /// `offered` is what kubelet was told last: resources of a list that the policy does not know are only there.
-    fn view<'b>(&'b self, wanted: &'b super::wanted::Wanted<'b>, offered: &[Device]) -> View<'b> {
-        let mut devices = devices::devices(wanted, &self.holds, &Given::new());
-        devices.extend_from_slice(offered);
-        View::new(&self.observed, wanted, &self.holds, &self.state, devices)
     }
 }
 

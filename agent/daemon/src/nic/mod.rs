@@ -26,6 +26,7 @@ mod identity;
 mod journal;
 mod ledger;
 mod locks;
+mod look;
 mod manager;
 mod measure;
 #[cfg(test)]

@@ -29,7 +29,7 @@ mod tests;
 
 use super::devices::{Given, devices};
 use super::identity::Leases;
-use super::manager::{Look, Shared};
+use super::look::{Look, Shared};
 use super::observe::{ObserveError, observe};
 use super::wanted::{Holds, Wanted, wanted};
 use crate::errors::chain;

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::damper::Damper;
 use super::devices::link_word;
 use super::event::{Event, Events};
-use super::manager::Shared;
+use super::look::Shared;
 use super::observe::Observed;
 use super::resources::Resources;
 use crate::errors::chain;
