@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::error::CniError;
 use super::invocation::Attachment;
 use super::netconf::Ipam;
 use super::output::{CniResult, Ip, Route};
 use super::requested::Requested;
+use crate::kube::Pod;
 use crate::pods::{Attached, Fixed, Overlay, OverlayRequest, Wish};
 
 pub(super) async fn add(

@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use culvert_api::config::cni::PodMayChoose;
 use culvert_api::value::{Mac, VlanId};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::annotations::Chosen;
 use super::error::CniError;
 use super::invocation::Attachment;
-use crate::kube::{Name, Snapshot};
+use crate::kube::{Name, Pod, Snapshot};
 use crate::pods::Fixed;
 
 /// What an interface is to have, of the first who says so.
@@ -79,7 +78,7 @@ pub(super) fn parse_addresses(text: &str) -> Option<Vec<IpNet>> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::serde_json::{Value, from_value, json};
+    use serde_json::{Value, from_value, json};
 
     use super::super::annotations::ADDRESSES;
     use super::super::tests::attachment;

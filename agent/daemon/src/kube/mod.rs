@@ -6,11 +6,16 @@
 mod folder;
 mod manifest;
 mod object;
+mod types;
 mod watch;
 
 pub use folder::Folder;
 pub use manifest::{Manifest, ManifestError};
 pub use object::{Name, Object, ObjectId, Objects};
+pub use types::{
+    ClientIPConfig, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Node, NodeAddress, NodeSpec,
+    NodeStatus, ObjectMeta, Pod, PodIP, PodStatus, Service, ServicePort, ServiceSpec, SessionAffinityConfig,
+};
 pub use watch::watch;
 
 /// What a source of objects knows at one moment.

@@ -8,9 +8,9 @@ use culvert_api::config::agent::Overlay;
 use culvert_api::fastpath::{LocalNode, Prefix, RemoteNode, UnderlayAddress};
 use culvert_api::value::Mac;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
 
 use super::octets;
+use crate::kube::Node;
 
 /// Annotation of a Node: its address on the underlay, where that is not its InternalIP.
 pub const VTEP_ADDRESS: &str = "culvert.io/vtep-address";

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use culvert_api::fastpath::{self, Backend, Protocol};
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::node::is_host;
 use super::octets;
-use crate::kube::{Name, Objects};
+use crate::kube::{Endpoint, EndpointSlice, Name, Objects, Service, ServicePort, ServiceSpec};
 
 /// Label of an EndpointSlice: the Service it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

@@ -1,7 +1,7 @@
 // `json!` in place of an argument reads best.
 #![allow(clippy::needless_pass_by_value)]
 
-use k8s_openapi::serde_json::{Value, from_value, json};
+use serde_json::{Value, from_value, json};
 
 use super::*;
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::serde_json::{Value, from_value, json};
 use proptest::prelude::*;
 use proptest::sample::select;
+use serde_json::{Value, from_value, json};
 
 use super::*;
 
