@@ -16,7 +16,8 @@ use crate::pods::{Key, PodName};
 #[derive(Debug)]
 pub(super) enum Command {
     Add(Box<Attachment>),
-    Del(Key, Basics),
+    /// And the pod's namespace, where the runtime still knows it.
+    Del(Key, Basics, Option<PathBuf>),
     Check(Box<Attachment>),
     /// What of the network is still in use.
     Gc(Basics, Vec<ValidAttachment>),
@@ -47,7 +48,8 @@ impl Command {
         let command = request.command.as_str();
         if command == "DEL" {
             // What is wrong with the configuration was wrong at ADD, too; a DEL that fails keeps the pod from ending.
-            return Ok(Self::Del(key(request)?, Basics::lenient(&conf)));
+            let netns = Some(PathBuf::from(&request.netns)).filter(|path| !path.as_os_str().is_empty());
+            return Ok(Self::Del(key(request)?, Basics::lenient(&conf), netns));
         }
         netconf::check_version(&conf)?;
         let since = |first: Version| {

@@ -27,6 +27,7 @@ mod version;
 mod vf;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_api::agent::{CniReply, CniRequest, DeviceInfoFile, IpamRun};
@@ -45,8 +46,9 @@ use requested::Requested;
 pub use version::Version;
 use vf::Added;
 
+use crate::errors::chain;
 use crate::kube::Snapshot;
-use crate::nic::NicManager;
+use crate::nic::{Lost, NicManager};
 use crate::pods::{Key, Overlay};
 
 /// Answers CNI invocations.
@@ -117,7 +119,7 @@ impl Cni {
     async fn run(&self, command: Command, ipam: Option<&[u8]>) -> Result<Answer, CniError> {
         match command {
             Command::Add(attachment) => self.add(&attachment, ipam).await,
-            Command::Del(key, basics) => self.delete(&key, &basics, ipam.is_some()).await,
+            Command::Del(key, basics, netns) => self.delete(&key, &basics, netns, ipam.is_some()).await,
             Command::Check(attachment) => {
                 match attachment.conf.device {
                     Some(_) => self.nics.check_vf(&attachment.key).await?,
@@ -174,9 +176,16 @@ impl Cni {
 
     /// Takes back whatever the interface has: not every runtime repeats the device. What was never attached, or refused
     /// at ADD, is no error.
-    async fn delete(&self, key: &Key, basics: &Basics, plugin_is_done: bool) -> Result<Answer, CniError> {
+    async fn delete(
+        &self,
+        key: &Key,
+        basics: &Basics,
+        netns: Option<PathBuf>,
+        plugin_is_done: bool,
+    ) -> Result<Answer, CniError> {
         let mut run = None;
-        let of_a_vf = basics.for_vfs || self.nics.attachments().iter().any(|a| a.key == *key);
+        let recorded = self.nics.attachments().iter().any(|a| a.key == *key);
+        let of_a_vf = basics.for_vfs || recorded;
         if let (false, Some(plugin), true) = (plugin_is_done, &basics.delegate, of_a_vf) {
             let again = plugin == NEEDS_INTERFACE;
             run = Some(IpamRun { plugin: plugin.clone(), again, release_first: false });
@@ -184,7 +193,15 @@ impl Cni {
                 return Ok(Answer { ipam: run, ..Answer::default() });
             }
         }
-        let released = self.nics.detach_vf(key, None).await;
+        let lost = basics.device.map(|device| Lost { device, netns });
+        let released = self.nics.detach_vf(key, lost).await.or_else(|e| match basics.device {
+            // Nothing says that it was ever attached. If it was, it is on record by now, and is tried again.
+            Some(vf) if !recorded => {
+                warn!(%vf, container = key.container_id, "is not as it was yet: {}", chain(&e));
+                Ok(())
+            }
+            _ => Err(e),
+        });
         if let Some(overlay) = &self.overlay {
             overlay.detach(key).await?;
         }

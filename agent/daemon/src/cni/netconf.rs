@@ -88,6 +88,8 @@ pub(super) struct Basics {
     pub(super) name: String,
     /// Whether it is for virtual functions.
     pub(super) for_vfs: bool,
+    /// The virtual function.
+    pub(super) device: Option<PciAddress>,
     /// The plugin that gives addresses, if it is not ourselves.
     pub(super) delegate: Option<String>,
     /// The device information file that the runtime wants.
@@ -210,10 +212,11 @@ impl Basics {
         let runtime = keys.object("runtimeConfig", "runtimeConfig.");
         let runtime_text =
             |key: &str| runtime.as_ref().map_or_else(|_| String::new(), |keys| text(*keys, key));
-        let device = [text(keys, "deviceID"), text(keys, "pciBusID"), runtime_text("deviceID")];
+        let named = [text(keys, "deviceID"), text(keys, "pciBusID"), runtime_text("deviceID")];
         Self {
             name: text(keys, "name"),
-            for_vfs: device.iter().any(|d| !d.is_empty())
+            device: runtime.as_ref().ok().and_then(|runtime| device(keys, *runtime).ok().flatten()),
+            for_vfs: named.iter().any(|d| !d.is_empty())
                 || text(keys, "type") == "sriov"
                 || OF_A_VF.iter().any(|key| keys.value(key).is_some()),
             delegate: match Ipam::parse(keys) {

@@ -104,6 +104,57 @@ async fn del_succeeds_whatever_is_wrong_with_the_configuration_of_something_that
     }
 }
 
+#[test]
+fn del_says_which_vf_the_pod_had_and_where_unless_that_was_never_clear() {
+    let device = "0000:03:10.0".parse::<PciAddress>().unwrap();
+    let del = |netns: &str, config: Value| {
+        let request = CniRequest {
+            command: "DEL".to_owned(),
+            container_id: "c1".to_owned(),
+            netns: netns.to_owned(),
+            ifname: "eth0".to_owned(),
+            config: config.to_string().into_bytes(),
+            ..CniRequest::default()
+        };
+        let mut version = Version::LATEST;
+        match Command::parse(&request, &mut version).unwrap() {
+            Command::Del(_, basics, netns) => (basics.device, netns),
+            other => panic!("{other:?}"),
+        }
+    };
+    let netns = Some(PathBuf::from("/run/netns/x"));
+    for key in ["deviceID", "pciBusID"] {
+        assert_eq!(del("/run/netns/x", json!({ key: device, "vlan": 5000 })), (Some(device), netns.clone()));
+    }
+    assert_eq!(del("", json!({ "runtimeConfig": { "deviceID": device } })), (Some(device), None));
+    let two = json!({ "deviceID": device, "pciBusID": "0000:03:10.1" });
+    for config in [two, json!({ "deviceID": "x" }), json!({ "deviceID": device, "runtimeConfig": 3 })] {
+        assert_eq!(del("/run/netns/x", config), (None, netns.clone()));
+    }
+}
+
+#[tokio::test]
+async fn del_of_something_that_is_not_on_record_succeeds_although_its_vf_cannot_be_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let devices = dir.path().join("root/sys/bus/pci/devices");
+    std::fs::create_dir_all(devices.parent().unwrap()).unwrap();
+    std::fs::write(&devices, "not a folder").unwrap();
+    let nics = bare_machine(dir.path()).await;
+    let key = Key { container_id: "c1".to_owned(), ifname: "eth0".parse().unwrap() };
+    let lost = Lost { device: "0000:03:10.0".parse().unwrap(), netns: None };
+    nics.detach_vf(&key, Some(lost)).await.unwrap_err();
+    let cni = Cni::new(None, nics, watch::channel(Arc::default()).1, PodMayChoose::default());
+    let request = CniRequest {
+        command: "DEL".to_owned(),
+        container_id: "c1".to_owned(),
+        ifname: "eth0".to_owned(),
+        config: br#"{ "cniVersion": "1.1.0", "name": "n", "deviceID": "0000:03:10.0" }"#.to_vec(),
+        ..CniRequest::default()
+    };
+    let reply = cni.handle(&request).await;
+    assert_eq!(reply.exit_code, 0, "{}", String::from_utf8_lossy(&reply.output));
+}
+
 #[tokio::test]
 async fn an_ipam_plugin_runs_after_the_agent_at_del_gc_and_before_it_where_it_needs_the_interface() {
     let config = |plugin: &str| {

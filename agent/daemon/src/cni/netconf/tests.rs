@@ -193,6 +193,7 @@ proptest! {
                 prop_assert_eq!(lenient.delegate, conf.delegate(), "DEL runs the plugin that ADD ran");
                 prop_assert_eq!(lenient.device_info, conf.runtime_config.device_info);
                 prop_assert_eq!(lenient.for_vfs, conf.device.is_some());
+                prop_assert_eq!(lenient.device, conf.device, "DEL is about the VF that ADD was about");
             }
             Err(error) => {
                 let text = error.to_string();

@@ -18,6 +18,7 @@ use super::super::observe::{ObserveError, Observed};
 use super::super::wanted::WantedVf;
 use super::ops::VfOps;
 use super::reconstruct::ownerless;
+use super::stopwatch::Stopwatch;
 use super::{AttachError, ReleaseError, Route, VfAttach, VfAttached};
 use crate::errors::chain;
 use crate::pods::{Key, Phase};
@@ -111,8 +112,9 @@ impl<O: VfOps> Attacher<O> {
         let _no_plan = self.plans.read().await;
         let _key = self.keys.turn(&request.key).await;
         let _vf = self.vfs.turn(&request.device).await;
+        let watch = Stopwatch::start();
         let view = sight.look(request.device).await?;
-        self.make(&view, request).await
+        self.make(&view, request, watch).await
     }
 
     /// Gives what `key` has addresses and routes; when that fails, the VF is taken back.

@@ -25,12 +25,16 @@ use crate::pods::{Key, Phase};
 type Failure = (&'static str, MachineError);
 
 impl<O: VfOps> Attacher<O> {
-    /// Gives a VF to a pod.
+    /// Gives a VF to a pod; `watch` has been running since it was looked at.
     ///
     /// # Errors
     /// When it cannot be done. Then everything is as before, but for what the error says; the rest is tried again later.
-    pub(super) async fn make(&self, view: &View, request: &VfAttach) -> Result<VfAttached, AttachError> {
-        let mut watch = Stopwatch::start();
+    pub(super) async fn make(
+        &self,
+        view: &View,
+        request: &VfAttach,
+        mut watch: Stopwatch,
+    ) -> Result<VfAttached, AttachError> {
         let device = request.device;
         let (pf, vf) = view.observed.vf(device).ok_or(AttachError::NoVf(device))?;
         let pf_interface =

@@ -16,7 +16,7 @@ use crate::pods::{Key, Phase};
 
 impl<O: VfOps> Attacher<O> {
     /// A record of what `key` had, if that was `lost`: nobody is known to have that VF, and it is in the pod's namespace,
-    /// or at home and nobody uses it.
+    /// or at home, where nobody uses it, and not as it should be.
     pub(super) async fn reconstruct(
         &self,
         view: &View,
@@ -35,8 +35,13 @@ impl<O: VfOps> Attacher<O> {
             }
         }
         let elsewhere = pf.users.contains_key(&vf.index);
-        if record.netns_id.is_none() && (elsewhere || view.base.is_none()) {
-            return Ok(None);
+        if record.netns_id.is_none() {
+            // A second DEL is usual, and finds the VF as it should be.
+            let rest = view.base.as_ref().map(|base| base.rest(pf, vf, None));
+            let named = vf.interface.as_ref().is_some_and(|i| i.name == record.temporary_name().as_str());
+            if elsewhere || rest.is_none_or(|rest| rest.is_empty() && !named) {
+                return Ok(None);
+            }
         }
         self.adopt(record).await
     }

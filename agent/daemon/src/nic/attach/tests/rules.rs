@@ -102,6 +102,7 @@ async fn a_del_of_which_nothing_is_recorded_restores_what_the_pod_left_behind() 
     world.set(vf(), |settings| settings.vlan.id = VlanId::try_from(7).unwrap());
     agent.detach(&world, &key, Some(&lost(vf()))).await.unwrap().expect("is restored");
     assert_eq!(world.snapshot().settings(), before.settings());
+    assert_eq!(agent.detach(&world, &key, Some(&lost(vf()))).await.unwrap(), None, "it is as it should be");
 }
 
 #[tokio::test]
