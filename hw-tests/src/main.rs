@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 use culvert_hw_tests::demo::Half;
-use culvert_hw_tests::frame::{Case, Outcome, Place, Report, Stop, Verdict, run_here, select};
+use culvert_hw_tests::frame::{Case, NOTE, Outcome, Place, Report, Stop, Verdict, run_here, select};
 use culvert_hw_tests::guest::Guest;
 use culvert_hw_tests::{cases, demo, net};
 
@@ -146,6 +146,7 @@ fn run_in_guest(cases: &[Case], report: &mut Report) -> Outcome {
     let ended = Guest::prepare().and_then(|guest| {
         guest.run(&command, |line| match report.relay(line) {
             Some(case) => waiting.retain(|name| *name != case),
+            None if line.starts_with(NOTE) => println!("{line}"),
             None => other += &format!("{line}\n"),
         })
     });

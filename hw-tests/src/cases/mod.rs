@@ -11,6 +11,7 @@ mod resilience;
 mod service;
 mod sriov;
 mod sriov_cni;
+mod sriov_return;
 mod yardstick;
 
 use crate::frame::Case;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         host::CASES,
         netdevsim::CASES,
         sriov_cni::CASES,
+        sriov_return::CASES,
     ]
     .concat()
 }

@@ -92,6 +92,14 @@ impl Context {
     }
 }
 
+/// What the line of a [`note`] begins with.
+pub const NOTE: &str = "note: ";
+
+/// Tells something that is neither success nor failure, as a figure that was measured.
+pub fn note(text: &str) {
+    println!("{NOTE}{text}");
+}
+
 /// The last `lines` lines of `text`.
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.trim_end().lines().collect();

@@ -52,6 +52,8 @@ impl Agent {
     pub fn start(&mut self, mut ready: impl FnMut() -> Outcome<bool>) -> Outcome {
         let mut command = self.inside(&program("culvert-agent")?);
         command.arg("--config").arg(self.config());
+        // What the time of an attachment goes into is told to whoever wants to know.
+        command.env("RUST_LOG", "info,culvert_agent::nic::attach=debug");
         let mut process = Process::spawn("agent", &mut command, &self.dir)?;
         wait_for("culvert-agent is ready", START, || {
             process.check_alive()?;

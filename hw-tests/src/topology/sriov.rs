@@ -202,6 +202,12 @@ impl SriovNode {
         Ok(())
     }
 
+    /// Has a pod's namespace end without a DEL, and its devices be free; what would have been its DEL is returned.
+    pub fn lose(&self, pod: VfPod) -> Cni {
+        self.kubelet.release(&format!("default/{}", pod.name));
+        pod.cni
+    }
+
     /// Writes another policy for the agent to load while it runs.
     pub fn load_policy(&self, policy: &str) -> Outcome {
         self.agent.reconfigure(&Self::config(&self.root, policy))
