@@ -15,7 +15,7 @@ use culvert_agent::privileges::{self, PrivilegeError};
 use culvert_api::config::device_plugin::ResourceListFile;
 use culvert_api::config::nic::NicPolicy;
 use culvert_api::value::ResourcePrefix;
-use culvert_host::HostRoot;
+use culvert_host::{HostRoot, heap};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -108,6 +108,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    heap::keep_small();
     let args = Args::parse();
     logging::start(args.log_format);
     match run(&args) {

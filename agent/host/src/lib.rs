@@ -13,6 +13,7 @@ pub mod driver;
 pub mod fake;
 pub mod guard;
 pub mod health;
+pub mod heap;
 pub mod inventory;
 pub mod netlink;
 pub mod netns;
