@@ -20,6 +20,9 @@ pub(crate) enum Command {
     /// The forwarding engine, on packets replayed from memory, as a share of the machine's limit
     #[command(after_long_help = ENGINE_HELP)]
     Engine(Engine),
+    /// Instructions per packet, which are the same on every machine, held against those in a file
+    #[command(after_long_help = INSTRUCTIONS_HELP)]
+    Instructions(Instructions),
     /// The device plugin and the CNI plugin, against a kubelet stand-in, on a made-up machine
     #[command(after_long_help = CONTROL_HELP)]
     Control(Control),
@@ -51,6 +54,37 @@ pub(crate) struct Control {
     pub(crate) output: Output,
 }
 
+const INSTRUCTIONS_HELP: &str = "\
+Sends each work's packets (1k flows, in plain memory, no ports) through the engine's pipeline under callgrind and counts \
+instructions, receive and transmit left out. With --baseline: exit status 1 if one of them is more than 3 % above the file's, \
+which holds for one version of rustc; under another nothing is compared, and counted as skipped.
+
+Needs valgrind, and a program built with --release.
+
+Examples:
+  culvert-bench instructions
+  culvert-bench instructions --work w3 --keep /tmp     then: callgrind_annotate /tmp/callgrind.out.w3
+  culvert-bench instructions --baseline hw-tests/bench/instructions.json --renew";
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Instructions {
+    /// What to count [default: w1,w2,w3,w4,w5]
+    #[arg(long, value_enum, ignore_case = true, value_delimiter = ',')]
+    pub(crate) work: Vec<Work>,
+    /// Counts to hold these against
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Write the file instead
+    #[arg(long, requires = "baseline", conflicts_with = "work")]
+    pub(crate) renew: bool,
+    /// Keep callgrind's profiles in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Do the work once and print the number of packets: what callgrind is to watch
+    #[arg(long, hide = true)]
+    pub(crate) count: bool,
+}
+
 const ENGINE_HELP: &str = "\
 The engine and plain receive-and-transmit (io) take turns on the same packets, queues and CPU. A share is what the engine \
 reaches of io in the same pair of runs; printed is the median. Before and after the runs a sample of the packets sent is \
@@ -68,7 +102,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Engine {
     /// What to measure [default: w1,w2,w3,w4,w5]
-    #[arg(long, value_enum, value_delimiter = ',')]
+    #[arg(long, value_enum, ignore_case = true, value_delimiter = ',')]
     pub(crate) work: Vec<Work>,
     /// Numbers of flows, such as 1k or 1M [default: for each work those that have a goal]
     #[arg(long, value_delimiter = ',', value_parser = flows)]

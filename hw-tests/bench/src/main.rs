@@ -6,6 +6,7 @@ mod cli;
 mod control;
 mod hugepages;
 mod input;
+mod instructions;
 mod measure;
 mod reference;
 mod report;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Engine(engine) => {
             run(&engine).map(|all_met| all_met || !engine.check).map_err(Box::<dyn Error>::from)
         }
+        Command::Instructions(options) => instructions::run(&options).map_err(Box::<dyn Error>::from),
         Command::Control(control) => control::run(&control).map_err(Box::<dyn Error>::from),
     };
     match outcome {

@@ -1,10 +1,9 @@
 //! The kinds of work that the engine is measured on, and what is demanded of it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A kind of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 pub(crate) enum Work {
     /// Receive and transmit, nothing else: the machine's limit
     W0,
@@ -32,6 +31,18 @@ pub(crate) enum Goal {
 impl Work {
     /// All but W0, which is measured with each of them.
     pub(crate) const ALL: [Self; 5] = [Self::W1, Self::W2, Self::W3, Self::W4, Self::W5];
+
+    /// What it is called on the command line and in names of files.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::W0 => "w0",
+            Self::W1 => "w1",
+            Self::W2 => "w2",
+            Self::W3 => "w3",
+            Self::W4 => "w4",
+            Self::W5 => "w5",
+        }
+    }
 
     /// What it is, in a few words.
     pub(crate) const fn title(self) -> &'static str {

@@ -133,7 +133,7 @@ pub(crate) mod tests {
         let figure = figure(Work::W1, 1000, [40; 3], [80; 3]);
         let json = serde_json::to_value([figure]).unwrap();
         let expected = serde_json::json!([{
-            "work": "w1", "flows": 1000, "workers": 1,
+            "work": "W1", "flows": 1000, "workers": 1,
             "mpps": { "min": 25.0, "median": 25.0, "max": 25.0 },
             "cycles": { "min": 80.0, "median": 80.0, "max": 80.0 },
             "share_of_io": 0.5,
