@@ -60,6 +60,7 @@ pub mod answer;
 pub mod arp;
 pub mod buf;
 pub mod checksum;
+pub mod crc32c;
 pub mod encap;
 pub mod eth;
 pub mod flow;
@@ -72,6 +73,7 @@ mod malformed;
 pub mod neighbour;
 pub mod parse;
 pub mod rewrite;
+pub mod sctp;
 pub mod tcp;
 pub mod testkit;
 #[cfg(test)]

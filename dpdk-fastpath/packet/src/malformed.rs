@@ -80,6 +80,13 @@ reasons! {
     UdpLength = "udp-length",
     /// Wrong UDP checksum, or none over IPv6 where one is mandatory.
     UdpChecksum = "udp-checksum",
+    /// Shorter than the common header of SCTP.
+    SctpTruncated = "sctp-truncated",
+    /// A chunk past the end of the packet or shorter than its header, or one that must not be where it is among others
+    /// (RFC 9260, sections 3 and 6.10).
+    SctpChunk = "sctp-chunk",
+    /// Wrong SCTP checksum.
+    SctpChecksum = "sctp-checksum",
     /// Shorter than a VXLAN header and an Ethernet header in it.
     VxlanTruncated = "vxlan-truncated",
     /// The I flag is not set: no valid VNI (RFC 7348, section 5).

@@ -11,6 +11,7 @@ use crate::icmpv6::Icmpv6Type;
 use crate::ip::Protocol;
 use crate::ipv4::{self, Ipv4, Ipv4Header};
 use crate::ipv6::{self, Ipv6, Ipv6Header};
+use crate::sctp::{self, SctpChunks, SctpHeader};
 use crate::tcp::{self, TcpFlags, TcpHeader};
 use crate::udp::{self, Udp, UdpHeader};
 use crate::vlan::{Tci, VlanHeader};
@@ -35,6 +36,8 @@ pub enum L4 {
     Tcp,
     /// A UDP header.
     Udp,
+    /// An SCTP header.
+    Sctp,
     /// The header of an ICMP or ICMPv6 echo request or reply.
     Echo,
     /// The header of another ICMP or ICMPv6 message.
@@ -74,12 +77,14 @@ pub struct Parsed {
     pub protocol: Protocol,
     /// What of the transport protocol there is.
     pub l4: L4,
-    /// Source port of TCP and UDP, identifier of an ICMP echo; else 0.
+    /// Source port of TCP, UDP and SCTP, identifier of an ICMP echo; else 0.
     pub src_port: u16,
-    /// Destination port of TCP and UDP, identifier of an ICMP echo; else 0.
+    /// Destination port of TCP, UDP and SCTP, identifier of an ICMP echo; else 0.
     pub dst_port: u16,
     /// Control bits of TCP, else none.
     pub tcp_flags: TcpFlags,
+    /// What SCTP opens and closes associations with, else none.
+    pub sctp_chunks: SctpChunks,
     /// Message type of ICMP ([`IcmpType`]) or ICMPv6 ([`Icmpv6Type`]), else 0.
     pub icmp_type: u8,
     /// Whether the packet is whole.
@@ -153,6 +158,7 @@ fn parse_l3(
         src_port: 0,
         dst_port: 0,
         tcp_flags: TcpFlags(0),
+        sctp_chunks: SctpChunks::NONE,
         icmp_type: 0,
         fragment: Fragment::Whole,
         ttl: 0,
@@ -279,17 +285,32 @@ fn parse_l4(payload: &[u8], offset: u32, icmp: Protocol, parsed: Parsed) -> Resu
             let l4 = if echo { L4::Echo } else { L4::Icmp };
             Ok(Parsed { l4, src_port: identifier, dst_port: identifier, icmp_type, ..parsed })
         }
+        Protocol::SCTP => parse_sctp(payload, parsed),
         _ => Ok(parsed),
     }
 }
 
-/// Checks the checksum of TCP, UDP, ICMP or ICMPv6. Fine is also what cannot be checked: fragments, other
+fn parse_sctp(payload: &[u8], parsed: Parsed) -> Result<Parsed, Malformed> {
+    let Ok((header, rest)) = SctpHeader::ref_from_prefix(payload) else {
+        return Err(Malformed::SctpTruncated);
+    };
+    Ok(Parsed {
+        l4: L4::Sctp,
+        src_port: header.src_port(),
+        dst_port: header.dst_port(),
+        sctp_chunks: sctp::chunks(rest, parsed.is_fragment())?,
+        ..parsed
+    })
+}
+
+/// Checks the checksum of TCP, UDP, SCTP, ICMP or ICMPv6. Fine is also what cannot be checked: fragments, other
 /// protocols, and UDP over IPv4 without one. Not for packets whose checksum was left to the NIC.
 pub fn verify_transport(frame: &[u8], parsed: &Parsed) -> Result<(), Malformed> {
     let wrong = match parsed.l4 {
         _ if parsed.is_fragment() => return Ok(()),
         L4::Tcp => Malformed::TcpChecksum,
         L4::Udp => Malformed::UdpChecksum,
+        L4::Sctp => Malformed::SctpChecksum,
         L4::Echo | L4::Icmp => Malformed::IcmpChecksum,
         L4::Opaque => return Ok(()),
     };
@@ -302,6 +323,9 @@ pub fn verify_transport(frame: &[u8], parsed: &Parsed) -> Result<(), Malformed> 
             (0, _) => return Err(wrong),
             _ => message = &message[..usize::from(udp.length())],
         }
+    }
+    if parsed.l4 == L4::Sctp {
+        return if sctp::is_valid(message) { Ok(()) } else { Err(wrong) };
     }
     let len = message.len() as u32;
     let pseudo = match parsed.l3 {

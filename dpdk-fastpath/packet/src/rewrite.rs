@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::checksum::{Delta, Sum};
+use crate::crc32c;
 use crate::flow::{FlowKey4, FlowKey6};
 use crate::ip::Protocol;
 use crate::parse::{L3, L4, Parsed};
@@ -95,6 +96,9 @@ impl Translation4 {
 
     /// Rewrites a packet of the flow this was made for; no effect on what is not IPv4. A fragment other than
     /// the first gets the addresses only.
+    ///
+    /// New ports in the first fragment of an SCTP packet make its checksum wrong: how long the packet is, and so what they
+    /// do to the checksum, only the last fragment says.
     #[inline(always)]
     pub fn apply(&self, frame: &mut [u8], parsed: &Parsed) {
         if parsed.l3 != L3::Ipv4 {
@@ -176,12 +180,27 @@ impl Ports {
                 udp[2..4].copy_from_slice(&self.dst);
                 patch(&mut udp[6..8], |checksum| delta.apply_udp(checksum));
             }
+            L4::Sctp => self.apply_sctp(frame, parsed),
             L4::Echo => {
                 let icmp: &mut [u8; 8] = l4(frame, parsed);
                 icmp[4..6].copy_from_slice(&self.src);
                 patch(&mut icmp[2..4], |checksum| delta.apply(checksum));
             }
             L4::Icmp | L4::Opaque => {}
+        }
+    }
+
+    /// The checksum of SCTP covers no addresses, and depends on how many bytes follow the ports.
+    #[inline(never)]
+    fn apply_sctp(self, frame: &mut [u8], parsed: &Parsed) {
+        let behind = (parsed.l4_len() - 4) as u16;
+        let sctp: &mut [u8; 12] = l4(frame, parsed);
+        let (Self { src: [a, b], dst: [c, d] }, [ports @ .., _, _, _, _, _, _, _, _]) = (self, *sctp);
+        let new = [a, b, c, d];
+        let delta = crc32c::delta(ports, new, behind).to_le_bytes();
+        sctp[..4].copy_from_slice(&new);
+        for (byte, delta) in sctp[8..].iter_mut().zip(delta) {
+            *byte ^= delta;
         }
     }
 }

@@ -80,8 +80,6 @@ drop_reasons! {
     SERVICE_PORT = "service-port",
     /// A service that has no endpoint.
     SERVICE_NO_ENDPOINT = "service-no-endpoint",
-    /// SCTP to a service address: it cannot be translated.
-    SERVICE_PROTOCOL = "service-protocol",
     /// A fragment to a service address.
     SERVICE_FRAGMENT = "service-fragment",
     /// TCP to a service in the middle of a connection that is not tracked.
@@ -156,11 +154,13 @@ pub enum Answered {
     TooBig,
     /// TCP reset.
     TcpReset,
+    /// SCTP ABORT or SHUTDOWN COMPLETE.
+    SctpAbort,
 }
 
 impl Answered {
     /// Every kind, in the order of its discriminant.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ArpReply,
         Self::NeighbourAdvertisement,
         Self::EchoReply,
@@ -168,6 +168,7 @@ impl Answered {
         Self::TimeExceeded,
         Self::TooBig,
         Self::TcpReset,
+        Self::SctpAbort,
     ];
 
     /// The name by which counters go: `echo-reply`.
@@ -180,6 +181,7 @@ impl Answered {
             Self::TimeExceeded => "time-exceeded",
             Self::TooBig => "too-big",
             Self::TcpReset => "tcp-reset",
+            Self::SctpAbort => "sctp-abort",
         }
     }
 }

@@ -39,6 +39,7 @@ fn flow<K: Key>(hit: &Hit<K>, reply: bool, view: &Snapshot, now: Tick) -> proto:
     let protocol = match from.protocol() {
         Protocol::TCP => proto::Protocol::Tcp,
         Protocol::UDP => proto::Protocol::Udp,
+        Protocol::SCTP => proto::Protocol::Sctp,
         _ => proto::Protocol::Unspecified,
     };
     proto::Flow {

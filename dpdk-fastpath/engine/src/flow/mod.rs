@@ -46,7 +46,7 @@ pub use self::key::Key;
 pub use self::out::Out;
 pub use self::prefetch::prefetch;
 pub use self::record::{Record, Route};
-pub use self::state::State;
+pub use self::state::{Signal, State};
 pub use self::steady::{Moment, Steady};
 pub use self::table::{Hit, InsertError, Probe, Table};
 pub use self::tick::Tick;

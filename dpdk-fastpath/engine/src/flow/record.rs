@@ -2,11 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use culvert_packet::tcp::TcpFlags;
-
 use super::key::Key;
 use super::out::Out;
-use super::state::State;
+use super::state::{Signal, State};
 use super::tick::Tick;
 use crate::table::BackendId;
 
@@ -85,10 +83,10 @@ impl Meta {
 
     /// What it becomes by a packet of the flow; itself if the record cannot be used.
     #[inline(always)]
-    pub(super) fn after(self, now: Tick, reply: bool, flags: TcpFlags) -> Self {
+    pub(super) fn after(self, now: Tick, reply: bool, signal: impl Into<Signal>) -> Self {
         match self.state() {
             None | Some(State::Ending | State::Ended) => self,
-            Some(state) => Self::new(self.sequence(), now, state.after(reply, flags)),
+            Some(state) => Self::new(self.sequence(), now, state.after(reply, signal)),
         }
     }
 

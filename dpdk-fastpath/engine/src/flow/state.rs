@@ -1,6 +1,9 @@
 //! What stage of its life a flow is in, and how long it may be silent there.
 
+use culvert_packet::Parsed;
 use culvert_packet::ip::Protocol;
+use culvert_packet::parse::L4;
+use culvert_packet::sctp::SctpChunks;
 use culvert_packet::tcp::TcpFlags;
 
 /// Stage of a flow's life. Sequence numbers are not followed: translation never depends on them.
@@ -21,18 +24,64 @@ pub enum State {
     TimeWait,
     /// TCP: one side has sent RST.
     Reset,
-    /// Not TCP: no packet has come back.
+    /// Neither TCP nor SCTP: no packet has come back.
     OneWay,
-    /// Not TCP: packets have come back.
+    /// Neither TCP nor SCTP: packets have come back.
     TwoWay,
+    /// SCTP: the client has sent INIT.
+    CookieWait,
+    /// SCTP: the client has brought the cookie back.
+    CookieEchoed,
+    /// SCTP: the server has accepted it.
+    Associated,
+    /// SCTP: one side has sent SHUTDOWN.
+    Shutdown,
+    /// SCTP: the other side has answered that.
+    ShutdownAck,
+    /// SCTP: the association is over, in order or by ABORT.
+    Closed,
     /// Being taken out of the index.
     Ending,
     /// Out of the index; its record waits for the worker that owns it.
     Ended,
 }
 
+/// What a packet says about the connection that it belongs to; of other protocols than TCP and SCTP nothing, as TCP without
+/// flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// The control bits of a TCP segment.
+    Tcp(TcpFlags),
+    /// The chunks of an SCTP packet.
+    Sctp(SctpChunks),
+}
+
+impl From<TcpFlags> for Signal {
+    #[inline(always)]
+    fn from(flags: TcpFlags) -> Self {
+        Self::Tcp(flags)
+    }
+}
+
+impl From<&Parsed> for Signal {
+    #[inline]
+    fn from(parsed: &Parsed) -> Self {
+        if parsed.l4 == L4::Sctp { Self::Sctp(parsed.sctp_chunks) } else { Self::Tcp(parsed.tcp_flags) }
+    }
+}
+
+impl Signal {
+    /// Whether the packet asks for a new connection.
+    pub const fn opens(self) -> bool {
+        match self {
+            Self::Tcp(flags) => flags.opens(),
+            Self::Sctp(chunks) => chunks.opens(),
+        }
+    }
+}
+
 impl State {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 17] = [
         Self::SynSent,
         Self::SynReceived,
         Self::Established,
@@ -42,6 +91,12 @@ impl State {
         Self::Reset,
         Self::OneWay,
         Self::TwoWay,
+        Self::CookieWait,
+        Self::CookieEchoed,
+        Self::Associated,
+        Self::Shutdown,
+        Self::ShutdownAck,
+        Self::Closed,
         Self::Ending,
         Self::Ended,
     ];
@@ -51,23 +106,38 @@ impl State {
     pub(super) const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             0 => None,
-            1..=11 => Some(Self::ALL[bits as usize - 1]),
+            1..=17 => Some(Self::ALL[bits as usize - 1]),
             _ => Some(Self::Ended),
         }
     }
 
     /// The state of a flow that its first packet has just opened.
     pub const fn first(protocol: Protocol) -> Self {
-        if protocol.0 == Protocol::TCP.0 { Self::SynSent } else { Self::OneWay }
+        match protocol {
+            Protocol::TCP => Self::SynSent,
+            Protocol::SCTP => Self::CookieWait,
+            _ => Self::OneWay,
+        }
     }
 
-    /// The state after a packet from the server (`reply`) or the client. `flags` are none for other than TCP.
+    /// The state after a packet from the server (`reply`) or the client.
     #[inline]
     #[must_use]
-    pub const fn after(self, reply: bool, flags: TcpFlags) -> Self {
+    pub fn after(self, reply: bool, signal: impl Into<Signal>) -> Self {
+        match signal.into() {
+            Signal::Tcp(flags) => self.after_tcp(reply, flags),
+            Signal::Sctp(chunks) => self.after_sctp(reply, chunks),
+        }
+    }
+
+    /// `flags` are none for other than TCP.
+    #[inline]
+    const fn after_tcp(self, reply: bool, flags: TcpFlags) -> Self {
         match self {
             Self::OneWay | Self::TwoWay if reply => Self::TwoWay,
             Self::OneWay | Self::TwoWay | Self::Ending | Self::Ended => self,
+            Self::CookieWait | Self::CookieEchoed | Self::Associated => self,
+            Self::Shutdown | Self::ShutdownAck | Self::Closed => self,
             _ if flags.contains(TcpFlags::RST) => Self::Reset,
             Self::SynSent if reply => Self::SynReceived,
             Self::SynReceived if !reply && !flags.contains(TcpFlags::SYN) => {
@@ -86,21 +156,47 @@ impl State {
         }
     }
 
-    /// Whether a SYN of the client begins another connection, to be decided anew.
+    /// As Linux follows associations. Verification tags are not followed: a forged ABORT only shortens the time for which a
+    /// flow may be silent, until its next packet.
+    fn after_sctp(self, reply: bool, chunks: SctpChunks) -> Self {
+        use SctpChunks as C;
+        match self {
+            Self::CookieWait | Self::CookieEchoed | Self::Associated | Self::Shutdown | Self::ShutdownAck
+                if chunks.contains(C::ABORT) =>
+            {
+                Self::Closed
+            }
+            Self::CookieWait if chunks.contains(C::COOKIE_ECHO) => Self::CookieEchoed,
+            // The server's next packet is COOKIE ACK. Should that be lost on its way to us, it is data or its like.
+            Self::CookieEchoed if reply && !chunks.contains(C::INIT_ACK) => Self::Associated,
+            Self::Associated if chunks.contains(C::SHUTDOWN) => Self::Shutdown,
+            Self::Associated | Self::Shutdown if chunks.contains(C::SHUTDOWN_ACK) => Self::ShutdownAck,
+            Self::Shutdown | Self::ShutdownAck if chunks.contains(C::SHUTDOWN_COMPLETE) => Self::Closed,
+            // Traffic after an ABORT: it was not a valid one.
+            Self::Closed if chunks == C::NONE => Self::Associated,
+            _ => self,
+        }
+    }
+
+    /// Whether a SYN or INIT of the client begins another connection, to be decided anew.
     #[inline]
     pub const fn may_be_reopened(self) -> bool {
-        matches!(self, Self::TimeWait | Self::Reset)
+        matches!(self, Self::TimeWait | Self::Reset | Self::Shutdown | Self::ShutdownAck | Self::Closed)
     }
 
     /// Seconds of silence after which the flow is forgotten; when the table is full, embryonic and ended flows go
     /// sooner, established ones never.
     ///
     /// Established TCP: a day, well above the two hours of RFC 5382. UDP: 30 seconds, or two minutes with replies, as of
-    /// RFC 4787. The others as Linux has them.
+    /// RFC 4787. The others, and SCTP, as Linux has them; associations live on by their heartbeats.
     pub const fn timeout(self, pressure: bool) -> u64 {
         match (self, pressure) {
             (Self::Established, _) => 86_400,
+            (Self::Associated, _) => 210,
             (Self::TwoWay, _) => 120,
+            (Self::CookieWait | Self::CookieEchoed | Self::Shutdown | Self::ShutdownAck, false) => 3,
+            (Self::CookieWait | Self::CookieEchoed | Self::Shutdown | Self::ShutdownAck, true) => 2,
+            (Self::Closed, false) => 10,
             (Self::SynSent | Self::OneWay, false) => 30,
             (Self::SynReceived, false) => 60,
             (Self::FinFromClient | Self::FinFromServer, false) => 3_600,
@@ -108,7 +204,7 @@ impl State {
             (Self::Reset, false) => 10,
             (Self::FinFromClient | Self::FinFromServer, true) => 60,
             (Self::SynSent | Self::SynReceived | Self::OneWay, true) => 4,
-            (Self::TimeWait | Self::Reset, true) => 2,
+            (Self::TimeWait | Self::Reset | Self::Closed, true) => 2,
             (Self::Ending | Self::Ended, _) => 0,
         }
     }
@@ -124,6 +220,12 @@ impl State {
             Self::Reset => "reset",
             Self::OneWay => "one-way",
             Self::TwoWay => "two-way",
+            Self::CookieWait => "cookie-wait",
+            Self::CookieEchoed => "cookie-echoed",
+            Self::Associated => "established",
+            Self::Shutdown => "shutdown",
+            Self::ShutdownAck => "shutdown-ack",
+            Self::Closed => "closed",
             Self::Ending | Self::Ended => "ended",
         }
     }
@@ -186,6 +288,41 @@ mod tests {
     }
 
     #[test]
+    fn associations_live_and_end_as_sctp_does() {
+        use SctpChunks as C;
+        use State as S;
+        let open =
+            [(CLIENT, C::INIT), (SERVER, C::INIT_ACK), (CLIENT, C::COOKIE_ECHO), (SERVER, C::COOKIE_ACK)];
+        let then = |more: &[(bool, C)]| [&open[..], more].concat();
+        for (name, packets, end) in [
+            ("asked for", open[..1].to_vec(), S::CookieWait),
+            ("asked for again", vec![(CLIENT, C::INIT), (CLIENT, C::INIT)], S::CookieWait),
+            ("answered", open[..2].to_vec(), S::CookieWait),
+            ("cookie", open[..3].to_vec(), S::CookieEchoed),
+            ("a late answer", [&open[..3], &[(SERVER, C::INIT_ACK)]].concat(), S::CookieEchoed),
+            ("there", then(&[]), S::Associated),
+            ("cookie accepted with data", [&open[..3], &[(SERVER, C::NONE)]].concat(), S::Associated),
+            ("refused", vec![(CLIENT, C::INIT), (SERVER, C::ABORT)], S::Closed),
+            ("data", then(&[(CLIENT, C::NONE), (SERVER, C::NONE)]), S::Associated),
+            ("restarted by the client", then(&[(CLIENT, C::INIT)]), S::Associated),
+            ("closing", then(&[(SERVER, C::SHUTDOWN)]), S::Shutdown),
+            ("both closing", then(&[(SERVER, C::SHUTDOWN), (CLIENT, C::SHUTDOWN_ACK)]), S::ShutdownAck),
+            (
+                "closed",
+                then(&[(CLIENT, C::SHUTDOWN), (SERVER, C::SHUTDOWN_ACK), (CLIENT, C::SHUTDOWN_COMPLETE)]),
+                S::Closed,
+            ),
+            ("aborted", then(&[(CLIENT, C::ABORT)]), S::Closed),
+            ("an abort that was none", then(&[(CLIENT, C::ABORT), (SERVER, C::NONE)]), S::Associated),
+        ] {
+            let first = S::first(Protocol::SCTP);
+            let state =
+                packets.iter().fold(first, |s, &(reply, chunks)| s.after(reply, Signal::Sctp(chunks)));
+            assert_eq!(state, end, "{name}");
+        }
+    }
+
+    #[test]
     fn udp_is_one_way_until_it_is_answered() {
         let none = TcpFlags(0);
         let state = State::first(Protocol::UDP);
@@ -196,7 +333,10 @@ mod tests {
     #[test]
     fn pressure_spares_what_is_established() {
         for state in State::ALL {
-            let same = matches!(state, State::Established | State::TwoWay | State::Ending | State::Ended);
+            let same = matches!(
+                state,
+                State::Established | State::Associated | State::TwoWay | State::Ending | State::Ended
+            );
             assert_eq!(state.timeout(true) == state.timeout(false), same, "{state:?}");
             assert!(state.timeout(true) <= state.timeout(false));
         }

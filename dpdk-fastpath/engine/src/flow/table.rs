@@ -4,15 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use culvert_packet::tcp::TcpFlags;
-
 use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::key::Key;
 use super::memory::Zeroed;
 use super::prefetch::prefetch;
 use super::record::{Meta, Record, Route, Words};
-use super::state::State;
+use super::state::{Signal, State};
 use super::tick::Tick;
 
 /// Used slots of a bucket from which on a key goes to the emptier of its two.
@@ -194,10 +192,10 @@ impl<K: Key> Table<K> {
 
     /// Notes that a packet of the flow came; writes only if that changes the time or the state.
     #[inline(always)]
-    pub fn touch(&self, hit: &Hit<K>, now: Tick, flags: TcpFlags) {
-        let (index, reply, meta) = (hit.index, hit.reply, hit.meta);
-        if meta.after(now, reply, flags) != meta {
-            self.change(index, meta, |meta| meta.after(now, reply, flags));
+    pub fn touch(&self, hit: &Hit<K>, now: Tick, signal: impl Into<Signal>) {
+        let (index, reply, meta, signal) = (hit.index, hit.reply, hit.meta, signal.into());
+        if meta.after(now, reply, signal) != meta {
+            self.change(index, meta, |meta| meta.after(now, reply, signal));
         }
     }
 

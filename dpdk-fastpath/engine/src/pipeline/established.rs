@@ -1,8 +1,8 @@
 //! A packet of a tracked flow.
 //!
 //! In: a packet and the flow that it belongs to. Out: it is translated and goes where the flow goes. A flow whose decision
-//! was made under another epoch is checked first, once: if its endpoint is gone, UDP is decided anew and TCP is reset; else
-//! its ways are looked up again.
+//! was made under another epoch is checked first, once: if its endpoint is gone, UDP is decided anew, and TCP and SCTP are
+//! refused; else its ways are looked up again.
 
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
@@ -10,7 +10,7 @@ use culvert_packet::parse::L4;
 use super::stage::{Origin, Packet, Stage, Step};
 use super::verdict::End;
 use crate::counter::DropReason;
-use crate::flow::{Hit, Key, Out, Record, Route};
+use crate::flow::{Hit, Key, Out, Record, Route, Signal};
 
 impl Stage<'_> {
     /// Forwards a packet whose flow was looked up.
@@ -38,7 +38,7 @@ impl Stage<'_> {
         if packet.parsed.is_fragment() {
             return self.drop(DropReason::SERVICE_FRAGMENT);
         }
-        if !hit.reply && hit.state().may_be_reopened() && packet.parsed.tcp_flags.opens() {
+        if !hit.reply && hit.state().may_be_reopened() && Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, &hit);
         }
         if hit.record.route.epoch != self.view.epoch() {
@@ -66,7 +66,7 @@ impl Stage<'_> {
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                K::table(self.tables).touch(&hit, self.now, packet.parsed.tcp_flags);
+                K::table(self.tables).touch(&hit, self.now, packet.parsed);
                 self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
                 self.transmit(packet, out, |frame, parsed| hit.translate(frame, parsed))
             }
@@ -86,7 +86,7 @@ impl Stage<'_> {
 
     fn endpoint_gone<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> End {
         // Whoever still opens a connection can as well open it to another endpoint.
-        if packet.parsed.l4 != L4::Tcp || packet.parsed.tcp_flags.opens() {
+        if packet.parsed.l4 == L4::Udp || Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, hit);
         }
         self.end(hit);

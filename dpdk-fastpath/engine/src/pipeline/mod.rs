@@ -329,7 +329,7 @@ impl Stage<'_> {
     /// Forwards a packet by its flow, if it has one, else by its destination.
     fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let hit = match packet.parsed.l4 {
-            L4::Tcp | L4::Udp => K::table(self.tables).lookup(key, packet.hash),
+            L4::Tcp | L4::Udp | L4::Sctp => K::table(self.tables).lookup(key, packet.hash),
             L4::Echo | L4::Icmp | L4::Opaque => None,
         };
         self.forward(packet, key, hit)

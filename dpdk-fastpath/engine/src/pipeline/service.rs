@@ -2,18 +2,17 @@
 //!
 //! In: a packet to a virtual address that belongs to no flow. Out: an endpoint is chosen, the flow is entered into the
 //! table in both directions, and the packet goes the way that all later ones will. What cannot be served is refused: TCP
-//! with a reset, else with "port unreachable".
+//! with a reset, SCTP with an ABORT, else with "port unreachable".
 
 use std::net::IpAddr;
 
 use culvert_packet::PacketBuf;
-use culvert_packet::ip::Protocol;
 use culvert_packet::parse::L4;
 
 use super::stage::{Packet, Stage, Step};
 use super::verdict::End;
 use crate::counter::DropReason;
-use crate::flow::{InsertError, Key, Out, Record, Route, State, Sweep};
+use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep};
 use crate::table::{Backend, Service, ServiceKey};
 
 /// Source ports that are tried before a flow is refused.
@@ -45,9 +44,9 @@ impl Stage<'_> {
         }
         let view = self.view;
         let service = view.service(&ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port });
-        let transport = matches!(packet.parsed.l4, L4::Tcp | L4::Udp);
-        let Some(service) = service.filter(|_| transport) else { return self.not_served(packet, key) };
-        if packet.parsed.l4 == L4::Tcp && !packet.parsed.tcp_flags.opens() {
+        let transport = matches!(packet.parsed.l4, L4::Tcp | L4::Udp | L4::Sctp);
+        let Some(service) = service.filter(|_| transport) else { return self.not_served(packet) };
+        if packet.parsed.l4 != L4::Udp && !Signal::from(packet.parsed).opens() {
             return self.refuse(packet, DropReason::FLOW_UNKNOWN);
         }
         let Some(backend) = service.pick(choice(service, key, packet.hash)) else {
@@ -66,10 +65,9 @@ impl Stage<'_> {
     }
 
     /// A packet to a virtual address, but not to what is served there.
-    fn not_served<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
-        match (packet.parsed.l4, key.protocol()) {
-            (L4::Tcp | L4::Udp, _) => self.refuse(packet, DropReason::SERVICE_PORT),
-            (_, Protocol::SCTP) => self.drop(DropReason::SERVICE_PROTOCOL),
+    fn not_served<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
+        match packet.parsed.l4 {
+            L4::Tcp | L4::Udp | L4::Sctp => self.refuse(packet, DropReason::SERVICE_PORT),
             _ => self.drop(DropReason::SERVICE_PORT),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use culvert_packet::answer::{IcmpError, NoAnswer, icmp_error, tcp_reset};
+use culvert_packet::answer::{IcmpError, NoAnswer, icmp_error, sctp_abort, tcp_reset};
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
@@ -102,14 +102,17 @@ impl Stage<'_> {
         }
     }
 
-    /// Ends a packet and tells its sender that nobody serves this port: with a reset for TCP, else with an ICMP error.
+    /// Ends a packet and tells its sender that nobody serves this port: with a reset for TCP, an ABORT for SCTP, else with
+    /// an ICMP error.
     pub(super) fn refuse<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, reason: DropReason) -> End {
-        if packet.parsed.l4 != L4::Tcp {
-            return self.report(packet, reason, IcmpError::PortUnreachable);
-        }
+        let (made, kind) = match packet.parsed.l4 {
+            L4::Tcp => (tcp_reset(packet.buf, packet.parsed), Answered::TcpReset),
+            L4::Sctp => (sctp_abort(packet.buf, packet.parsed), Answered::SctpAbort),
+            _ => return self.report(packet, reason, IcmpError::PortUnreachable),
+        };
         let verdict = self.drop(reason);
-        match tcp_reset(packet.buf, packet.parsed) {
-            Ok(()) => self.answer(&mut packet, Answered::TcpReset).unwrap_or(verdict),
+        match made {
+            Ok(()) => self.answer(&mut packet, kind).unwrap_or(verdict),
             Err(_) => verdict,
         }
     }

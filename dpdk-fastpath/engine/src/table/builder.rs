@@ -312,7 +312,7 @@ impl Builder {
             );
             // Only a connection is worth keeping at an endpoint that is not ready: all else is decided anew.
             let drains = backend.draining && known.is_some_and(|known| !known.draining);
-            if drains && spec.key.protocol != Protocol::TCP {
+            if drains && spec.key.protocol == Protocol::UDP {
                 id.generation += 1;
                 services.generations[id.slot as usize] = id.generation;
                 self.stale.decisions = true;

@@ -149,7 +149,7 @@ pub struct Backend {
     pub port: u16,
     /// Shutting down: keeps its flows, gets new ones only if no other is left.
     pub terminating: bool,
-    /// Not ready: keeps its TCP connections, gets nothing new.
+    /// Not ready: keeps its TCP and SCTP connections, gets nothing new.
     pub draining: bool,
     /// Share of new flows relative to the others.
     pub weight: u32,

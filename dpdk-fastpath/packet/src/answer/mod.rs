@@ -4,6 +4,7 @@
 //! buffer, ready to go out where the frame came in: to the Ethernet address it came from, with the same VLAN
 //! tag. When there must not be an answer, nothing has changed and the reason is returned.
 
+mod abort;
 mod arp;
 mod echo;
 mod error;
@@ -12,6 +13,7 @@ mod reset;
 #[cfg(test)]
 mod tests;
 
+pub use abort::sctp_abort;
 pub use arp::arp_reply;
 pub use echo::echo_reply;
 pub use error::{IcmpError, icmp_error};

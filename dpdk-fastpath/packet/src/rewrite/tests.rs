@@ -18,7 +18,7 @@ fn rewritten(frame: &[u8], to: (&[u8], u16), from: (&[u8], u16)) -> Vec<u8> {
     frame[src_at + from.0.len()..src_at + 2 * from.0.len()].copy_from_slice(to.0);
     let l4 = usize::from(parsed.l4_offset);
     match parsed.l4 {
-        L4::Tcp | L4::Udp => {
+        L4::Tcp | L4::Udp | L4::Sctp => {
             frame[l4..l4 + 2].copy_from_slice(&from.1.to_be_bytes());
             frame[l4 + 2..l4 + 4].copy_from_slice(&to.1.to_be_bytes());
         }
@@ -149,6 +149,25 @@ proptest! {
         assert_checksums(&frame);
         set_traffic_class(&mut frame, &parsed, parsed.traffic_class);
         prop_assert_eq!(frame, packet.frame());
+    }
+}
+
+#[test]
+fn a_wrong_sctp_checksum_is_as_wrong_afterwards() {
+    for (src, dst) in [("10.0.0.1:1000", "10.96.0.10:80"), ("[fd00::1]:1000", "[fd00:96::1]:80")] {
+        for len in [0, 1, 2, 3, 1000, 1400] {
+            let data = testkit::sctp_chunk(crate::sctp::ChunkType::DATA, 3, &vec![0x5a; len]);
+            let mut right = testkit::sctp(src.parse().unwrap(), dst.parse().unwrap(), 7, &data);
+            let mut wrong = right.clone();
+            let at = usize::from(parse(&right).unwrap().l4_offset) + 8;
+            wrong[at] ^= 0x10;
+            for frame in [&mut right, &mut wrong] {
+                translate(frame, (0xfd00, 40_000), (0xfd01, 8080));
+            }
+            assert_eq!(verify_transport(&right, &parse(&right).unwrap()), Ok(()));
+            wrong[at] ^= 0x10;
+            assert_eq!(wrong, right);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::ip::Protocol;
 use crate::ipv4::{Ipv4, Ipv4Header, Ipv4Mut};
 use crate::ipv6::{Ipv6, Ipv6Header};
 use crate::neighbour;
+use crate::sctp::{self, ChunkHeader, ChunkType, SctpHeader};
 use crate::tcp::{TcpFlags, TcpHeader};
 use crate::udp::UdpHeader;
 use crate::vlan::{self, Tci};
@@ -90,6 +91,23 @@ pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: TcpFlags, payload: &[u8]) ->
         (SocketAddr::V6(src), SocketAddr::V6(dst)) => tcp6(src, dst, flags, payload),
         _ => panic!("{src} and {dst} are of different IP versions"),
     }
+}
+
+/// An SCTP packet with this verification tag and these [chunks](sctp_chunk).
+pub fn sctp(src: SocketAddr, dst: SocketAddr, tag: u32, chunks: &[u8]) -> Vec<u8> {
+    let packet = [SctpHeader::new(src.port(), dst.port(), tag).as_bytes(), chunks].concat();
+    checked(match (src.ip(), dst.ip()) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => ipv4(src, dst, Protocol::SCTP, &packet),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => ipv6(src, dst, Protocol::SCTP, &packet),
+        _ => panic!("{src} and {dst} are of different IP versions"),
+    })
+}
+
+/// A chunk of an SCTP packet, with its padding.
+pub fn sctp_chunk(kind: ChunkType, flags: u8, value: &[u8]) -> Vec<u8> {
+    let mut chunk = [ChunkHeader::new(kind, flags, value.len() as u16).as_bytes(), value].concat();
+    chunk.resize(chunk.len().next_multiple_of(4), 0);
+    chunk
 }
 
 /// An echo request, by ICMP or ICMPv6.
@@ -173,7 +191,7 @@ pub fn fragments4(frame: &[u8], mtu: usize) -> Vec<Vec<u8>> {
     whole.payload().chunks(step).enumerate().map(fragment).collect()
 }
 
-/// Computes the checksums of the IPv4 header and of TCP, UDP, ICMP or ICMPv6 behind IP. Fragments get that of
+/// Computes the checksums of the IPv4 header and of TCP, UDP, SCTP, ICMP or ICMPv6 behind IP. Fragments get that of
 /// IPv4 only.
 pub fn fill_checksums(frame: &mut [u8]) {
     let l3_offset = EthHeader::LEN + if vlan::read(frame).is_some() { 4 } else { 0 };
@@ -207,6 +225,10 @@ pub fn fill_checksums(frame: &mut [u8]) {
 
 fn fill_transport(message: &mut [u8], protocol: Protocol, pseudo: impl Fn(u32) -> Sum) {
     let field = match protocol {
+        Protocol::SCTP => {
+            let checksum = sctp::checksum(message);
+            return message[8..12].copy_from_slice(&checksum.to_le_bytes());
+        }
         Protocol::TCP => 16,
         Protocol::UDP => 6,
         Protocol::ICMP | Protocol::ICMPV6 => 2,

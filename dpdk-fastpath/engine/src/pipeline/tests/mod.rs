@@ -5,6 +5,7 @@ mod local;
 mod pod;
 mod property;
 mod route;
+mod sctp;
 mod service;
 mod uplink;
 mod usual;

@@ -10,7 +10,7 @@ use super::*;
 fn busy_node() -> Node {
     let mut node = Node::new();
     let services = both().into_iter().flat_map(|ips| {
-        [proto::Protocol::Tcp, proto::Protocol::Udp]
+        [proto::Protocol::Tcp, proto::Protocol::Udp, proto::Protocol::Sctp]
             .map(|protocol| service(protocol, ips.vip, &[(ips.a, 80), (ips.b, 80), (ips.on_b, 80)]))
     });
     node.program(&services.collect::<Vec<_>>());

@@ -1,16 +1,19 @@
 use std::collections::HashSet;
 
 use culvert_packet::Malformed;
+use culvert_packet::sctp::{ChunkType, SctpChunks};
 
+use super::sctp::init;
 use super::*;
 use crate::counter::{DropReason as R, ServiceCounts};
 
-const PROTOCOLS: [proto::Protocol; 2] = [proto::Protocol::Tcp, proto::Protocol::Udp];
+const PROTOCOLS: [proto::Protocol; 3] = [proto::Protocol::Tcp, proto::Protocol::Udp, proto::Protocol::Sctp];
 
 /// The first packet of a flow.
 fn opening(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> Vec<u8> {
     match protocol {
         proto::Protocol::Tcp => syn(src, dst),
+        proto::Protocol::Sctp => init(src, dst),
         _ => testkit::udp(src, dst, b"question"),
     }
 }
@@ -19,6 +22,9 @@ fn opening(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> Vec<u
 fn reply(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> Vec<u8> {
     match protocol {
         proto::Protocol::Tcp => testkit::tcp(src, dst, TcpFlags::SYN | TcpFlags::ACK, b""),
+        proto::Protocol::Sctp => {
+            testkit::sctp(src, dst, 1, &testkit::sctp_chunk(ChunkType::INIT_ACK, 0, &[2; 20]))
+        }
         _ => testkit::udp(src, dst, b"answer"),
     }
 }
@@ -178,8 +184,12 @@ fn a_service_without_endpoints_refuses() {
 
         let udp = node.run(POD_A, &from_a(testkit::udp(at(ips.a, 1000), at(ips.vip, 80), b"x")));
         assert_eq!(icmp(&udp.frame), kind(&ips, (3, 3), (1, 4)));
-        assert_eq!(node.dropped(R::SERVICE_NO_ENDPOINT), 2);
-        assert_eq!((node.counters.service(0).rejected, node.counters.service(1).rejected), (1, 1));
+        let sctp = node.run(POD_A, &from_a(init(at(ips.a, 1000), at(ips.vip, 80))));
+        let abort = read(&sctp.frame);
+        assert_eq!((abort.src, abort.dst), (at(ips.vip, 80), at(ips.a, 1000)));
+        assert_eq!(abort.parsed.sctp_chunks, SctpChunks::ABORT);
+        assert_eq!((node.dropped(R::SERVICE_NO_ENDPOINT), node.answered("sctp-abort")), (3, 1));
+        assert_eq!([0, 1, 2].map(|slot| node.counters.service(slot).rejected), [1; 3]);
         assert_eq!(node.flow_count(), 0);
     }
 }
@@ -193,6 +203,8 @@ fn what_a_service_does_not_have_is_refused() {
         assert!(read(&tcp.frame).parsed.tcp_flags.contains(TcpFlags::RST));
         let udp = node.run(POD_A, &from_a(testkit::udp(at(ips.a, 1000), at(ips.vip, 80), b"x")));
         assert_eq!(icmp(&udp.frame), kind(&ips, (3, 3), (1, 4)));
+        let sctp = node.run(POD_A, &from_a(init(at(ips.a, 1000), at(ips.vip, 80))));
+        assert_eq!(read(&sctp.frame).parsed.sctp_chunks, SctpChunks::ABORT);
         node.assert_dropped(
             POD_A,
             &from_a(testkit::echo_request(ips.a, ips.vip, 1, 1, b"x")),
@@ -200,11 +212,7 @@ fn what_a_service_does_not_have_is_refused() {
         );
         assert_eq!(node.flow_count(), 0);
     }
-    assert_eq!(node.dropped(R::SERVICE_PORT), 6);
-    let sctp =
-        testkit::ipv4("10.1.0.5".parse().unwrap(), "10.96.0.10".parse().unwrap(), Protocol::SCTP, &[0; 12]);
-    node.program(&[service(proto::Protocol::Sctp, ip("10.96.0.10"), &[(ip("10.1.0.6"), 1)])]);
-    node.assert_dropped(POD_A, &from_a(sctp), R::SERVICE_PROTOCOL);
+    assert_eq!(node.dropped(R::SERVICE_PORT), 8);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+mod abort;
 mod arp;
 mod echo;
 mod error;

@@ -65,6 +65,20 @@ impl LegalPacket {
                 bytes.extend(data);
                 (bytes, (*with_checksum || self.is_v6()).then_some(6))
             }
+            Message::Sctp { ports, tag, chunks } => {
+                let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+                bytes.extend(tag.to_be_bytes());
+                bytes.extend([0; 4]);
+                for (kind, flags, value) in chunks {
+                    bytes.extend([*kind, *flags]);
+                    bytes.extend((value.len() as u16 + 4).to_be_bytes());
+                    bytes.extend(value);
+                    bytes.resize(bytes.len().next_multiple_of(4), 0);
+                }
+                let checksum = slow_crc32c(&bytes);
+                bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+                return bytes;
+            }
             Message::Icmp { kind, code, rest, data } => {
                 let mut bytes = vec![*kind, *code, 0, 0];
                 bytes.extend(rest);
@@ -134,4 +148,21 @@ fn slow_checksum(bytes: &[u8]) -> u16 {
         }
     }
     !(sum as u16)
+}
+
+/// RFC 9260, appendix A, bit by bit, as the polynomial is written down: from the highest bit on, with the bits of each byte
+/// turned around.
+pub(crate) fn slow_crc32c(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u64 = 0x1_1edc_6f41;
+    let mut register: u64 = 0xffff_ffff;
+    for byte in bytes {
+        register ^= u64::from(byte.reverse_bits()) << 24;
+        for _ in 0..8 {
+            register <<= 1;
+            if register >> 32 != 0 {
+                register ^= POLYNOMIAL;
+            }
+        }
+    }
+    !(register as u32).reverse_bits()
 }

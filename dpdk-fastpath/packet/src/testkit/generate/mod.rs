@@ -3,7 +3,7 @@
 //! A [`LegalPacket`] knows its fields and lays out its bytes by itself, without the header types of this
 //! crate, so that these can be tested against it.
 
-mod layout;
+pub(crate) mod layout;
 mod strategy;
 
 pub use strategy::{host_v4, host_v6, ipv4, ipv6, packet, unicast_mac, whole_packet};
@@ -71,10 +71,35 @@ pub enum Piece {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are those of the headers")]
 pub enum Message {
-    Tcp { ports: (u16, u16), sequence: u32, acknowledgement: u32, flags: u8, options: Vec<u8>, data: Vec<u8> },
-    Udp { ports: (u16, u16), with_checksum: bool, data: Vec<u8> },
-    Icmp { kind: u8, code: u8, rest: [u8; 4], data: Vec<u8> },
-    Opaque { protocol: Protocol, data: Vec<u8> },
+    Tcp {
+        ports: (u16, u16),
+        sequence: u32,
+        acknowledgement: u32,
+        flags: u8,
+        options: Vec<u8>,
+        data: Vec<u8>,
+    },
+    Udp {
+        ports: (u16, u16),
+        with_checksum: bool,
+        data: Vec<u8>,
+    },
+    /// Chunks: type, flags and value.
+    Sctp {
+        ports: (u16, u16),
+        tag: u32,
+        chunks: Vec<(u8, u8, Vec<u8>)>,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+        data: Vec<u8>,
+    },
+    Opaque {
+        protocol: Protocol,
+        data: Vec<u8>,
+    },
 }
 
 impl LegalPacket {
@@ -94,6 +119,7 @@ impl LegalPacket {
             _ if self.fragment() == Fragment::Later => L4::Opaque,
             Message::Tcp { .. } => L4::Tcp,
             Message::Udp { .. } => L4::Udp,
+            Message::Sctp { .. } => L4::Sctp,
             Message::Icmp { kind, .. } if echo.contains(kind) => L4::Echo,
             Message::Icmp { .. } => L4::Icmp,
             Message::Opaque { .. } => L4::Opaque,
@@ -103,7 +129,10 @@ impl LegalPacket {
     /// What a parser must find: ports, or twice the identifier of an echo.
     pub fn ports(&self) -> (u16, u16) {
         match (&self.message, self.l4()) {
-            (Message::Tcp { ports, .. } | Message::Udp { ports, .. }, L4::Tcp | L4::Udp) => *ports,
+            (
+                Message::Tcp { ports, .. } | Message::Udp { ports, .. } | Message::Sctp { ports, .. },
+                L4::Tcp | L4::Udp | L4::Sctp,
+            ) => *ports,
             (Message::Icmp { rest, .. }, L4::Echo) => {
                 let identifier = u16::from_be_bytes([rest[0], rest[1]]);
                 (identifier, identifier)
@@ -117,6 +146,7 @@ impl LegalPacket {
         match &self.message {
             Message::Tcp { .. } => Protocol::TCP,
             Message::Udp { .. } => Protocol::UDP,
+            Message::Sctp { .. } => Protocol::SCTP,
             Message::Icmp { .. } if self.is_v6() => Protocol::ICMPV6,
             Message::Icmp { .. } => Protocol::ICMP,
             Message::Opaque { protocol, .. } => *protocol,

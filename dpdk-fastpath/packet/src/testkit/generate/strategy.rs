@@ -138,8 +138,7 @@ fn carrying(
 
 fn message(icmp_type: impl Strategy<Value = u8> + 'static) -> impl Strategy<Value = Message> {
     let ports = || any::<(u16, u16)>();
-    let opaque =
-        prop_oneof![Just(Protocol::SCTP), Just(Protocol(47)), Just(Protocol(50)), Just(Protocol(253))];
+    let opaque = prop_oneof![Just(Protocol(47)), Just(Protocol(50)), Just(Protocol(253))];
     prop_oneof![
         3 => (ports(), any::<u32>(), any::<u32>(), any::<u8>(), words(10), data()).prop_map(
             |(ports, sequence, acknowledgement, flags, options, data)| Message::Tcp {
@@ -148,9 +147,24 @@ fn message(icmp_type: impl Strategy<Value = u8> + 'static) -> impl Strategy<Valu
         ),
         3 => (ports(), any::<bool>(), data())
             .prop_map(|(ports, with_checksum, data)| Message::Udp { ports, with_checksum, data }),
+        2 => (ports(), any::<u32>(), chunks())
+            .prop_map(|(ports, tag, chunks)| Message::Sctp { ports, tag, chunks }),
         3 => (icmp_type, any::<u8>(), any::<[u8; 4]>(), data())
             .prop_map(|(kind, code, rest, data)| Message::Icmp { kind, code, rest, data }),
         1 => (opaque, data()).prop_map(|(protocol, data)| Message::Opaque { protocol, data }),
+    ]
+}
+
+/// One chunk of any kind, or a few of those that may go together.
+fn chunks() -> impl Strategy<Value = Vec<(u8, u8, Vec<u8>)>> {
+    let chunk = |kind: BoxedStrategy<u8>| (kind, any::<u8>(), data());
+    let sociable = prop_oneof![Just(0), Just(3), Just(4), Just(6), Just(7), Just(8), 15u8..];
+    prop_oneof![
+        vec(chunk((0u8..16).boxed()), 0..=1),
+        vec(chunk(sociable.boxed()), 0..4).prop_map(|mut chunks| {
+            chunks.truncate(2);
+            chunks
+        }),
     ]
 }
 
@@ -162,6 +176,14 @@ impl Message {
             Self::Tcp { options, data, .. } => (20 + options.len(), data),
             Self::Udp { data, .. } | Self::Icmp { data, .. } => (8, data),
             Self::Opaque { data, .. } => (0, data),
+            // A chunk fills up by itself to a multiple of four, and the header is four bytes short of one of eight.
+            Self::Sctp { chunks, .. } => {
+                let len: usize = chunks.iter().map(|(.., value)| value.len().next_multiple_of(4)).sum();
+                if (12 + chunks.len() * 4 + len).is_multiple_of(8) {
+                    return;
+                }
+                return chunks.push((3, 0, vec![]));
+            }
         };
         let missing = (head + data.len()).next_multiple_of(8) - head - data.len();
         data.resize(data.len() + missing, 0);
