@@ -99,6 +99,8 @@ impl EtherType {
     pub const SERVICE_VLAN: Self = Self(0x88a8);
     /// IPv6.
     pub const IPV6: Self = Self(0x86dd);
+    /// A whole Ethernet frame in a tunnel: what Geneve carries.
+    pub const TRANSPARENT_ETHERNET: Self = Self(0x6558);
 }
 
 impl fmt::Debug for EtherType {

@@ -19,7 +19,7 @@
 //! A packet on its way from a pod through a Service address into a tunnel:
 //!
 //! ```
-//! use culvert_packet::encap::{Endpoints, Tunnel, VxlanTemplate, outer_traffic_class};
+//! use culvert_packet::encap::{Encapsulation, Endpoints, Marking, Template, Tunnel};
 //! use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
 //! use culvert_packet::ip::Protocol;
 //! use culvert_packet::rewrite::{Translation4, decrement_ttl};
@@ -35,13 +35,15 @@
 //! let backend = ([10, 244, 1, 7].into(), 5353);
 //! let to = FlowKey4::new(Tenant::DEFAULT, Protocol::UDP, (key.src(), key.src_port()), backend);
 //! let translation = Translation4::new(&key, &to);
-//! let template = VxlanTemplate::new(&Tunnel {
+//! let template = Template::new(&Tunnel {
 //!     outer_dst: testkit::MAC_B,
 //!     outer_src: testkit::MAC_A,
 //!     endpoints: Endpoints::V4 { src: [192, 168, 0, 1].into(), dst: [192, 168, 0, 2].into() },
+//!     encapsulation: Encapsulation::Geneve,
 //!     vni: 4096,
-//!     udp_port: culvert_packet::vxlan::PORT,
-//!     ttl: 64,
+//!     udp_port: Encapsulation::Geneve.port(),
+//!     marking: Marking::default(),
+//!     zero_checksum6: false,
 //!     inner_dst: [0x02, 0x63, 192, 168, 0, 2].into(),
 //!     inner_src: [0x02, 0x63, 192, 168, 0, 1].into(),
 //! });
@@ -50,8 +52,8 @@
 //! translation.apply(buf.data_mut(), &parsed);
 //! assert!(decrement_ttl(buf.data_mut(), &parsed));
 //! buf.truncate(parsed.end());
-//! template.encap(&mut buf, entropy_port(key.hash64()), outer_traffic_class(parsed.traffic_class)).unwrap();
-//! assert_eq!(parse(buf.data())?.dst_port, 4789);
+//! template.encap(&mut buf, entropy_port(key.hash64()), parsed.traffic_class, parsed.ttl - 1).unwrap();
+//! assert_eq!(parse(buf.data())?.dst_port, 6081);
 //! # Ok::<(), culvert_packet::Malformed>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -64,6 +66,7 @@ pub mod crc32c;
 pub mod encap;
 pub mod eth;
 pub mod flow;
+pub mod geneve;
 pub mod icmp;
 pub mod icmpv6;
 pub mod ip;

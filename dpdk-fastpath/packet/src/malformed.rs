@@ -91,8 +91,13 @@ reasons! {
     VxlanTruncated = "vxlan-truncated",
     /// The I flag is not set: no valid VNI (RFC 7348, section 5).
     VxlanFlags = "vxlan-flags",
-    /// A fragment of a VXLAN packet: tunnel endpoints must not make them (RFC 7348, section 4.3).
-    VxlanFragment = "vxlan-fragment",
+    /// A fragment of a tunnel packet: tunnel endpoints must not make them (RFC 7348, section 4.3) or should not (RFC
+    /// 8926, section 4.3).
+    TunnelFragment = "tunnel-fragment",
+    /// Shorter than a Geneve header, its options and an Ethernet header behind them.
+    GeneveTruncated = "geneve-truncated",
+    /// A version of Geneve other than 0.
+    GeneveVersion = "geneve-version",
 }
 
 impl fmt::Display for Malformed {

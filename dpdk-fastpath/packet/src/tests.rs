@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use crate::answer::{self, IcmpError};
 use crate::arp::Arp;
 use crate::buf::{PacketBuf, TestBuf};
-use crate::encap::{self, Endpoints, Tunnel, VxlanTemplate};
+use crate::encap::{self, Encapsulation, Endpoints, Marking, Template, Tunnel};
 use crate::eth::Eth;
 use crate::flow::{FlowKey4, FlowKey6, Tenant};
+use crate::geneve::Geneve;
 use crate::icmp::Icmp;
 use crate::icmpv6::{Icmpv6, Neighbour, SOURCE_LINK_LAYER};
 use crate::ipv4::Ipv4;
@@ -36,6 +37,7 @@ fn look(bytes: &[u8]) {
     let _ = Ipv6::new(bytes).map(|v| v.upper());
     let _ = Tcp::new(bytes).map(|v| v.options().len() + v.payload().len());
     let _ = Udp::new(bytes).map(|v| v.payload().len());
+    let _ = Geneve::new(bytes).map(|v| v.options().len() + v.payload().len());
     let _ = Neighbour::new(bytes).map(|v| v.link_layer(SOURCE_LINK_LAYER));
 }
 
@@ -59,7 +61,7 @@ fn exercise(frame: &[u8]) {
             rewrite::set_traffic_class(buf.data_mut(), parsed, 3);
             true
         },
-        |buf, _| template().encap(buf, 50_000, 1).is_ok(),
+        |buf, _| template().encap(buf, 50_000, 1, 64).is_ok(),
         |buf, parsed| answer::arp_reply(buf.data_mut(), parsed, MAC_B).is_ok(),
         |buf, parsed| answer::echo_reply(buf.data_mut(), parsed).is_ok(),
         |buf, parsed| answer::neighbour_advertisement(buf, parsed, MAC_B, 0).is_ok(),
@@ -78,7 +80,8 @@ fn exercise(frame: &[u8]) {
             assert_eq!(buf.data(), frame, "step {i} refused, but changed the packet");
         }
     }
-    if let Ok(decap) = encap::decap(frame, &parsed) {
+    let tunnels = [encap::decap(frame, &parsed).ok(), encap::decap_geneve(frame, &parsed).ok()];
+    for decap in tunnels.into_iter().flatten() {
         let mut buf = TestBuf::new(frame);
         decap.strip(&mut buf);
         assert_eq!(buf.len(), decap.inner_len);
@@ -97,14 +100,16 @@ fn translate(frame: &mut [u8], parsed: &Parsed) {
     }
 }
 
-fn template() -> VxlanTemplate {
-    VxlanTemplate::new(&Tunnel {
+fn template() -> Template {
+    Template::new(&Tunnel {
         outer_dst: MAC_B,
         outer_src: MAC_A,
         endpoints: Endpoints::new(OURS_V4, OURS_V4).unwrap(),
+        encapsulation: Encapsulation::Vxlan,
         vni: 1,
         udp_port: 4789,
-        ttl: 64,
+        marking: Marking::default(),
+        zero_checksum6: false,
         inner_dst: MAC_B,
         inner_src: MAC_A,
     })
@@ -133,6 +138,7 @@ fn specimens() -> Vec<Vec<u8>> {
         let udp = testkit::udp(a, b, b"ab");
         let echo = testkit::echo_request(a.ip(), b.ip(), 1, 1, b"ab");
         all.push(testkit::vxlan(a, b.ip(), 4096, &udp));
+        all.push(testkit::geneve(a, b.ip(), 4096, &[1, 2, 3, 1, 0, 0, 0, 0], &udp));
         all.push(testkit::tcp(a, b, TcpFlags::SYN, b"ab"));
         all.push(udp);
         all.push(echo);

@@ -45,7 +45,7 @@ const FROM_POD: [&str; 18] = [
 const FROM_UNDERLAY: [&str; 8] = [
     "vxlan-truncated",
     "vxlan-flags",
-    "vxlan-fragment",
+    "tunnel-fragment",
     "tunnel-unknown-source",
     "tunnel-wrong-vni",
     "tunnel-not-our-mac",

@@ -145,9 +145,10 @@ fn local_node(name: &str, addresses: &NodeAddresses, overlay: &Overlay) -> Local
         underlay: underlay.collect(),
         vtep_mac: addresses.mac(addresses.underlay[0]).to_vec(),
         vni: overlay.vni.get(),
-        vxlan_port: overlay.vxlan_port.into(),
+        tunnel_port: overlay.vxlan_port.into(),
         underlay_mtu: overlay.underlay_mtu.get().into(),
         pod_cidrs: addresses.pod_cidrs.iter().map(prefix).collect(),
+        ..LocalNode::default()
     }
 }
 

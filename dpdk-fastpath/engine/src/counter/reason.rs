@@ -3,6 +3,7 @@
 use std::fmt;
 
 use culvert_packet::Malformed;
+use culvert_packet::encap::DecapError;
 
 const MALFORMED: u8 = Malformed::ALL.len() as u8;
 
@@ -64,18 +65,26 @@ drop_reasons! {
     NO_HEADROOM = "no-headroom",
     /// To a router or tunnel address, a protocol or port that is not served there.
     NOT_SERVED = "not-served",
-    /// From the underlay, neither VXLAN nor for one of our addresses.
+    /// From the underlay, neither a tunnel packet nor for one of our addresses.
     UNDERLAY_NOT_FOR_US = "underlay-not-for-us",
-    /// VXLAN from an address that is no node's.
+    /// A tunnel packet from an address that is no node's.
     TUNNEL_UNKNOWN_SOURCE = "tunnel-unknown-source",
-    /// VXLAN with another network identifier than ours.
+    /// A tunnel packet with a network identifier that is no tenant's.
     TUNNEL_WRONG_VNI = "tunnel-wrong-vni",
-    /// VXLAN with an inner destination MAC address that is not ours.
+    /// A tunnel packet with an inner destination MAC address that is not ours.
     TUNNEL_NOT_OUR_MAC = "tunnel-not-our-mac",
     /// A decapsulated packet for no pod of this node. Sending it on would loop.
     TUNNEL_NOT_LOCAL = "tunnel-not-local",
     /// A decapsulated packet whose outer header says congestion, which its sender would not understand (RFC 6040).
     TUNNEL_CONGESTION = "tunnel-congestion",
+    /// A tunnel packet over IPv6 without UDP checksum, which must be allowed (RFC 6935).
+    TUNNEL_NO_CHECKSUM = "tunnel-no-checksum",
+    /// A Geneve control message: there are none that concern us, and none may be forwarded.
+    TUNNEL_CONTROL = "tunnel-control",
+    /// A Geneve packet with an option that must be understood.
+    TUNNEL_CRITICAL_OPTION = "tunnel-critical-option",
+    /// A Geneve packet that carries anything but an Ethernet frame.
+    TUNNEL_PROTOCOL = "tunnel-protocol",
     /// A service address, but a protocol or port that the service does not have.
     SERVICE_PORT = "service-port",
     /// A service that has no endpoint.
@@ -121,6 +130,17 @@ impl From<Malformed> for DropReason {
     #[inline]
     fn from(malformed: Malformed) -> Self {
         Self(malformed as u8)
+    }
+}
+
+impl From<DecapError> for DropReason {
+    fn from(error: DecapError) -> Self {
+        match error {
+            DecapError::Malformed(malformed) => malformed.into(),
+            DecapError::Control => Self::TUNNEL_CONTROL,
+            DecapError::CriticalOption => Self::TUNNEL_CRITICAL_OPTION,
+            DecapError::Protocol => Self::TUNNEL_PROTOCOL,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! what its sender sent.
 
 use culvert_packet::answer::IcmpError;
-use culvert_packet::encap::{EncapError, outer_traffic_class};
+use culvert_packet::encap::EncapError;
 use culvert_packet::flow::entropy_port;
 use culvert_packet::rewrite::decrement_ttl;
 use culvert_packet::{PacketBuf, Parsed};
@@ -16,6 +16,15 @@ use super::verdict::End;
 use crate::counter::DropReason;
 use crate::flow::Out;
 use crate::table::{PortIndex, Unreachable};
+
+/// What a tunnel's outer header may take from the packet inside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inner {
+    /// DSCP and ECN.
+    pub(super) traffic_class: u8,
+    /// Time to live or hop limit, as the packet goes into the tunnel.
+    pub(super) ttl: u8,
+}
 
 impl Stage<'_> {
     /// Sends a packet, rewritten by `rewrite`, if it may go there.
@@ -83,7 +92,8 @@ impl Stage<'_> {
                 End::Send(index)
             }
             Out::Remote(slot) => {
-                match self.encap(buf, slot, hash, outer_traffic_class(parsed.traffic_class)) {
+                let header = Inner { traffic_class: parsed.traffic_class, ttl: parsed.ttl - 1 };
+                match self.encap(buf, slot, hash, header) {
                     Ok(uplink) => End::Send(uplink),
                     Err(reason) => self.drop(reason),
                 }
@@ -99,7 +109,7 @@ impl Stage<'_> {
         buf: &mut B,
         slot: u32,
         hash: u64,
-        traffic_class: u8,
+        inner: Inner,
     ) -> Result<PortIndex, DropReason> {
         let remote = self.view.remote(slot).ok_or(DropReason::NO_ROUTE)?;
         let template = remote.template.as_ref().map_err(|why| match why {
@@ -107,7 +117,8 @@ impl Stage<'_> {
             Unreachable::NoWay => DropReason::NO_UPLINK,
         })?;
         let uplink = self.view.uplink().ok_or(DropReason::NO_UPLINK)?;
-        template.encap(buf, entropy_port(hash), traffic_class).map_err(|error| match error {
+        let Inner { traffic_class, ttl } = inner;
+        template.encap(buf, entropy_port(hash), traffic_class, ttl).map_err(|error| match error {
             EncapError::Headroom => DropReason::NO_HEADROOM,
             EncapError::Length => DropReason::TOO_BIG,
         })?;

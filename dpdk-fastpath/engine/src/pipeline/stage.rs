@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use culvert_packet::answer::{IcmpError, NoAnswer, icmp_error, sctp_abort, tcp_reset};
+use culvert_packet::answer::{self, IcmpError, NoAnswer, icmp_error, sctp_abort, tcp_reset};
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
 
+use super::output::Inner;
 use super::recent::Recent;
 use super::route::Destination;
 use super::verdict::{End, Neighbour};
@@ -125,7 +126,8 @@ impl Stage<'_> {
     ) -> Result<End, DropReason> {
         if let Origin::Tunnel(slot) = packet.origin {
             // An answer of ours carries no mark of congestion.
-            self.encap(packet.buf, slot, packet.hash, 0)?;
+            let header = Inner { traffic_class: 0, ttl: answer::TTL };
+            self.encap(packet.buf, slot, packet.hash, header)?;
         }
         self.counters.answered(kind);
         Ok(End::Send(self.in_port))

@@ -7,9 +7,9 @@
 use std::net::IpAddr;
 
 use culvert_packet::answer::echo_reply;
-use culvert_packet::encap::{decap, inner_traffic_class};
+use culvert_packet::encap::{Decap, Encapsulation, decap, decap_geneve};
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
-use culvert_packet::parse::{L3, L4};
+use culvert_packet::parse::{L3, L4, verify_transport};
 use culvert_packet::rewrite::set_traffic_class;
 use culvert_packet::{PacketBuf, Parsed, parse};
 
@@ -18,6 +18,9 @@ use super::pod::is_discovery;
 use super::stage::{Admitted, Origin, Stage, Step};
 use crate::counter::{Answered, DropReason};
 use crate::table::Port;
+
+/// Place of the checksum in a UDP header.
+const UDP_CHECKSUM: usize = 6;
 
 impl Stage<'_> {
     /// Lets in what comes through a tunnel.
@@ -52,7 +55,7 @@ impl Stage<'_> {
             return Step::Break(self.answered(reply, Answered::EchoReply, DropReason::UNDERLAY_NOT_FOR_US));
         }
         // Only the first fragment would have a port; later ones are told by their protocol to be no tunnel packets.
-        if outer.l4 != L4::Udp || outer.dst_port != self.local.vxlan_port {
+        if outer.l4 != L4::Udp || outer.dst_port != self.local.tunnels.port {
             return self.stop(DropReason::UNDERLAY_NOT_FOR_US);
         }
         self.admit_from_tunnel(src, buf, &outer)
@@ -69,9 +72,9 @@ impl Stage<'_> {
         let Some(slot) = self.view.remote_of_vtep(src) else {
             return self.stop(DropReason::TUNNEL_UNKNOWN_SOURCE);
         };
-        let tunnel = match decap(buf.data(), outer) {
+        let tunnel = match self.read_tunnel(buf.data(), outer) {
             Ok(tunnel) => tunnel,
-            Err(malformed) => return self.stop(malformed),
+            Err(reason) => return self.stop(reason),
         };
         if tunnel.vni != self.local.vni.get() {
             return self.stop(DropReason::TUNNEL_WRONG_VNI);
@@ -114,13 +117,32 @@ impl Stage<'_> {
         if multicast {
             return self.stop(DropReason::MULTICAST);
         }
-        match inner_traffic_class(parsed.traffic_class, tunnel.traffic_class) {
+        match self.local.tunnels.marking.inner(parsed.traffic_class, tunnel.traffic_class) {
             None => return self.stop(DropReason::TUNNEL_CONGESTION),
             Some(same) if same == parsed.traffic_class => {}
             Some(marked) => set_traffic_class(buf.data_mut(), &parsed, marked),
         }
         buf.truncate(parsed.end());
         Step::Continue(admitted)
+    }
+
+    /// Where the inner frame of a tunnel packet is, if nothing is wrong with the outer headers.
+    #[inline]
+    fn read_tunnel(&self, frame: &[u8], outer: &Parsed) -> Result<Decap, DropReason> {
+        let tunnel = match self.local.tunnels.encapsulation {
+            Encapsulation::Vxlan => decap(frame, outer)?,
+            Encapsulation::Geneve => decap_geneve(frame, outer)?,
+        };
+        // Over IPv6 the checksum is all that protects the addresses.
+        if outer.l3 == L3::Ipv6 {
+            let checksum = &frame[usize::from(outer.l4_offset) + UDP_CHECKSUM..][..2];
+            match (checksum, self.local.tunnels.accept_zero_checksum6) {
+                ([0, 0], true) => {}
+                ([0, 0], false) => return Err(DropReason::TUNNEL_NO_CHECKSUM),
+                _ => verify_transport(frame, outer)?,
+            }
+        }
+        Ok(tunnel)
     }
 }
 

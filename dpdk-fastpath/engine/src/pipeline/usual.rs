@@ -8,7 +8,7 @@
 use std::net::Ipv4Addr;
 
 use culvert_packet::PacketBuf;
-use culvert_packet::encap::{OVERHEAD_V4, inner_traffic_class, outer_traffic_class};
+use culvert_packet::encap::{OVERHEAD_V4, inner_traffic_class};
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
 use culvert_packet::ip::Protocol;
@@ -57,7 +57,9 @@ impl Expected {
                 _ => Self::Nothing,
             },
             PortKind::Uplink => match local.vtep4() {
-                Some(vtep) if !local.vtep_mac.is_multicast() => Self::Tunnel { station: port.mac, vtep },
+                Some(vtep) if !local.vtep_mac.is_multicast() && local.tunnels.are_usual() => {
+                    Self::Tunnel { station: port.mac, vtep }
+                }
                 _ => Self::Nothing,
             },
         }
@@ -142,7 +144,7 @@ impl Stage<'_> {
         let outer = Usual::read(frame)?;
         let addresses = outer.key(Tenant::DEFAULT);
         let ours = (outer.protocol == Protocol::UDP)
-            & (addresses.dst_port() == self.local.vxlan_port)
+            & (addresses.dst_port() == self.local.tunnels.port)
             & (eth(frame).dst() == station)
             & (addresses.dst() == vtep);
         if !ours {
@@ -227,7 +229,7 @@ impl Stage<'_> {
                 Some(index)
             }
             Exit::Tunnel(way) => {
-                let traffic_class = outer_traffic_class(traffic_class);
+                let traffic_class = way.template.outer_traffic_class(traffic_class);
                 let sent = way.template.encap(buf, entropy_port(lane.hash), traffic_class);
                 debug_assert!(sent.is_ok(), "there is room for the headers, and a packet fits into a tunnel");
                 Some(way.uplink)

@@ -44,6 +44,8 @@ pub enum Problem {
     Mac { field: &'static str, error: MacError },
     #[error("{field} {value}: must be {min}-{max}")]
     Range { field: &'static str, value: u64, min: u64, max: u64 },
+    #[error("{field} {value}: not known here")]
+    Unknown { field: &'static str, value: i32 },
     #[error("{0}")]
     Number(#[from] RangeError),
     #[error("{field} is empty")]

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use culvert_api::fastpath as proto;
 use culvert_api::value::{Mtu, Vni};
 use culvert_packet::eth::EthAddr;
-use culvert_packet::vxlan;
 use ipnet::IpNet;
 
 use super::error::{Problem, TableError};
+use super::tunnel::Tunnels;
 use super::wire;
 
 const DEFAULT_UNDERLAY_MTU: u32 = 1500;
@@ -39,8 +39,8 @@ pub struct LocalNode {
     pub vtep_mac: EthAddr,
     /// Network identifier of the overlay.
     pub vni: Vni,
-    /// UDP destination port of VXLAN.
-    pub vxlan_port: u16,
+    /// What holds for all tunnels.
+    pub tunnels: Tunnels,
     /// Largest IP packet of the underlay, in bytes.
     pub underlay_mtu: u16,
     /// Address ranges of this node's pods.
@@ -105,7 +105,7 @@ impl TryFrom<&proto::LocalNode> for LocalNode {
                 underlay,
                 vtep_mac: wire::mac("vtep_mac", &node.vtep_mac)?,
                 vni: Vni::try_from(node.vni)?,
-                vxlan_port: wire::port("vxlan_port", or(node.vxlan_port, vxlan::PORT.into()))?,
+                tunnels: Tunnels::try_from(node)?,
                 underlay_mtu: Mtu::try_from(or(node.underlay_mtu, DEFAULT_UNDERLAY_MTU))?.get(),
                 pod_cidrs: node
                     .pod_cidrs

@@ -27,6 +27,7 @@ mod service;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod wire;
 
 pub use self::builder::{Applied, Builder};
@@ -39,3 +40,4 @@ pub use self::route::Target;
 pub(crate) use self::service::octets;
 pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey};
 pub use self::snapshot::{BackendId, Snapshot};
+pub use self::tunnel::Tunnels;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use culvert_api::fastpath as proto;
-use culvert_packet::encap::{Endpoints, OVERHEAD_V4, OVERHEAD_V6, Tunnel, VxlanTemplate};
+use culvert_packet::encap::{Endpoints, OVERHEAD_V4, OVERHEAD_V6, Template, Template4, Tunnel};
 use culvert_packet::eth::EthAddr;
 use ipnet::IpNet;
 
@@ -15,9 +15,6 @@ use super::wire;
 
 /// Most remote nodes: their slots fit into a flow entry.
 pub const MAX_REMOTES: usize = 16_384;
-
-/// Time to live of outer packets.
-const OUTER_TTL: u8 = 64;
 
 /// Another node as the agent describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +65,14 @@ pub struct Remote {
     /// Largest IP packet that the tunnel carries, in bytes.
     pub mtu: u16,
     /// The outer headers.
-    pub template: Result<VxlanTemplate, Unreachable>,
+    pub template: Result<Template, Unreachable>,
 }
 
-/// All that it takes to send to another node that can be reached.
+/// All that it takes to send to another node that can be reached by headers over IPv4 that are the same for all packets.
 #[derive(Debug, Clone)]
 pub struct Way {
     /// The outer headers.
-    pub template: VxlanTemplate,
+    pub template: Template4,
     /// Largest IP packet that the tunnel carries, in bytes.
     pub mtu: u16,
     /// The port to the underlay.
@@ -85,7 +82,7 @@ pub struct Way {
 impl Remote {
     /// What is left of it when only sending counts.
     pub(super) fn way(&self, uplink: Option<PortIndex>) -> Option<Way> {
-        Some(Way { template: *self.template.as_ref().ok()?, mtu: self.mtu, uplink: uplink? })
+        Some(Way { template: *self.template.as_ref().ok()?.fixed4()?, mtu: self.mtu, uplink: uplink? })
     }
 
     pub(super) fn new(
@@ -106,17 +103,19 @@ impl Remote {
         local: Option<&LocalNode>,
         uplink: Option<EthAddr>,
         neighbours: &Map<IpAddr, EthAddr>,
-    ) -> Result<VxlanTemplate, Unreachable> {
+    ) -> Result<Template, Unreachable> {
         let (local, uplink) = local.zip(uplink).ok_or(Unreachable::NoWay)?;
         let (own, next_hop) = local.way_to(node.vtep).ok_or(Unreachable::NoWay)?;
         let next_hop = next_hop.ok_or(Unreachable::NoWay)?;
-        Ok(VxlanTemplate::new(&Tunnel {
+        Ok(Template::new(&Tunnel {
             outer_dst: *neighbours.get(&next_hop).ok_or(Unreachable::Unresolved)?,
             outer_src: uplink,
             endpoints: Endpoints::new(own, node.vtep).ok_or(Unreachable::NoWay)?,
+            encapsulation: local.tunnels.encapsulation,
             vni: local.vni.get(),
-            udp_port: local.vxlan_port,
-            ttl: OUTER_TTL,
+            udp_port: local.tunnels.port,
+            marking: local.tunnels.marking,
+            zero_checksum6: local.tunnels.send_zero_checksum6,
             inner_dst: node.vtep_mac,
             inner_src: local.vtep_mac,
         }))

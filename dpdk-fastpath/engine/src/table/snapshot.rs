@@ -161,7 +161,7 @@ impl Snapshot {
         &self.ports.doors
     }
 
-    /// What it takes to send to the remote node in each slot, if it can be reached.
+    /// What it takes to send to the remote node in each slot, if that is the usual: see [`Way`].
     #[inline]
     pub fn ways(&self) -> &[Option<Way>] {
         &self.remotes.ways

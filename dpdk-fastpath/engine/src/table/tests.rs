@@ -169,6 +169,11 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
         change(tables.node.as_mut().unwrap());
         tables
     };
+    let with_marking = |change: fn(&mut proto::Marking)| {
+        let mut tables = tables(6, vec![], vec![]);
+        change(tables.node.as_mut().unwrap().marking.get_or_insert_default());
+        tables
+    };
     let with_remote = |change: fn(&mut proto::RemoteNode)| {
         let mut node = good_remote();
         change(&mut node);
@@ -194,7 +199,15 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
             "local node node-a: gateway 192.168.0.1: is already the underlay's",
         ),
         (with_local(|node| node.vni = 1 << 24), "local node node-a: vni 16777216: must be 0-16777215"),
-        (with_local(|node| node.vxlan_port = 70_000), "local node node-a: vxlan_port 70000: must be 1-65535"),
+        (
+            with_local(|node| node.tunnel_port = 70_000),
+            "local node node-a: tunnel_port 70000: must be 1-65535",
+        ),
+        (with_local(|node| node.encapsulation = 3), "local node node-a: encapsulation 3: not known here"),
+        (with_marking(|marking| marking.dscp_model = 4), "local node node-a: dscp_model 4: not known here"),
+        (with_marking(|marking| marking.dscp = 64), "local node node-a: dscp 64: must be 0-63"),
+        (with_marking(|marking| marking.ecn = -1), "local node node-a: ecn -1: not known here"),
+        (with_marking(|marking| marking.ttl = 256), "local node node-a: ttl 256: must be 1-255"),
         (with_local(|node| node.underlay_mtu = 100), "local node node-a: mtu 100: must be 1280-65535"),
         (
             with_local(|node| node.gateway_mac[0] = 1),

@@ -77,7 +77,7 @@ impl fmt::Display for NoAnswer {
 impl std::error::Error for NoAnswer {}
 
 /// Time to live of what we send ourselves (RFC 1700, and what Linux does).
-pub(crate) const TTL: u8 = 64;
+pub const TTL: u8 = 64;
 
 const OTHER_FRAME: &str = "a frame comes with the Parsed that was made from it";
 

@@ -16,6 +16,7 @@ use crate::arp::{ArpHeader, ArpOperation};
 use crate::buf::{PacketBuf, TestBuf};
 use crate::checksum::Sum;
 use crate::eth::{EthAddr, EthHeader, EtherType};
+use crate::geneve::{self, GeneveHeader};
 use crate::icmp::{IcmpHeader, IcmpType};
 use crate::icmpv6::{Icmpv6Header, Icmpv6Type};
 use crate::ip::Protocol;
@@ -146,9 +147,19 @@ pub fn neighbour_solicitation(src: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
 
 /// `inner`, a frame, in a VXLAN packet without UDP checksum.
 pub fn vxlan(src: SocketAddr, dst: IpAddr, vni: u32, inner: &[u8]) -> Vec<u8> {
-    let payload = [VxlanHeader::new(vni).as_bytes(), inner].concat();
-    let message = udp_message(src.port(), vxlan::PORT, &payload);
-    match (src.ip(), dst) {
+    unchecked_udp(src, SocketAddr::new(dst, vxlan::PORT), &[VxlanHeader::new(vni).as_bytes(), inner].concat())
+}
+
+/// `inner`, a frame, in a Geneve packet without UDP checksum; `options` are whole options, at most 252 bytes of them.
+pub fn geneve(src: SocketAddr, dst: IpAddr, vni: u32, options: &[u8], inner: &[u8]) -> Vec<u8> {
+    let mut header: [u8; GeneveHeader::LEN] = zerocopy::transmute!(GeneveHeader::new(vni));
+    header[0] = (options.len() / 4) as u8;
+    unchecked_udp(src, SocketAddr::new(dst, geneve::PORT), &[&header, options, inner].concat())
+}
+
+fn unchecked_udp(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let message = udp_message(src.port(), dst.port(), payload);
+    match (src.ip(), dst.ip()) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => ipv4(src, dst, Protocol::UDP, &message),
         (IpAddr::V6(src), IpAddr::V6(dst)) => ipv6(src, dst, Protocol::UDP, &message),
         _ => panic!("{src} and {dst} are of different IP versions"),

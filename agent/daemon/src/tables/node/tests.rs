@@ -39,7 +39,7 @@ fn this_node_has_gateways_underlay_addresses_and_a_derived_tunnel_mac() {
     let local = local.unwrap();
     assert_eq!(local.gateways, [octets("10.1.0.1".parse().unwrap()), octets("fd00:1::1".parse().unwrap())]);
     assert_eq!(local.vtep_mac, [0x02, 0x63, 192, 0, 2, 1]);
-    assert_eq!((local.vni, local.vxlan_port, local.underlay_mtu), (4096, 4789, 1500));
+    assert_eq!((local.vni, local.tunnel_port, local.underlay_mtu), (4096, 4789, 1500));
     let underlay: Vec<_> =
         local.underlay.iter().map(|u| (u.address.len(), u.prefix_len, u.router.len())).collect();
     assert_eq!(underlay, [(4, 24, 4), (16, 64, 0)], "the router is of the family of IPv4");

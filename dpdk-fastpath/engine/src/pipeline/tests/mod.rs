@@ -7,6 +7,7 @@ mod property;
 mod route;
 mod sctp;
 mod service;
+mod tunnel;
 mod uplink;
 mod usual;
 
@@ -110,6 +111,7 @@ pub(super) struct Node {
     pub(super) pipeline: Pipeline,
     pub(super) seconds: u64,
     revision: u64,
+    local: proto::LocalNode,
 }
 
 /// What became of a packet, and what is in its buffer now.
@@ -196,7 +198,8 @@ impl Node {
         let (counters, mut writers) = counters(1);
         let pipeline = Pipeline::new(flows.worker(), writers.remove(0));
         let view = Snapshot::default();
-        let mut node = Self { builder, view, counters, flows, pipeline, seconds: 100, revision: 0 };
+        let local = local_node();
+        let mut node = Self { builder, view, counters, flows, pipeline, seconds: 100, revision: 0, local };
         node.program(&[]);
         node
     }
@@ -209,13 +212,19 @@ impl Node {
             .apply(&proto::Tables {
                 revision: self.revision,
                 synced: true,
-                node: Some(local_node()),
+                node: Some(self.local.clone()),
                 remotes: remotes(),
                 services: services.to_vec(),
             })
             .unwrap();
         self.counters.reserve_services(applied.service_slots);
         self.publish();
+    }
+
+    /// Changes what this node is told about itself; there are no services afterwards.
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut proto::LocalNode)) {
+        change(&mut self.local);
+        self.program(&[]);
     }
 
     pub(super) fn publish(&mut self) {

@@ -241,6 +241,6 @@ fn fragments_of_tunnel_packets_are_refused() {
     let mut node = Node::new();
     let whole = tunnelled(testkit::udp(at(ip("10.2.0.7"), 1000), at(ip("10.1.0.5"), 2000), &[7; 1400]));
     let [first, later] = &testkit::fragments4(&whole, 1000)[..] else { panic!("two fragments") };
-    node.assert_dropped(UPLINK, &from_node_b(first.clone()), Malformed::VxlanFragment.into());
+    node.assert_dropped(UPLINK, &from_node_b(first.clone()), Malformed::TunnelFragment.into());
     node.assert_dropped(UPLINK, &from_node_b(later.clone()), R::UNDERLAY_NOT_FOR_US);
 }
