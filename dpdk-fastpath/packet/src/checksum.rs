@@ -66,8 +66,7 @@ impl Sum {
     pub const fn fold(self) -> u16 {
         // Added to itself with its halves swapped, a number has the sum of its halves in the upper one, and the carry out
         // of it has been added already.
-        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
-        (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+        fold((self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32)
     }
 
     /// The checksum field that makes the sum come out right, when the words so far had 0 in its place.
@@ -93,12 +92,17 @@ impl Sum {
     }
 }
 
-/// Whether an IPv4 header without options adds up as it should.
+/// Whether an IPv4 header without options adds up as it should: its words as they lie in memory, the last one of 32 bits.
+/// The first one is not zero.
 #[inline(always)]
-pub(crate) fn header_is_valid(header: &[u8; 20]) -> bool {
-    // In the machine's own order, since the sum of words with their bytes swapped is the sum with its bytes swapped.
-    let (words, _) = header.as_chunks::<4>();
-    Sum(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()).is_valid()
+pub(crate) const fn words_are_valid(words: [u64; 3]) -> bool {
+    // In the machine's own order, since the sum of words with their bytes swapped is the sum with its bytes swapped; and
+    // 2^64 = 1 modulo 0xffff, too, so that a carry is one more.
+    let (sum, carry) = words[0].overflowing_add(words[1]);
+    let (sum, again) = sum.overflowing_add(words[2] + carry as u64);
+    // A multiple of 0xffff times the inverse of that is how many times it is one, any other number is more.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    sum.wrapping_add(again as u64).wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// The checksum of `bytes` whose checksum field is 0.
@@ -108,6 +112,9 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// What a change of covered fields does to a checksum, ready to be applied to any number of packets.
+///
+/// The number is kept with its bytes swapped, as a little-endian machine reads it from a packet, and is right all the same:
+/// the sum of words with their bytes swapped is the sum with its bytes swapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Delta(u16);
@@ -116,12 +123,12 @@ impl Delta {
     /// No change.
     pub const NONE: Self = Self(0);
     /// The time to live, first byte of its word, less by one.
-    pub const TTL: Self = Self(!0x0100);
+    pub const TTL: Self = Self((!0x0100_u16).swap_bytes());
 
     /// What it takes to get from one set of words to another.
     #[inline]
     pub const fn between(old: Sum, new: Sum) -> Self {
-        Self(new.long(!old.fold() as u32).fold())
+        Self(new.long(!old.fold() as u32).fold().swap_bytes())
     }
 
     /// A 16-bit field that changes.
@@ -165,27 +172,50 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self(Sum::ZERO.word(self.0).word(other.0).fold())
+        Self(fold(self.0 as u32 + other.0 as u32))
     }
 
     /// The checksum field after the change (RFC 1624, equation 3).
     #[inline]
     pub const fn apply(self, checksum: u16) -> u16 {
-        Sum::ZERO.word(!checksum).word(self.0).checksum()
+        u16::from_be_bytes(self.apply_to(checksum.to_be_bytes()))
     }
 
     /// The same for the checksum of UDP: none over IPv4, 0, stays none, and one that comes out as 0 is sent
     /// as 0xffff.
     #[inline]
     pub const fn apply_udp(self, checksum: u16) -> u16 {
-        if checksum == 0 {
-            return 0;
-        }
-        match self.apply(checksum) {
-            0 => 0xffff,
-            new => new,
+        u16::from_be_bytes(self.apply_to_udp(checksum.to_be_bytes()))
+    }
+
+    /// As [`apply`](Self::apply), to the field's bytes.
+    #[inline(always)]
+    pub(crate) const fn apply_to(self, field: [u8; 2]) -> [u8; 2] {
+        Self::NONE.apply_both(self, u16::from_le_bytes(field)).to_le_bytes()
+    }
+
+    /// As [`apply_udp`](Self::apply_udp), to the field's bytes.
+    #[inline(always)]
+    pub(crate) const fn apply_to_udp(self, field: [u8; 2]) -> [u8; 2] {
+        match (field, self.apply_to(field)) {
+            ([0, 0], _) => [0, 0],
+            (_, [0, 0]) => [0xff, 0xff],
+            (_, new) => new,
         }
     }
+
+    /// As [`apply`](Self::apply) with both changes, to a field as a little-endian machine reads it.
+    #[inline(always)]
+    pub(crate) const fn apply_both(self, other: Self, field: u16) -> u16 {
+        !fold(!field as u32 + self.0 as u32 + other.0 as u32)
+    }
+}
+
+/// The sum of a few words in 16 bits.
+#[inline(always)]
+pub(crate) const fn fold(sum: u32) -> u16 {
+    // As in `Sum::fold`.
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]

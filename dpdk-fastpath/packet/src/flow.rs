@@ -39,9 +39,8 @@ impl Tenant {
 pub struct FlowKey4 {
     /// Source and destination, the bytes as they are in a header.
     addresses: u64,
-    /// Source and destination, the bytes as they are in a header.
-    ports: u32,
-    tenant_protocol: u32,
+    /// From the lowest bit on: source and destination, the bytes as they are in a header; protocol; tenant.
+    rest: u64,
 }
 
 /// An IPv6 flow in one direction: 40 bytes; else as [`FlowKey4`].
@@ -67,27 +66,27 @@ macro_rules! flow_key {
             /// Source port or echo identifier.
             #[inline]
             pub const fn src_port(&self) -> u16 {
-                let [a, b, ..] = self.ports.to_ne_bytes();
+                let [a, b, ..] = self.ports().to_ne_bytes();
                 u16::from_be_bytes([a, b])
             }
 
             /// Destination port or echo identifier.
             #[inline]
             pub const fn dst_port(&self) -> u16 {
-                let [.., a, b] = self.ports.to_ne_bytes();
+                let [.., a, b] = self.ports().to_ne_bytes();
                 u16::from_be_bytes([a, b])
             }
 
             /// Transport protocol.
             #[inline]
             pub const fn protocol(&self) -> Protocol {
-                Protocol(self.tenant_protocol as u8)
+                Protocol(self.tenant_protocol() as u8)
             }
 
             /// Whose addresses these are.
             #[inline]
             pub const fn tenant(&self) -> Tenant {
-                Tenant(self.tenant_protocol >> 8)
+                Tenant(self.tenant_protocol() >> 8)
             }
         }
 
@@ -126,13 +125,31 @@ impl FlowKey4 {
     /// The key of addresses and ports as they are in headers.
     #[inline(always)]
     pub(crate) const fn of_words(tenant: Tenant, protocol: Protocol, addresses: u64, ports: u32) -> Self {
-        Self { addresses, ports, tenant_protocol: tenant.0 << 8 | protocol.0 as u32 }
+        let tenant_protocol = (tenant.0 as u64) << 8 | protocol.0 as u64;
+        Self { addresses, rest: tenant_protocol << 32 | ports as u64 }
+    }
+
+    #[inline(always)]
+    const fn ports(&self) -> u32 {
+        self.rest as u32
+    }
+
+    #[inline(always)]
+    const fn tenant_protocol(&self) -> u32 {
+        (self.rest >> 32) as u32
     }
 
     /// Addresses and ports as they are in headers.
     #[inline(always)]
     pub(crate) const fn to_words(self) -> (u64, u32) {
-        (self.addresses, self.ports)
+        (self.addresses, self.ports())
+    }
+
+    /// Tenant and destination address in one number, which differs from that of any other two.
+    #[inline(always)]
+    pub const fn destination_bits(&self) -> u64 {
+        let [.., a, b, c, d] = self.addresses.to_ne_bytes();
+        self.rest >> 40 << 32 | u32::from_ne_bytes([a, b, c, d]) as u64
     }
 
     /// Source address.
@@ -154,7 +171,8 @@ impl FlowKey4 {
     #[must_use]
     pub const fn reversed(self) -> Self {
         // Both words in halves, whichever of them is the first.
-        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16), ..self }
+        let rest = self.rest >> 32 << 32 | self.ports().rotate_left(16) as u64;
+        Self { addresses: self.addresses.rotate_left(32), rest }
     }
 
     /// The key of a packet; `None` if it is not IPv4.
@@ -171,16 +189,24 @@ impl FlowKey4 {
     /// A hash of all fields, the same in every run on every little-endian machine. Nothing in it is secret.
     #[inline(always)]
     pub fn hash64(&self) -> u64 {
-        let [addresses, rest]: [u64; 2] = zerocopy::transmute!(*self);
         // A product with zero would forget the other factor. Neither factor is zero for what is a flow: that would take
         // addresses of class E on both sides, and protocol 255.
-        let product = fold(addresses ^ ADDRESSES, rest ^ REST);
-        let hash = (product ^ product >> 32).wrapping_mul(SPREAD);
+        let hash = fold(self.addresses ^ ADDRESSES, self.rest ^ REST).wrapping_mul(SPREAD);
         hash ^ hash >> 32
     }
 }
 
 impl FlowKey6 {
+    #[inline(always)]
+    const fn ports(&self) -> u32 {
+        self.ports
+    }
+
+    #[inline(always)]
+    const fn tenant_protocol(&self) -> u32 {
+        self.tenant_protocol
+    }
+
     /// The key of these fields.
     #[inline]
     pub const fn new(tenant: Tenant, protocol: Protocol, src: (Ipv6Addr, u16), dst: (Ipv6Addr, u16)) -> Self {

@@ -1,21 +1,19 @@
 //! The usual packet: a whole TCP or UDP packet over IPv4 without options, behind an untagged Ethernet header.
 //!
-//! Nearly all packets are of this kind, and all their headers have a fixed place. So they are read with a handful of loads
-//! and one branch, and changed with a handful of stores. What is unusual is for [`parse`](crate::parse::parse) and
-//! [`rewrite`](crate::rewrite).
+//! Nearly all packets are of this kind, and all their headers have a fixed place. So they are read with a handful of wide
+//! loads, whose fields are compared together, and changed with a handful of stores. What is unusual is for
+//! [`parse`](crate::parse::parse) and [`rewrite`](crate::rewrite).
 
-use zerocopy::FromBytes;
+use std::net::Ipv4Addr;
 
-use crate::checksum::{Delta, Sum, header_is_valid};
-use crate::encap::OVERHEAD_V4;
-use crate::eth::{EthHeader, EtherType};
+use crate::checksum::{Delta, words_are_valid};
+use crate::eth::{EthAddr, EthHeader, EtherType};
 use crate::flow::{FlowKey4, Tenant};
 use crate::ip::Protocol;
 use crate::ipv4::Ipv4Header;
 use crate::rewrite::Translation4;
 use crate::tcp::{TcpFlags, TcpHeader};
 use crate::udp::UdpHeader;
-use crate::vxlan::VxlanHeader;
 
 const IP: usize = EthHeader::LEN;
 const TRANSPORT: usize = IP + Ipv4Header::LEN;
@@ -23,6 +21,51 @@ const TRANSPORT: usize = IP + Ipv4Header::LEN;
 const HEAD: usize = TRANSPORT + UdpHeader::LEN;
 /// Checksum of TCP.
 const TCP_CHECKSUM: usize = TRANSPORT + 16;
+
+/// What the first 15 bytes of a frame ought to be: its stations, as far as they matter, and that IPv4 without options
+/// follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Front {
+    want: [u64; 2],
+    mask: [u64; 2],
+}
+
+impl Front {
+    /// IPv4 from anybody to anybody.
+    pub const ANY: Self = Self::of([0; 12], [0; 12]);
+
+    /// IPv4 to a station.
+    pub const fn to(dst: EthAddr) -> Self {
+        let [a, b, c, d, e, f] = dst.0;
+        const ALL: u8 = 0xff;
+        Self::of([a, b, c, d, e, f, 0, 0, 0, 0, 0, 0], [ALL, ALL, ALL, ALL, ALL, ALL, 0, 0, 0, 0, 0, 0])
+    }
+
+    /// IPv4 from one station to another.
+    pub const fn between(src: EthAddr, dst: EthAddr) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (dst.0, src.0);
+        Self::of([a, b, c, d, e, f, g, h, i, j, k, l], [0xff; 12])
+    }
+
+    const fn of(stations: [u8; 12], mask: [u8; 12]) -> Self {
+        const _: () = assert!(EtherType::IPV4.0 == 0x0800);
+        Self { want: words(stations, [8, 0, 0x45, 0]), mask: words(mask, [0xff, 0xff, 0xff, 0]) }
+    }
+
+    /// 0 if a frame begins so.
+    #[inline(always)]
+    fn difference(&self, head: &[u8; HEAD]) -> u64 {
+        let (first, second) = (word(head, 0) ^ self.want[0], word(head, 8) ^ self.want[1]);
+        (first & self.mask[0]) | (second & self.mask[1])
+    }
+}
+
+/// Twelve bytes and four, as they lie in memory.
+const fn words(stations: [u8; 12], rest: [u8; 4]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = stations;
+    let [w, x, y, z] = rest;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, w, x, y, z])]
+}
 
 /// A packet of the usual kind: what it takes to find out where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,58 +76,90 @@ pub struct Usual {
     ports: u32,
     /// Length of the IP packet in bytes, at least 28.
     pub len: u16,
-    /// [`Protocol::TCP`] or [`Protocol::UDP`].
-    pub protocol: Protocol,
-    /// Control bits of TCP, else none.
-    pub tcp_flags: TcpFlags,
+    protocol: u8,
+    /// What it may mean for its flow.
+    pub kind: Kind,
 }
 
+/// What a usual packet may mean for its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UDP.
+    Udp,
+    /// TCP, in the midst of a connection.
+    Tcp,
+    /// TCP, with a control bit that opens or closes connections.
+    TcpEdge,
+}
+
+const OPENING_OR_CLOSING: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
+
 impl Usual {
-    /// Reads a frame; verified is all that [`parse`](crate::parse::parse) verifies. `None` for packets of another kind, and
-    /// for whatever is wrong.
+    /// Reads a frame that begins with `front`; verified is all that [`parse`](crate::parse::parse) verifies. `None` for
+    /// packets of another kind, among them UDP that leaves a part of its IP packet unused, and for whatever is wrong.
     #[inline(always)]
-    pub fn read(frame: &[u8]) -> Option<Self> {
-        const FIRST: u32 = u32::from_ne_bytes([8, 0, 0x45, 0]);
-        const FIRST_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-        const _: () = assert!(EtherType::IPV4.0 == 0x0800);
+    pub fn read(frame: &[u8], front: &Front) -> Option<Self> {
+        /// "More fragments", and the offset.
+        const FRAGMENT: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0x3f, 0xff]);
         let head: &[u8; HEAD] = frame.first_chunk()?;
+        // The header up to the fragment offset, up to the source, and the rest.
+        let words = [word(head, IP), word(head, IP + 8), half(head, IP + 16).into()];
         let len = u16::from_be_bytes([head[16], head[17]]);
-        // Evaluated without a branch for each.
-        let plain = (u32::from_ne_bytes(*head[12..].first_chunk()?) & FIRST_MASK == FIRST)
-            & (u16::from_be_bytes([head[20], head[21]]) & 0x3fff == 0)
-            & (usize::from(len) >= HEAD - IP)
-            & (usize::from(len) <= frame.len() - IP)
-            & header_is_valid(head[IP..].first_chunk()?);
-        if !plain {
+        if front.difference(head) | words[0] & FRAGMENT != 0 {
             return None;
         }
-        let usual = Self {
-            addresses: u64::from_ne_bytes(*head[26..].first_chunk()?),
-            ports: u32::from_ne_bytes(*head[TRANSPORT..].first_chunk()?),
-            len,
-            protocol: Protocol(head[23]),
-            tcp_flags: TcpFlags(0),
-        };
-        let payload = usize::from(len) - Ipv4Header::LEN;
-        match usual.protocol {
+        if usize::from(len) > frame.len() - IP || !words_are_valid(words) {
+            return None;
+        }
+        let kind = match Protocol(head[23]) {
+            Protocol::UDP => {
+                let length = usize::from(u16::from_be_bytes([head[38], head[39]]));
+                if length < UdpHeader::LEN || Ipv4Header::LEN + length != usize::from(len) {
+                    return None;
+                }
+                Kind::Udp
+            }
             Protocol::TCP => {
                 let &[offset, flags] = frame.get(TRANSPORT + 12..)?.first_chunk()?;
                 let header = usize::from(offset >> 4) * 4;
-                (TcpHeader::LEN <= header && header <= payload)
-                    .then_some(Self { tcp_flags: TcpFlags(flags), ..usual })
+                if header < TcpHeader::LEN || Ipv4Header::LEN + header > usize::from(len) {
+                    return None;
+                }
+                if flags & OPENING_OR_CLOSING == 0 { Kind::Tcp } else { Kind::TcpEdge }
             }
-            Protocol::UDP => {
-                let length = usize::from(u16::from_be_bytes([head[38], head[39]]));
-                (UdpHeader::LEN <= length && length <= payload).then_some(usual)
-            }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(Self {
+            addresses: word(head, IP + 12),
+            ports: half(head, TRANSPORT),
+            len,
+            protocol: head[23],
+            kind,
+        })
     }
 
     /// The key of the packet's flow.
     #[inline(always)]
     pub const fn key(&self, tenant: Tenant) -> FlowKey4 {
-        FlowKey4::of_words(tenant, self.protocol, self.addresses, self.ports)
+        FlowKey4::of_words(tenant, self.protocol(), self.addresses, self.ports)
+    }
+
+    /// [`Protocol::TCP`] or [`Protocol::UDP`].
+    #[inline(always)]
+    pub const fn protocol(&self) -> Protocol {
+        Protocol(self.protocol)
+    }
+
+    /// Source address.
+    #[inline(always)]
+    pub const fn src(&self) -> Ipv4Addr {
+        self.key(Tenant::DEFAULT).src()
+    }
+
+    /// Destination address.
+    #[inline(always)]
+    pub const fn dst(&self) -> Ipv4Addr {
+        self.key(Tenant::DEFAULT).dst()
     }
 
     /// Where the frame ends without its padding.
@@ -92,18 +167,6 @@ impl Usual {
     pub const fn end(&self) -> usize {
         IP + self.len as usize
     }
-}
-
-/// The VXLAN network identifier and the inner frame of a usual packet that is a VXLAN packet, as
-/// [`decap`](crate::encap::decap) has them; the frame begins at [`OVERHEAD_V4`](crate::encap::OVERHEAD_V4). `None` if it is
-/// none.
-#[inline(always)]
-pub fn decap(frame: &[u8]) -> Option<(u32, &[u8])> {
-    let (outer, _) = frame.split_first_chunk::<OVERHEAD_V4>()?;
-    let end = TRANSPORT + usize::from(u16::from_be_bytes([outer[38], outer[39]]));
-    let inner = frame.get(OVERHEAD_V4..end)?;
-    let (vxlan, _) = VxlanHeader::ref_from_prefix(&outer[HEAD..]).ok()?;
-    (vxlan.vni_is_valid() && inner.len() >= EthHeader::LEN).then_some((vxlan.vni(), inner))
 }
 
 /// Time to live and traffic class of a usual packet; `None` if the frame is too short to be one.
@@ -136,19 +199,20 @@ pub fn hop_and_translate(frame: &mut [u8], protocol: Protocol, to: &Translation4
     head[TRANSPORT..TRANSPORT + 4].copy_from_slice(&ports);
     if protocol == Protocol::TCP {
         let field: &mut [u8; 2] = frame[TCP_CHECKSUM..].first_chunk_mut().expect(OTHER_FRAME);
-        *field = transport.apply(u16::from_be_bytes(*field)).to_be_bytes();
+        *field = transport.apply_to(*field);
     } else {
-        let checksum = transport.apply_udp(u16::from_be_bytes([head[40], head[41]]));
-        head[40..42].copy_from_slice(&checksum.to_be_bytes());
+        let checksum = transport.apply_to_udp([head[40], head[41]]);
+        head[40..42].copy_from_slice(&checksum);
     }
 }
 
+/// Time to live, protocol and header checksum are four bytes in a row, changed in one go.
 #[inline(always)]
 fn change_header(head: &mut [u8; HEAD], delta: Delta) {
-    head[22] = head[22].wrapping_sub(1);
-    let before = u16::from_be_bytes([head[24], head[25]]);
-    let sum = Sum::ZERO.word(!before).word(Delta::TTL.to_bits()).word(delta.to_bits());
-    head[24..26].copy_from_slice(&sum.checksum().to_be_bytes());
+    let before = u32::from_le_bytes([head[22], head[23], head[24], head[25]]);
+    let checksum = Delta::TTL.apply_both(delta, (before >> 16) as u16);
+    let after = u32::from(checksum) << 16 | before.wrapping_sub(1) & 0xffff;
+    head[22..26].copy_from_slice(&after.to_le_bytes());
 }
 
 const OTHER_FRAME: &str = "a frame that was read as a usual one";
@@ -158,5 +222,20 @@ fn head(frame: &mut [u8]) -> &mut [u8; HEAD] {
     frame.first_chunk_mut().expect(OTHER_FRAME)
 }
 
+/// Eight bytes of a header, as they lie in memory.
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
+/// Four bytes of a header, as they lie in memory.
+#[inline(always)]
+fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
 #[cfg(test)]
 mod tests;
+mod tunnelled;
+
+pub use self::tunnelled::{Tunnelled, tunnelled};

@@ -43,11 +43,11 @@ use culvert_packet::flow::{FlowKey4, FlowKey6};
 
 pub use self::arena::{Arena, Sweep};
 pub use self::key::Key;
-pub use self::out::Out;
+pub use self::out::{Out, OutBits};
 pub use self::prefetch::prefetch;
 pub use self::record::{Record, Route};
 pub use self::state::{Signal, State};
-pub use self::steady::{Moment, Steady};
+pub use self::steady::{Calm, Moment, Steady};
 pub use self::table::{Hit, InsertError, Probe, Table};
 pub use self::tick::Tick;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::key::Key;
-use super::out::Out;
+use super::out::{Out, OutBits};
 use super::state::{Signal, State};
 use super::tick::Tick;
 use crate::table::BackendId;
@@ -39,14 +39,15 @@ impl Route {
     /// outs. The sequence number keeps a change that comes late from another flow, the record's next.
     fn to_bits(self, sequence: u32) -> u64 {
         let stamp = u64::from(self.epoch << 8 | sequence & 0xff);
-        stamp << 32 | u64::from(self.forward.to_bits()) << 16 | u64::from(self.reply.to_bits())
+        let [forward, reply] = [self.forward, self.reply].map(|out| u64::from(OutBits::from(out).to_bits()));
+        stamp << 32 | forward << 16 | reply
     }
 
     fn from_bits(bits: u64) -> Self {
         Self {
             epoch: (bits >> 40) as u32,
-            forward: Out::from_bits((bits >> 16) as u16),
-            reply: Out::from_bits(bits as u16),
+            forward: OutBits::from_bits((bits >> 16) as u16).into(),
+            reply: OutBits::from_bits(bits as u16).into(),
         }
     }
 }

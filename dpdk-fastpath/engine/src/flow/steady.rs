@@ -3,13 +3,13 @@
 use std::sync::atomic::{Ordering, fence};
 
 use culvert_packet::flow::FlowKey4;
-use culvert_packet::ip::Protocol;
 use culvert_packet::rewrite::Translation4;
 use culvert_packet::tcp::TcpFlags;
+use culvert_packet::usual::Kind;
 
 use super::bucket::Slot;
 use super::key::{Deltas, Key};
-use super::out::Out;
+use super::out::OutBits;
 use super::record::{DELTAS_AND_GENERATION, META, Meta, ROUTE, SERVICE_AND_BACKEND};
 use super::state::State;
 use super::table::{Probe, Table};
@@ -21,7 +21,7 @@ pub struct Steady {
     /// What becomes of them.
     pub translation: Translation4,
     /// Where they go.
-    pub out: Out,
+    pub out: OutBits,
     /// Slot of the service.
     pub service: u32,
 }
@@ -31,16 +31,32 @@ pub struct Steady {
 pub struct Moment {
     epoch: u32,
     now: Tick,
-    /// The meta words, but for the sequence number, of flows that a packet changes nothing about.
-    tcp: u32,
-    udp: u32,
+    /// Of flows that a packet of each kind belongs to.
+    calm: [Calm; 3],
+}
+
+/// The meta word, but for the sequence number, of flows that a packet changes nothing about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calm(u32);
+
+impl Calm {
+    /// Of no flow.
+    pub const NEVER: Self = Self(u32::MAX);
 }
 
 impl Moment {
     /// At `now`, under `epoch`.
     pub fn new(epoch: u32, now: Tick) -> Self {
-        let meta = |state| Meta::new(0, now, state).0 as u32;
-        Self { epoch, now, tcp: meta(State::Established), udp: meta(State::TwoWay) }
+        let calm = |state| Calm(Meta::new(0, now, state).0 as u32);
+        // In the order of the kinds.
+        const _: () = assert!(Kind::Udp as u8 == 0 && Kind::Tcp as u8 == 1 && Kind::TcpEdge as u8 == 2);
+        Self { epoch, now, calm: [calm(State::TwoWay), calm(State::Established), Calm::NEVER] }
+    }
+
+    /// What records look like that a packet of this kind changes nothing about.
+    #[inline(always)]
+    pub const fn calm(&self, kind: Kind) -> Calm {
+        self.calm[kind as usize]
     }
 }
 
@@ -50,9 +66,9 @@ const KEY: usize = 2;
 const REST: usize = 2 * KEY;
 
 impl Table<FlowKey4> {
-    /// The flow that was probed for, if it is established and was decided under the present epoch, if the key is that of
-    /// its replies unless it may be that of its `requests`, and if `flags` are none that open or close a connection; notes
-    /// that a packet of it came. What is not found may be there nevertheless, unless the probe [is
+    /// The flow that was probed for, if it is established and was decided under the present epoch, and if the key is that
+    /// of its replies unless it may be that of its `requests`; notes that a packet of it came. `calm` is what the moment
+    /// says about that packet. What is not found may be there nevertheless, unless the probe [is
     /// sure](Probe::is_absent) that it is not.
     #[inline(always)]
     pub fn follow(
@@ -61,9 +77,8 @@ impl Table<FlowKey4> {
         key: &FlowKey4,
         requests: bool,
         moment: &Moment,
-        flags: TcpFlags,
+        calm: Calm,
     ) -> Option<Steady> {
-        const OPENING_OR_CLOSING: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
         let words = self.lines.get(slot.index() as usize)?.words();
         let load = |at: usize| words[at].load(Ordering::Relaxed);
         let reply = slot.is_reply();
@@ -79,35 +94,29 @@ impl Table<FlowKey4> {
         let valid = ((own[0] ^ a) | (own[1] ^ b) == 0)
             & ((route >> 40) as u32 == moment.epoch)
             & (after.sequence() == meta.sequence())
-            & (flags.0 & OPENING_OR_CLOSING == 0)
             & (reply | requests);
-        if !valid {
-            return None;
-        }
-        let tcp = key.protocol() == Protocol::TCP;
-        if meta.0 as u32 != if tcp { moment.tcp } else { moment.udp }
-            && !self.note(slot, meta, moment, tcp, flags)
-        {
+        if !valid || meta.0 as u32 != calm.0 && !self.note(slot, meta, moment, calm) {
             return None;
         }
         let Deltas { header, transport } = Deltas::from_bits(deltas).towards(reply);
         let to = FlowKey4::from_words(other).reversed();
-        let out = Out::from_bits(if reply { route as u16 } else { (route >> 16) as u16 });
+        let out = OutBits::from_bits(if reply { route as u16 } else { (route >> 16) as u16 });
         Some(Steady { translation: Translation4::with_deltas(&to, header, transport), out, service })
     }
 
     /// Notes that a packet came of a flow if that changes no more than the time; `false` otherwise.
     #[cold]
-    fn note(&self, slot: Slot, meta: Meta, moment: &Moment, tcp: bool, flags: TcpFlags) -> bool {
+    #[inline(never)]
+    fn note(&self, slot: Slot, meta: Meta, moment: &Moment, calm: Calm) -> bool {
         let reply = slot.is_reply();
         let steady = match meta.state() {
-            Some(State::Established) => tcp,
-            Some(State::TwoWay) => true,
-            Some(State::OneWay) => !reply,
+            Some(State::Established) => calm == moment.calm(Kind::Tcp),
+            Some(State::TwoWay) => calm == moment.calm(Kind::Udp),
+            Some(State::OneWay) => calm == moment.calm(Kind::Udp) && !reply,
             _ => false,
         };
         if steady && meta.seen() != moment.now {
-            self.change(slot.index(), meta, |meta| meta.after(moment.now, reply, flags));
+            self.change(slot.index(), meta, |meta| meta.after(moment.now, reply, TcpFlags(0)));
         }
         steady
     }

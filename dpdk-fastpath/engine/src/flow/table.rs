@@ -8,7 +8,7 @@ use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::key::Key;
 use super::memory::Zeroed;
-use super::prefetch::prefetch;
+use super::prefetch::{prefetch, prefetch_element};
 use super::record::{Meta, Record, Route, Words};
 use super::state::{Signal, State};
 use super::tick::Tick;
@@ -149,7 +149,7 @@ impl<K: Key> Table<K> {
     /// Fetches what [`probe`](Self::probe) will look at.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(self.place(hash).primary());
+        prefetch_element(&self.buckets, hash as usize & (self.buckets.len() - 1));
     }
 
     /// Looks where a flow nearly always is, in its primary bucket, and fetches what a look-up needs next.
@@ -157,10 +157,10 @@ impl<K: Key> Table<K> {
     pub fn probe(&self, hash: u64) -> Probe {
         let place = self.place(hash);
         let slot = place.primary().glance(place.signature);
-        match self.lines.get(slot.index() as usize) {
-            Some(line) => prefetch(line),
-            None if slot == Slot::UNCLEAR => prefetch(place.secondary()),
-            None => {}
+        match slot {
+            Slot::ABSENT => {}
+            Slot::UNCLEAR => prefetch(place.secondary()),
+            _ => prefetch_element(&self.lines, slot.index() as usize),
         }
         Probe(slot)
     }

@@ -49,24 +49,24 @@ use std::sync::Arc;
 
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::L4;
-use culvert_packet::tcp::TcpFlags;
+use culvert_packet::usual::Usual;
 use culvert_packet::{PacketBuf, Parsed, parse};
 
 use self::recent::Recent;
-use self::route::Destination;
+use self::route::DestinationBits;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
-use self::verdict::End;
+use self::verdict::{End, Exits};
 pub use self::verdict::{Neighbour, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
-use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Tick, prefetch};
+use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Table, Tick, prefetch};
 use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
 const BATCH: usize = 64;
 
-/// How far ahead packets' first bytes are fetched.
-const AHEAD: usize = 4;
+/// Slot of a lane whose packet is neither usual nor another IPv4 packet.
+const NOWHERE: u32 = u32::MAX;
 
 /// Records that one [`Pipeline::age`] looks at, per table.
 const AGED: u32 = 16;
@@ -78,11 +78,11 @@ pub struct Pipeline {
     tables: Arc<FlowTables>,
     flows: FlowWorker,
     counters: CounterWriter,
-    /// Admitted packets of the batch: IPv4, of these those that are not usual, and IPv6.
+    /// Usual packets of the batch, each in its place; other admitted ones, IPv4 and IPv6.
     lanes: Box<[Lane; BATCH]>,
     batch4: Vec<Batched<FlowKey4>>,
     batch6: Vec<Batched<FlowKey6>>,
-    destinations: Recent<Destination>,
+    destinations: Recent<DestinationBits>,
     vteps: Recent<Option<u32>>,
     /// Whether no packet counts as usual, to compare the two ways.
     #[cfg(test)]
@@ -98,6 +98,26 @@ struct Batched<K> {
     origin: Origin,
     key: K,
     hash: u64,
+}
+
+impl<K: Key> Batched<K> {
+    /// With its hash; what a look-up needs first is fetched.
+    #[inline(never)]
+    fn new(table: &Table<K>, at: usize, parsed: Parsed, origin: Origin, key: K) -> Self {
+        let hash = key.hash64();
+        table.prefetch_bucket(hash);
+        Self { at, parsed, origin, key, hash }
+    }
+}
+
+/// Packets of one port that go through the passes together.
+struct Batch<'a, B> {
+    bufs: &'a mut [B],
+    /// What is known of the usual ones, and what becomes of each.
+    lanes: &'a mut [Lane],
+    verdicts: &'a mut [Verdict],
+    others4: &'a mut Vec<Batched<FlowKey4>>,
+    others6: &'a mut Vec<Batched<FlowKey6>>,
 }
 
 impl Pipeline {
@@ -124,7 +144,8 @@ impl Pipeline {
     }
 
     /// Decides on a burst that `in_port` received: `verdicts` holds one for each buffer afterwards, in their order, and
-    /// the buffers to be sent are ready. What was received and what is dropped is counted.
+    /// the buffers to be sent are ready. What was received and what is dropped is counted. Returns the port that all of
+    /// the burst is to be sent through, if there is one such port.
     pub fn process<B: PacketBuf>(
         &mut self,
         view: &Snapshot,
@@ -132,12 +153,14 @@ impl Pipeline {
         in_port: PortIndex,
         bufs: &mut [B],
         verdicts: &mut Vec<Verdict>,
-    ) {
+    ) -> Option<PortIndex> {
         // Each is replaced.
         verdicts.resize(bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
+        let mut exits = Exits::NONE;
         for (bufs, verdicts) in bufs.chunks_mut(BATCH).zip(verdicts.chunks_mut(BATCH)) {
-            self.batch(view, now, in_port, bufs, verdicts);
+            self.batch(view, now, in_port, bufs, verdicts, &mut exits);
         }
+        exits.only()
     }
 
     fn batch<B: PacketBuf>(
@@ -147,16 +170,18 @@ impl Pipeline {
         in_port: PortIndex,
         bufs: &mut [B],
         verdicts: &mut [Verdict],
+        exits: &mut Exits,
     ) {
         let mut bytes = 0;
         for buf in &*bufs {
+            prefetch(buf.data());
             bytes += buf.len() as u64;
         }
         self.counters.received(in_port, bufs.len() as u64, bytes);
         let (port, local) = match (view.port(in_port), view.local()) {
             (Some(port), Some(local)) => (port, local),
-            (None, _) => return self.drop_all(in_port, DropReason::NO_SUCH_PORT, verdicts),
-            (_, None) => return self.drop_all(in_port, DropReason::NOT_PROGRAMMED, verdicts),
+            (None, _) => return self.drop_all(in_port, DropReason::NO_SUCH_PORT, verdicts, exits),
+            (_, None) => return self.drop_all(in_port, DropReason::NOT_PROGRAMMED, verdicts, exits),
         };
         let expected = Expected::at(port, local);
         #[cfg(test)]
@@ -164,6 +189,8 @@ impl Pipeline {
         let Self { tables, flows, counters, lanes, batch4, batch6, destinations, vteps, .. } = self;
         destinations.renew(view.serial());
         vteps.renew(view.serial());
+        batch4.clear();
+        batch6.clear();
         let (tally, learned) = (ServiceTally::default(), None);
         let (doors, ways) = (view.doors(), view.ways());
         let mut stage = Stage {
@@ -181,50 +208,39 @@ impl Pipeline {
             tally,
             learned,
         };
-        batch4.clear();
-        batch6.clear();
-
-        // First pass: what is it, and where may its flow be?
-        let mut admitted = 0;
-        for at in 0..bufs.len() {
-            if let Some(next) = bufs.get(at + AHEAD) {
-                prefetch(next.data());
-            }
-            let buf = &mut bufs[at];
-            let (key, slot, len, tcp_flags) = if let Some((usual, slot)) = stage.admit_usual(&expected, buf) {
-                (usual.key(port.tenant), slot, usual.len, usual.tcp_flags)
-            } else {
-                match stage.admit(port, buf) {
-                    Step::Break(end) => {
-                        verdicts[at] = stage.verdict(end);
-                        continue;
-                    }
-                    Step::Continue(Admitted::V4(parsed, origin, key)) => {
-                        batch4.push(Batched { at, parsed, origin, key, hash: key.hash64() });
-                        (key, 0, 0, TcpFlags(0))
-                    }
-                    Step::Continue(Admitted::V6(parsed, origin, key)) => {
-                        let hash = key.hash64();
-                        stage.tables.v6.prefetch_bucket(hash);
-                        batch6.push(Batched { at, parsed, origin, key, hash });
-                        continue;
-                    }
-                }
-            };
-            let hash = key.hash64();
-            stage.tables.v4.prefetch_bucket(hash);
-            lanes[admitted] = Lane { key, hash, slot, len, tcp_flags, at: at as u8, ..Lane::EMPTY };
-            admitted += 1;
+        let mut batch =
+            Batch { lanes: &mut lanes[..bufs.len()], bufs, verdicts, others4: batch4, others6: batch6 };
+        let moment = Moment::new(view.epoch(), now);
+        match &expected {
+            Expected::Pod(front, source) => stage.first_pass(port, &moment, &mut batch, |_, buf| {
+                Some((Stage::admit_usual_from_pod(front, *source, buf)?, 0))
+            }),
+            Expected::Tunnel(expected) => stage.first_pass(port, &moment, &mut batch, |stage, buf| {
+                stage.admit_usual_from_tunnel(expected, buf)
+            }),
+            Expected::Nothing => stage.first_pass(port, &moment, &mut batch, |_, _| None),
         }
-        stage.finish4(port.kind, &mut lanes[..admitted], batch4, bufs, verdicts);
-        if !batch6.is_empty() {
-            stage.finish6(batch6, bufs, verdicts);
+        stage.second_pass(port.kind, &mut batch);
+        match port.kind {
+            PortKind::Pod => stage.third_pass(&moment, true, &mut batch, exits),
+            PortKind::Uplink => stage.third_pass(&moment, false, &mut batch, exits),
+        }
+        if !batch.others6.is_empty() {
+            stage.finish6(&mut batch);
+            exits.add_other();
         }
         stage.tally.flush(stage.counters);
     }
 
     #[cold]
-    fn drop_all(&mut self, in_port: PortIndex, reason: DropReason, verdicts: &mut [Verdict]) {
+    fn drop_all(
+        &mut self,
+        in_port: PortIndex,
+        reason: DropReason,
+        verdicts: &mut [Verdict],
+        exits: &mut Exits,
+    ) {
+        exits.add_other();
         for verdict in verdicts {
             self.counters.dropped(in_port, reason);
             *verdict = Verdict::Drop(reason);
@@ -252,77 +268,116 @@ impl Stage<'_> {
         }
     }
 
-    /// The later passes over IPv4 packets.
+    /// First pass: what is it, and where may its flow be?
     #[inline(always)]
-    fn finish4<B: PacketBuf>(
+    fn first_pass<B: PacketBuf>(
         &mut self,
-        kind: PortKind,
-        lanes: &mut [Lane],
-        others: &[Batched<FlowKey4>],
-        bufs: &mut [B],
-        verdicts: &mut [Verdict],
+        port: &Port,
+        moment: &Moment,
+        batch: &mut Batch<'_, B>,
+        mut admit_usual: impl FnMut(&mut Self, &mut B) -> Option<(Usual, u32)>,
     ) {
-        // Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
-        for lane in &mut *lanes {
-            lane.probe = self.tables.v4.probe(lane.hash);
-            if lane.probe.is_likely() {
+        let Batch { bufs, lanes, verdicts, others4, others6 } = batch;
+        let tenant = port.tenant;
+        for (at, (buf, lane)) in bufs.iter_mut().zip(&mut **lanes).enumerate() {
+            let Some((usual, slot)) = admit_usual(self, buf) else {
+                (lane.len, lane.slot) = (0, NOWHERE);
+                match self.admit(port, buf) {
+                    Step::Break(end) => verdicts[at] = self.verdict(end),
+                    Step::Continue(Admitted::V4(parsed, origin, key)) => {
+                        lane.slot = others4.len() as u32;
+                        others4.push(Batched::new(&self.tables.v4, at, parsed, origin, key));
+                    }
+                    Step::Continue(Admitted::V6(parsed, origin, key)) => {
+                        others6.push(Batched::new(&self.tables.v6, at, parsed, origin, key));
+                    }
+                }
                 continue;
-            }
-            lane.destination = self.destination(lane.key.tenant(), lane.key.dst().into());
-            if lane.destination == Destination::Vip && kind == PortKind::Pod {
-                self.expect(&lane.key, lane.hash);
+            };
+            let key = usual.key(tenant);
+            let hash = key.hash64();
+            self.tables.v4.prefetch_bucket(hash);
+            (lane.key, lane.hash, lane.calm) = (key, hash, moment.calm(usual.kind));
+            (lane.slot, lane.len) = (slot, usual.len);
+        }
+    }
+
+    /// Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
+    #[inline(always)]
+    fn second_pass<B>(&mut self, kind: PortKind, batch: &mut Batch<'_, B>) {
+        for lane in batch.lanes.iter_mut().filter(|lane| lane.is_usual()) {
+            lane.probe = self.tables.v4.probe(lane.hash);
+            if !lane.probe.is_likely() {
+                let destination = self.recent_destination(&lane.key);
+                lane.out = destination.out();
+                if destination.is_vip() && kind == PortKind::Pod {
+                    self.expect(&lane.key, lane.hash);
+                }
             }
         }
-        // Third pass: compare, decide, rewrite.
-        let moment = Moment::new(self.view.epoch(), self.now);
-        for lane in &*lanes {
-            let at = usize::from(lane.at);
-            if lane.len != 0
-                && let Some(port) = self.forward_usual(&moment, kind == PortKind::Pod, lane, &mut bufs[at])
+        for other in &*batch.others4 {
+            self.tables.v4.probe(other.hash);
+        }
+    }
+
+    /// Third pass: compare, decide, rewrite.
+    #[inline(always)]
+    fn third_pass<B: PacketBuf>(
+        &mut self,
+        moment: &Moment,
+        from_pod: bool,
+        batch: &mut Batch<'_, B>,
+        exits: &mut Exits,
+    ) {
+        let Batch { lanes, bufs, verdicts, others4, .. } = batch;
+        for ((lane, buf), verdict) in lanes.iter().zip(&mut **bufs).zip(&mut **verdicts) {
+            if lane.is_usual()
+                && let Some(port) = self.forward_usual(moment, from_pod, lane, buf)
             {
-                verdicts[at] = Verdict::Send(port);
-            } else {
-                let end = self.forward_unusual(kind, lane, others, &mut bufs[at]);
-                verdicts[at] = self.verdict(end);
+                exits.add(port);
+                *verdict = Verdict::Send(port);
+                continue;
+            }
+            exits.add_other();
+            if let Some(end) = self.forward_other(from_pod, lane, others4, buf) {
+                *verdict = self.verdict(end);
             }
         }
     }
 
-    /// Forwards an IPv4 packet that is not usual, or that something is to be said or noted about.
+    /// Forwards an IPv4 packet that is not usual, or that something is to be said or noted about; `None` if it is none that
+    /// was let in.
     #[inline(never)]
-    fn forward_unusual<B: PacketBuf>(
+    fn forward_other<B: PacketBuf>(
         &mut self,
-        kind: PortKind,
+        from_pod: bool,
         lane: &Lane,
         others: &[Batched<FlowKey4>],
         buf: &mut B,
-    ) -> End {
-        let &Lane { key, hash, slot, .. } = lane;
-        let (parsed, origin) = match others.iter().find(|other| other.at == usize::from(lane.at)) {
-            Some(other) => (other.parsed, other.origin),
-            None => match parse(buf.data()) {
-                Ok(parsed) if kind == PortKind::Pod => (parsed, Origin::Pod),
-                Ok(parsed) => (parsed, Origin::Tunnel(slot)),
-                Err(malformed) => return self.drop(malformed),
-            },
-        };
-        self.find_or_route(Packet { buf, parsed: &parsed, origin, hash }, &key)
+    ) -> Option<End> {
+        if !lane.is_usual() {
+            let &Batched { ref parsed, origin, ref key, hash, .. } = others.get(lane.slot as usize)?;
+            return Some(self.find_or_route(Packet { buf, parsed, origin, hash }, key));
+        }
+        let origin = if from_pod { Origin::Pod } else { Origin::Tunnel(lane.slot) };
+        Some(match parse(buf.data()) {
+            Ok(parsed) => {
+                self.find_or_route(Packet { buf, parsed: &parsed, origin, hash: lane.hash }, &lane.key)
+            }
+            Err(malformed) => self.drop(malformed),
+        })
     }
 
     /// The later passes over IPv6 packets.
     #[inline(never)]
-    fn finish6<B: PacketBuf>(
-        &mut self,
-        batch: &[Batched<FlowKey6>],
-        bufs: &mut [B],
-        verdicts: &mut [Verdict],
-    ) {
-        for packet in batch {
-            self.tables.v6.probe(packet.hash);
+    fn finish6<B: PacketBuf>(&mut self, batch: &mut Batch<'_, B>) {
+        for other in &*batch.others6 {
+            self.tables.v6.probe(other.hash);
         }
-        for &Batched { at, ref parsed, origin, ref key, hash } in batch {
-            let end = self.find_or_route(Packet { buf: &mut bufs[at], parsed, origin, hash }, key);
-            verdicts[at] = self.verdict(end);
+        for &Batched { at, ref parsed, origin, ref key, hash } in &*batch.others6 {
+            let packet = Packet { buf: &mut batch.bufs[at], parsed, origin, hash };
+            let end = self.find_or_route(packet, key);
+            batch.verdicts[at] = self.verdict(end);
         }
     }
 

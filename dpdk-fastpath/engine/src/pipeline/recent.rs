@@ -8,12 +8,15 @@ const ENTRIES: usize = 256;
 pub(super) struct Recent<V> {
     /// Of the snapshot that gave the answers.
     serial: u64,
-    entries: Box<[Option<(u64, V)>; ENTRIES]>,
+    entries: Box<[(u64, V); ENTRIES]>,
 }
 
-impl<V: Copy> Recent<V> {
+/// No key.
+const NONE: u64 = u64::MAX;
+
+impl<V: Copy + Default> Recent<V> {
     pub(super) fn new() -> Self {
-        Self { serial: 0, entries: Box::new([None; ENTRIES]) }
+        Self { serial: 0, entries: Box::new([(NONE, V::default()); ENTRIES]) }
     }
 
     /// Forgets everything unless it is this snapshot's.
@@ -21,23 +24,19 @@ impl<V: Copy> Recent<V> {
     pub(super) fn renew(&mut self, serial: u64) {
         if self.serial != serial {
             self.serial = serial;
-            self.entries.fill(None);
+            self.entries.fill((NONE, V::default()));
         }
     }
 
-    /// The answer for `key`, or that of `ask`.
+    /// The answer for `key`, which is never 2^64 - 1, or that of `ask`.
     #[inline(always)]
     pub(super) fn get(&mut self, key: u64, ask: impl FnOnce() -> V) -> V {
         let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % ENTRIES;
-        let entry = &mut self.entries[place];
-        match *entry {
-            Some((known, value)) if known == key => value,
-            _ => {
-                let value = ask();
-                *entry = Some((key, value));
-                value
-            }
+        let (known, value) = &mut self.entries[place];
+        if *known != key {
+            (*known, *value) = (key, ask());
         }
+        *value
     }
 }
 

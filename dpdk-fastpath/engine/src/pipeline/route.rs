@@ -3,18 +3,19 @@
 //! In: a packet with its key. Out: it goes to a pod, here or on another node; or it is for this node itself, or for a
 //! service, whose stages are next. Its sender is told when there is no such destination.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use culvert_packet::PacketBuf;
 use culvert_packet::answer::{IcmpError, echo_reply};
-use culvert_packet::flow::Tenant;
+use culvert_packet::flow::{FlowKey4, Tenant};
+use culvert_packet::ip::Protocol;
 use culvert_packet::parse::L4;
 
 use super::stage::{Origin, Packet, Stage};
 use super::verdict::End;
 use crate::counter::{Answered, DropReason};
-use crate::flow::{Key, Out};
-use crate::table::{Snapshot, Target};
+use crate::flow::{Key, Out, OutBits};
+use crate::table::{LocalNode, Snapshot, Target};
 
 /// What an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,48 @@ pub(super) enum Destination {
     Vip,
     /// A pod's, if there is a way to it.
     Pod(Out),
+}
+
+/// A [`Destination`] in one number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct DestinationBits(u32);
+
+impl DestinationBits {
+    const LOCAL: Self = Self(0x1_ffff);
+    const VIP: Self = Self(0x2_ffff);
+
+    /// Whether it is some service's.
+    #[inline(always)]
+    pub(super) fn is_vip(self) -> bool {
+        self == Self::VIP
+    }
+
+    /// The way to it; none to what is no pod.
+    #[inline(always)]
+    pub(super) const fn out(self) -> OutBits {
+        OutBits::from_bits(self.0 as u16)
+    }
+}
+
+impl From<Destination> for DestinationBits {
+    fn from(destination: Destination) -> Self {
+        match destination {
+            Destination::Local => Self::LOCAL,
+            Destination::Vip => Self::VIP,
+            Destination::Pod(out) => Self(OutBits::from(out).to_bits().into()),
+        }
+    }
+}
+
+impl From<DestinationBits> for Destination {
+    #[inline]
+    fn from(bits: DestinationBits) -> Self {
+        match bits {
+            DestinationBits::LOCAL => Self::Local,
+            DestinationBits::VIP => Self::Vip,
+            pod => Self::Pod(pod.out().into()),
+        }
+    }
 }
 
 impl Stage<'_> {
@@ -45,22 +88,22 @@ impl Stage<'_> {
     }
 
     /// What an address is.
-    #[inline(always)]
+    #[inline]
     pub(super) fn destination(&mut self, tenant: Tenant, address: IpAddr) -> Destination {
-        let Self { view, local, destinations, .. } = self;
-        let ask = || {
-            if local.is_gateway(address) || local.is_vtep(address) {
-                Destination::Local
-            } else if view.is_vip(tenant, address) {
-                Destination::Vip
-            } else {
-                Destination::Pod(way(view, tenant, address))
-            }
-        };
         match address {
-            IpAddr::V4(v4) => destinations.get(u64::from(tenant.get()) << 32 | u64::from(v4.to_bits()), ask),
-            IpAddr::V6(_) => ask(),
+            IpAddr::V4(address) => {
+                let nobody = (Ipv4Addr::UNSPECIFIED, 0);
+                self.recent_destination(&FlowKey4::new(tenant, Protocol(0), nobody, (address, 0))).into()
+            }
+            IpAddr::V6(_) => ask(self.view, self.local, tenant, address),
         }
+    }
+
+    /// What a flow's destination address is.
+    #[inline(always)]
+    pub(super) fn recent_destination(&mut self, key: &FlowKey4) -> DestinationBits {
+        let Self { view, local, destinations, .. } = self;
+        destinations.get(key.destination_bits(), || ask(view, local, key.tenant(), key.dst().into()).into())
     }
 
     /// Where a pod's address is.
@@ -101,6 +144,18 @@ impl Stage<'_> {
             }
             Err(_) => self.drop(DropReason::NOT_SERVED),
         }
+    }
+}
+
+/// What an address is, by the tables.
+#[inline(never)]
+fn ask(view: &Snapshot, local: &LocalNode, tenant: Tenant, address: IpAddr) -> Destination {
+    if local.is_gateway(address) || local.is_vtep(address) {
+        Destination::Local
+    } else if view.is_vip(tenant, address) {
+        Destination::Vip
+    } else {
+        Destination::Pod(way(view, tenant, address))
     }
 }
 

@@ -9,7 +9,7 @@ use culvert_packet::{PacketBuf, Parsed};
 
 use super::output::Inner;
 use super::recent::Recent;
-use super::route::Destination;
+use super::route::DestinationBits;
 use super::verdict::{End, Neighbour};
 use crate::counter::{Answered, CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Tick};
@@ -32,7 +32,7 @@ pub(super) struct Stage<'a> {
     pub(super) flows: &'a mut FlowWorker,
     pub(super) counters: &'a mut CounterWriter,
     /// Where packets to IPv4 addresses go.
-    pub(super) destinations: &'a mut Recent<Destination>,
+    pub(super) destinations: &'a mut Recent<DestinationBits>,
     /// Slots of the remote nodes behind IPv4 addresses of the underlay.
     pub(super) vteps: &'a mut Recent<Option<u32>>,
     /// Packets of services' flows that are still to be counted.

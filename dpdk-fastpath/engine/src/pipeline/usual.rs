@@ -8,18 +8,15 @@
 use std::net::Ipv4Addr;
 
 use culvert_packet::PacketBuf;
-use culvert_packet::encap::{OVERHEAD_V4, inner_traffic_class};
-use culvert_packet::eth::EthAddr;
+use culvert_packet::encap::OVERHEAD_V4;
 use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
 use culvert_packet::ip::Protocol;
-use culvert_packet::tcp::TcpFlags;
-use culvert_packet::usual::{self, Usual};
+use culvert_packet::usual::{self, Front, Tunnelled, Usual};
 
-use super::frame::{eth, set_stations};
-use super::route::Destination;
+use super::frame::set_stations;
 use super::stage::Stage;
-use crate::flow::{Moment, Out, Probe, Steady};
-use crate::table::{Door, LocalNode, Port, PortIndex, PortKind, Way};
+use crate::flow::{Calm, Moment, OutBits, Probe, Steady};
+use crate::table::{LocalNode, Port, PortIndex, PortKind};
 
 /// First byte of the first IPv4 address that is no unicast address.
 const MULTICAST: u8 = 224;
@@ -27,20 +24,10 @@ const MULTICAST: u8 = 224;
 /// What is usual at a port.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
-    /// From a pod.
-    Pod {
-        /// Destination and source of its frames.
-        stations: [u8; 12],
-        /// Its address.
-        source: Ipv4Addr,
-    },
+    /// From a pod: what its frames begin with, and its address.
+    Pod(Front, Ipv4Addr),
     /// From the underlay.
-    Tunnel {
-        /// Destination of frames.
-        station: EthAddr,
-        /// Destination of packets.
-        vtep: Ipv4Addr,
-    },
+    Tunnel(Tunnelled),
     /// Nothing.
     Nothing,
 }
@@ -50,15 +37,14 @@ impl Expected {
         match port.kind {
             PortKind::Pod => match port.v4 {
                 Some(source) if !local.gateway_mac.is_multicast() => {
-                    let mut stations = [0; 12];
-                    set_stations(&mut stations, local.gateway_mac, port.mac);
-                    Self::Pod { stations, source }
+                    Self::Pod(Front::between(port.mac, local.gateway_mac), source)
                 }
                 _ => Self::Nothing,
             },
             PortKind::Uplink => match local.vtep4() {
-                Some(vtep) if !local.vtep_mac.is_multicast() && local.tunnels.are_usual() => {
-                    Self::Tunnel { station: port.mac, vtep }
+                Some(vtep) if usual_tunnels(port, local) => {
+                    let (port_number, vni) = (local.tunnels.port, local.vni.get());
+                    Self::Tunnel(Tunnelled::new(port.mac, vtep, port_number, vni, local.vtep_mac))
                 }
                 _ => Self::Nothing,
             },
@@ -66,21 +52,25 @@ impl Expected {
     }
 }
 
-/// An IPv4 packet of a batch that has been admitted. No more than one cache line.
+fn usual_tunnels(port: &Port, local: &LocalNode) -> bool {
+    !local.vtep_mac.is_multicast() && !port.mac.is_multicast() && local.tunnels.are_usual()
+}
+
+/// What the later passes need to know of a usual packet. No more than one cache line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lane {
     pub(super) key: FlowKey4,
     pub(super) hash: u64,
     pub(super) probe: Probe,
-    /// Where it goes if it belongs to no flow; known if the probe is absent.
-    pub(super) destination: Destination,
-    /// Slot of the remote node that it comes from; not of a pod's packet.
+    /// What its flow looks like if the packet changes nothing about it.
+    pub(super) calm: Calm,
+    /// Slot of the remote node that it comes from; not of a pod's packet. Of a packet that is not usual, its place among the
+    /// others of its version.
     pub(super) slot: u32,
-    /// Length of the IP packet; 0 for one that is not usual.
+    /// Where it goes if it belongs to no flow; known if the probe is absent.
+    pub(super) out: OutBits,
+    /// Length of the IP packet; 0 if the packet is not usual.
     pub(super) len: u16,
-    pub(super) tcp_flags: TcpFlags,
-    /// Place of the buffer in the batch.
-    pub(super) at: u8,
 }
 
 impl Lane {
@@ -94,74 +84,51 @@ impl Lane {
         ),
         hash: 0,
         probe: Probe::ABSENT,
-        destination: Destination::Pod(Out::Nowhere),
+        calm: Calm::NEVER,
         slot: 0,
+        out: OutBits::NOWHERE,
         len: 0,
-        tcp_flags: TcpFlags(0),
-        at: 0,
     };
+
+    #[inline(always)]
+    pub(super) const fn is_usual(&self) -> bool {
+        self.len != 0
+    }
 }
 
 impl Stage<'_> {
-    /// Lets a usual packet in: it is what a pod sends to its router, or another node through the tunnel, whose headers
-    /// are then gone. With it comes the slot of that node. `None`, and nothing has changed, for all that needs a closer
+    /// Lets a usual packet in that a pod sends to its router. `None`, and nothing has changed, for all that needs a closer
     /// look.
     #[inline(always)]
-    pub(super) fn admit_usual<B: PacketBuf>(
-        &mut self,
-        expected: &Expected,
+    pub(super) fn admit_usual_from_pod<B: PacketBuf>(
+        front: &Front,
+        source: Ipv4Addr,
         buf: &mut B,
-    ) -> Option<(Usual, u32)> {
-        match *expected {
-            Expected::Pod { stations, source } => {
-                let frame = buf.data();
-                let usual = Usual::read(frame)?;
-                let key = usual.key(Tenant::DEFAULT);
-                let may_pass = (frame.first_chunk() == Some(&stations))
-                    & (key.src() == source)
-                    & (key.dst().octets()[0] < MULTICAST);
-                if !may_pass {
-                    return None;
-                }
-                if usual.end() < frame.len() {
-                    buf.truncate(usual.end());
-                }
-                Some((usual, 0))
-            }
-            Expected::Tunnel { station, vtep } => self.admit_usual_from_tunnel(station, vtep, buf),
-            Expected::Nothing => None,
+    ) -> Option<Usual> {
+        let frame = buf.data();
+        let usual = Usual::read(frame, front)?;
+        if usual.src() != source || usual.dst().octets()[0] >= MULTICAST {
+            return None;
         }
+        if usual.end() < frame.len() {
+            buf.truncate(usual.end());
+        }
+        Some(usual)
     }
 
+    /// Lets a usual packet in that another node sends through the tunnel, whose headers are then gone. With it comes the
+    /// slot of that node. `None`, and nothing has changed, for all that needs a closer look.
     #[inline(always)]
-    fn admit_usual_from_tunnel<B: PacketBuf>(
+    pub(super) fn admit_usual_from_tunnel<B: PacketBuf>(
         &mut self,
-        station: EthAddr,
-        vtep: Ipv4Addr,
+        expected: &Tunnelled,
         buf: &mut B,
     ) -> Option<(Usual, u32)> {
-        let frame = buf.data();
-        let outer = Usual::read(frame)?;
-        let addresses = outer.key(Tenant::DEFAULT);
-        let ours = (outer.protocol == Protocol::UDP)
-            & (addresses.dst_port() == self.local.tunnels.port)
-            & (eth(frame).dst() == station)
-            & (addresses.dst() == vtep);
-        if !ours {
+        let (src, usual) = usual::tunnelled(buf.data(), expected)?;
+        if usual.dst().octets()[0] >= MULTICAST {
             return None;
         }
-        let (vni, inner) = usual::decap(frame)?;
-        let usual = Usual::read(inner)?;
-        let ((_, outer_class), (_, class)) =
-            (usual::ttl_and_traffic_class(frame)?, usual::ttl_and_traffic_class(inner)?);
-        let may_pass = (vni == self.local.vni.get())
-            & (eth(inner).dst() == self.local.vtep_mac)
-            & (usual.key(Tenant::DEFAULT).dst().octets()[0] < MULTICAST)
-            & (inner_traffic_class(class, outer_class) == Some(class));
-        if !may_pass {
-            return None;
-        }
-        let (view, src) = (self.view, addresses.src());
+        let view = self.view;
         let slot = self.vteps.get(src.to_bits().into(), || view.remote_of_vtep(src.into()))?;
         buf.keep(OVERHEAD_V4, OVERHEAD_V4 + usual.end()).then_some((usual, slot))
     }
@@ -178,14 +145,11 @@ impl Stage<'_> {
     ) -> Option<PortIndex> {
         let key = &lane.key;
         if lane.probe.is_absent() {
-            return match lane.destination {
-                Destination::Pod(out) => self.transmit_usual(lane, from_pod, out, buf, usual::hop),
-                Destination::Local | Destination::Vip => None,
-            };
+            return self.transmit_usual(lane, from_pod, lane.out, buf, usual::hop);
         }
         // Requests come from the client's own port only: that is where its address was checked.
         let Steady { translation, out, service } =
-            self.tables.v4.follow(lane.probe, key, from_pod, moment, lane.tcp_flags)?;
+            self.tables.v4.follow(lane.probe, key, from_pod, moment, lane.calm)?;
         let port = self.transmit_usual(lane, from_pod, out, buf, |frame| {
             usual::hop_and_translate(frame, key.protocol(), &translation);
         })?;
@@ -198,48 +162,29 @@ impl Stage<'_> {
         &self,
         lane: &Lane,
         from_pod: bool,
-        out: Out,
+        out: OutBits,
         buf: &mut B,
         rewrite: impl FnOnce(&mut [u8]),
     ) -> Option<PortIndex> {
-        let (mtu, exit) = match out {
-            Out::Remote(slot) => {
-                let way = self.ways.get(slot as usize)?.as_ref()?;
-                if !from_pod || buf.headroom() < way.template.overhead() {
-                    return None;
-                }
-                (way.mtu, Exit::Tunnel(way))
-            }
-            Out::Pod(index) => {
-                let door = self.doors.get(usize::from(index.0))?;
-                (door.mtu, Exit::Door(door, index))
-            }
-            Out::Nowhere => return None,
-        };
         let (ttl, traffic_class) = usual::ttl_and_traffic_class(buf.data())?;
-        if lane.len > mtu || ttl <= 1 {
+        if ttl <= 1 {
             return None;
         }
-        // In one place only, so that it becomes part of this code.
-        let frame = buf.data_mut();
-        rewrite(frame);
-        match exit {
-            Exit::Door(door, index) => {
-                set_stations(frame, door.mac, self.local.gateway_mac);
-                Some(index)
+        if let Some(index) = out.port() {
+            let door = self.doors.get(usize::from(index.0))?;
+            if lane.len > door.mtu {
+                return None;
             }
-            Exit::Tunnel(way) => {
-                let traffic_class = way.template.outer_traffic_class(traffic_class);
-                let sent = way.template.encap(buf, entropy_port(lane.hash), traffic_class);
-                debug_assert!(sent.is_ok(), "there is room for the headers, and a packet fits into a tunnel");
-                Some(way.uplink)
-            }
+            let frame = buf.data_mut();
+            rewrite(frame);
+            set_stations(frame, door.mac, self.local.gateway_mac);
+            return Some(index);
         }
+        let way = self.ways.get(out.slot())?.as_ref()?;
+        if !from_pod || lane.len > way.mtu {
+            return None;
+        }
+        way.template.encap_usual(buf, lane.len, entropy_port(lane.hash), traffic_class, rewrite)?;
+        Some(way.uplink)
     }
-}
-
-/// Where a packet leaves.
-enum Exit<'a> {
-    Door(&'a Door, PortIndex),
-    Tunnel(&'a Way),
 }

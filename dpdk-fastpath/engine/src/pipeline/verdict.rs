@@ -39,3 +39,32 @@ pub struct Neighbour {
     /// Whether it said so in answer to a question of ours.
     pub solicited: bool,
 }
+
+/// The ports that packets leave through, as far as they are one.
+#[derive(Debug)]
+pub(super) struct Exits {
+    /// The bits that all ports' numbers have, and those that any has.
+    all: u16,
+    any: u16,
+}
+
+impl Exits {
+    pub(super) const NONE: Self = Self { all: u16::MAX, any: 0 };
+
+    /// A packet is sent through a port.
+    #[inline(always)]
+    pub(super) fn add(&mut self, PortIndex(port): PortIndex) {
+        self.all &= port;
+        self.any |= port;
+    }
+
+    /// Something else becomes of a packet.
+    pub(super) fn add_other(&mut self) {
+        *self = Self { all: 0, any: u16::MAX };
+    }
+
+    /// The port that all leave through.
+    pub(super) fn only(&self) -> Option<PortIndex> {
+        (self.all == self.any).then_some(PortIndex(self.all))
+    }
+}

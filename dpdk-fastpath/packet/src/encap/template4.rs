@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::{ADDRESSES, EncapError, MAX_INNER, OVERHEAD_V4, Tunnel, UDP_TUNNEL, Writer};
 use crate::buf::PacketBuf;
-use crate::checksum::{Delta, Sum};
+use crate::checksum::{Delta, Sum, fold};
 use crate::eth::{EthHeader, EtherType};
 use crate::ip::Protocol;
 use crate::ipv4::Ipv4Header;
@@ -30,7 +30,7 @@ const UDP_LEN: usize = 38;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Template4 {
-    /// In place of the checksum: the sum of the IPv4 header without total length and traffic class, in the machine's order.
+    /// In place of the checksum: the sum of the IPv4 header without total length and traffic class.
     /// In place of the traffic class: what all packets have of it.
     bytes: [u8; TEMPLATE],
     /// Which bits of the traffic class come from the inner packet.
@@ -54,7 +54,7 @@ impl Template4 {
         writer.put(&tunnel.inner_src.0);
         let mut bytes = writer.bytes;
         bytes[CLASS] = class;
-        bytes[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_ne_bytes());
+        bytes[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
         Self { bytes, class_mask }
     }
 
@@ -86,19 +86,45 @@ impl Template4 {
         if !(EthHeader::LEN..=MAX_INNER).contains(&inner_len) {
             return Err(EncapError::Length);
         }
-        let udp_len = (inner_len + UDP_TUNNEL) as u16;
         let frame = buf.prepend(OVERHEAD_V4).ok_or(EncapError::Headroom)?;
-        let Some(head) = frame.first_chunk_mut::<TEMPLATE>() else { return Err(EncapError::Headroom) };
+        self.fill(frame, inner_len as u16, source_port, traffic_class).ok_or(EncapError::Headroom)
+    }
+
+    /// The same for a frame with an IPv4 packet of `len` bytes in it, and nothing else, which `rewrite` changes on the way;
+    /// `traffic_class` is that of the packet. `None`, and nothing has changed, if it cannot be.
+    #[inline(always)]
+    pub fn encap_usual(
+        &self,
+        buf: &mut impl PacketBuf,
+        len: u16,
+        source_port: u16,
+        traffic_class: u8,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) -> Option<()> {
+        if usize::from(len) > MAX_INNER - EthHeader::LEN {
+            return None;
+        }
+        let frame = buf.prepend(OVERHEAD_V4)?;
+        rewrite(frame.get_mut(OVERHEAD_V4..)?);
+        let inner_len = len + EthHeader::LEN as u16;
+        self.fill(frame, inner_len, source_port, self.outer_traffic_class(traffic_class))
+    }
+
+    /// Writes the headers into the room in front of a frame.
+    #[inline(always)]
+    fn fill(&self, frame: &mut [u8], inner_len: u16, source_port: u16, traffic_class: u8) -> Option<()> {
+        let head = frame.first_chunk_mut::<TEMPLATE>()?;
         head.copy_from_slice(&self.bytes);
-        let total_len = udp_len + Ipv4Header::LEN as u16;
-        let fixed = u16::from_ne_bytes([self.bytes[CHECKSUM], self.bytes[CHECKSUM + 1]]);
-        let sum = Sum::ZERO.word(fixed).word(total_len).word(u16::from(traffic_class));
+        let udp_len = inner_len + UDP_TUNNEL as u16;
+        let total_len = (udp_len + Ipv4Header::LEN as u16).to_be_bytes();
+        let sum = [[self.bytes[CHECKSUM], self.bytes[CHECKSUM + 1]], [0, traffic_class], total_len];
+        let sum = sum.map(|bytes| u32::from(u16::from_le_bytes(bytes))).iter().sum();
         head[CLASS] = traffic_class;
-        head[TOTAL_LEN..TOTAL_LEN + 2].copy_from_slice(&total_len.to_be_bytes());
-        head[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.checksum().to_be_bytes());
+        head[TOTAL_LEN..TOTAL_LEN + 2].copy_from_slice(&total_len);
+        head[CHECKSUM..CHECKSUM + 2].copy_from_slice(&(!fold(sum)).to_le_bytes());
         head[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&source_port.to_be_bytes());
         head[UDP_LEN..UDP_LEN + 2].copy_from_slice(&udp_len.to_be_bytes());
-        Ok(())
+        Some(())
     }
 }
 
