@@ -302,18 +302,27 @@ fn a_service_shows_its_backends_and_one_without_says_none() {
             vip: vec![10, 96, 0, 10],
             port: 80,
             backends,
+            balancing: 3,
+            affinity_seconds: 90,
             ..Service::default()
         }),
+        backend_flows: vec![0, 5],
         ..ServiceStatus::default()
     };
     let backend = Backend { address: vec![10, 1, 0, 7], port: 8080, terminating: true, ..Backend::default() };
     let not_ready = Backend { address: vec![10, 1, 0, 8], port: 8080, draining: true, ..Backend::default() };
-    let reply = ListServicesResponse { services: vec![service(vec![backend, not_ready]), service(vec![])] };
+    let away =
+        Backend { address: vec![10, 1, 0, 9], port: 8080, away: true, weight: 3, ..Backend::default() };
+    let reply =
+        ListServicesResponse { services: vec![service(vec![backend, not_ready, away]), service(vec![])] };
     let (code, out, _) = culvert(&["service", "list"], vec![Reply::ServiceList(reply)]);
     assert_eq!(code, 0);
     assert!(
         out.contains("10.1.0.7:8080 (terminating)")
-            && out.contains("10.1.0.8:8080 (not ready)")
+            && out.contains("10.1.0.8:8080 flows 5 (not ready)")
+            && out.contains("10.1.0.9:8080 weight 3 (not for new flows)")
+            && out.contains("least-flow")
+            && out.contains("client IP 90 s")
             && out.contains("none"),
         "{out}"
     );

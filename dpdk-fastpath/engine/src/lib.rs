@@ -13,6 +13,7 @@
 //! and learns the answers from the pipeline. It never touches a packet, and a worker never waits for it.
 
 pub mod app;
+pub mod balance;
 pub mod clock;
 pub mod control;
 pub mod counter;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::balancing::Balancing;
 use super::cni::{Cni, RawCni};
 use super::device_plugin::{DevicePlugin, RawDevicePlugin};
 use super::nic::{NicPolicy, RawNicPolicy};
@@ -64,6 +65,8 @@ pub struct Overlay {
     pub underlay_prefix: u8,
     /// Next hop for nodes outside that prefix.
     pub underlay_router: Option<IpAddr>,
+    /// How Services spread new flows that do not say it themselves.
+    pub balancing: Balancing,
 }
 
 impl Overlay {
@@ -117,6 +120,7 @@ struct RawOverlay {
     underlay_mtu: Mtu,
     underlay_prefix: u8,
     underlay_router: Option<IpAddr>,
+    balancing: Balancing,
 }
 
 impl Default for Raw {
@@ -151,6 +155,7 @@ impl Default for RawOverlay {
             underlay_mtu: Mtu::try_from(1500).expect("is an MTU"),
             underlay_prefix: 24,
             underlay_router: None,
+            balancing: Balancing::default(),
         }
     }
 }
@@ -209,7 +214,7 @@ impl ApiServer {
 
 impl RawOverlay {
     fn validate(self) -> Result<Overlay, ConfigError> {
-        let Self { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router } = self;
+        let Self { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router, balancing } = self;
         if vxlan_port == 0 {
             return Err(ConfigError::value("overlay.vxlanPort", vxlan_port, "must be 1-65535"));
         }
@@ -229,7 +234,7 @@ impl RawOverlay {
             let reason = "must be the unicast address of a router on the underlay";
             return Err(ConfigError::value("overlay.underlayRouter", router, reason));
         }
-        Ok(Overlay { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router })
+        Ok(Overlay { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router, balancing })
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 pub mod agent;
+pub mod balancing;
 pub mod cni;
 pub mod device_plugin;
 pub mod fastpath;

@@ -1,6 +1,6 @@
 //! Service addresses and their backends.
 
-use culvert_api::fastpath::{Backend, ListServicesResponse, ServiceStatus};
+use culvert_api::fastpath::{Backend, Balancing, ListServicesResponse, ServiceStatus};
 use serde::Serialize;
 
 use super::{address, endpoint, protocol};
@@ -22,6 +22,7 @@ struct ServiceView {
     port: u32,
     tenant: u32,
     affinity_seconds: u32,
+    balancing: &'static str,
     backends: Vec<BackendView>,
     packets: u64,
     bytes: u64,
@@ -36,7 +37,9 @@ struct BackendView {
     port: u32,
     terminating: bool,
     draining: bool,
+    away: bool,
     weight: u32,
+    flows: u32,
     #[serde(skip)]
     text: String,
 }
@@ -47,6 +50,7 @@ pub(crate) fn list(reply: ListServicesResponse) -> List {
 
 fn service_view(status: ServiceStatus) -> ServiceView {
     let service = status.service.unwrap_or_default();
+    let flows = status.backend_flows.into_iter().chain(std::iter::repeat(0));
     ServiceView {
         protocol: protocol(service.protocol),
         vip: address(&service.vip),
@@ -56,7 +60,8 @@ fn service_view(status: ServiceStatus) -> ServiceView {
         port: service.port,
         tenant: service.tenant,
         affinity_seconds: service.affinity_seconds,
-        backends: service.backends.iter().map(backend_view).collect(),
+        balancing: balancing_name(service.balancing),
+        backends: service.backends.iter().zip(flows).map(backend_view).collect(),
         packets: status.packets,
         bytes: status.bytes,
         new_flows: status.new_flows,
@@ -64,26 +69,49 @@ fn service_view(status: ServiceStatus) -> ServiceView {
     }
 }
 
-fn backend_view(backend: &Backend) -> BackendView {
-    let mark = match (backend.terminating, backend.draining) {
-        (true, _) => " (terminating)",
-        (_, true) => " (not ready)",
+fn balancing_name(balancing: i32) -> &'static str {
+    match Balancing::try_from(balancing) {
+        Ok(Balancing::Unspecified | Balancing::Maglev) => "maglev",
+        Ok(Balancing::RoundRobin) => "round-robin",
+        Ok(Balancing::LeastFlow) => "least-flow",
+        Err(_) => "unknown",
+    }
+}
+
+fn backend_view((backend, flows): (&Backend, u32)) -> BackendView {
+    let mark = match (backend.terminating, backend.draining, backend.away) {
+        (true, _, _) => " (terminating)",
+        (_, true, _) => " (not ready)",
+        (_, _, true) => " (not for new flows)",
         _ => "",
     };
+    let weight = if backend.weight > 1 { format!(" weight {}", backend.weight) } else { String::new() };
+    let flows_text = if flows > 0 { format!(" flows {flows}") } else { String::new() };
     BackendView {
         address: address(&backend.address),
         port: backend.port,
         terminating: backend.terminating,
         draining: backend.draining,
+        away: backend.away,
         weight: backend.weight.max(1),
-        text: format!("{}{mark}", endpoint(&backend.address, backend.port)),
+        flows,
+        text: format!("{}{weight}{flows_text}{mark}", endpoint(&backend.address, backend.port)),
     }
 }
 
 impl View for List {
     fn blocks(&self) -> Vec<Block> {
-        let heading =
-            vec!["SERVICE", "PORT", "PROTOCOL", "VIP", "BACKENDS", "PACKETS", "NEW FLOWS", "REJECTED"];
+        let heading = vec![
+            "SERVICE",
+            "PORT",
+            "PROTOCOL",
+            "VIP",
+            "BALANCING",
+            "BACKENDS",
+            "PACKETS",
+            "NEW FLOWS",
+            "REJECTED",
+        ];
         vec![Block::Table(heading, self.0.iter().map(ServiceView::row).collect())]
     }
 }
@@ -94,6 +122,10 @@ impl ServiceView {
             "" => self.port.to_string(),
             name => format!("{name} {}", self.port),
         };
+        let balancing = match self.affinity_seconds {
+            0 => self.balancing.to_owned(),
+            seconds => format!("{}\nclient IP {seconds} s", self.balancing),
+        };
         // One backend a line keeps long lists readable.
         let backends: Vec<&str> = self.backends.iter().map(|b| b.text.as_str()).collect();
         vec![
@@ -101,6 +133,7 @@ impl ServiceView {
             port,
             self.protocol.to_owned(),
             self.vip.clone(),
+            balancing,
             if backends.is_empty() { "none".to_owned() } else { backends.join("\n") },
             self.packets.to_string(),
             self.new_flows.to_string(),

@@ -13,8 +13,9 @@ pub use folder::Folder;
 pub use manifest::{Manifest, ManifestError};
 pub use object::{Name, Object, ObjectId, Objects};
 pub use types::{
-    ClientIPConfig, Endpoint, EndpointConditions, EndpointPort, EndpointSlice, Node, NodeAddress, NodeSpec,
-    NodeStatus, ObjectMeta, Pod, PodIP, PodStatus, Service, ServicePort, ServiceSpec, SessionAffinityConfig,
+    ClientIPConfig, Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode,
+    ForZone, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Pod, PodIP, PodStatus, Service,
+    ServicePort, ServiceSpec, SessionAffinityConfig,
 };
 pub use watch::watch;
 

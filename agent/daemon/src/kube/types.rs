@@ -191,6 +191,36 @@ pub struct Endpoint {
     pub conditions: Option<EndpointConditions>,
     /// The node that it is on.
     pub node_name: Option<String>,
+    /// For whom it is meant.
+    pub hints: Option<Box<EndpointHints>>,
+}
+
+/// For whom an endpoint is meant, by the wish of the Service's `trafficDistribution` or of its topology mode.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointHints {
+    /// Clients in these zones.
+    pub for_zones: Option<Vec<ForZone>>,
+    /// Clients on these nodes.
+    pub for_nodes: Option<Vec<ForNode>>,
+}
+
+/// A zone whose clients an endpoint is meant for.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ForZone {
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+}
+
+/// A node whose clients an endpoint is meant for.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ForNode {
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
 }
 
 /// Whether an endpoint is fit to serve.

@@ -27,7 +27,7 @@ pub struct Built {
 pub fn build(objects: &Objects, node: &str, overlay: &Overlay) -> Built {
     let mut problems = Vec::new();
     let (local, remotes) = node::build(&objects.nodes, node, overlay, &mut problems);
-    let services = service::build(objects, node, &mut problems);
+    let services = service::build(objects, node, overlay.balancing, &mut problems);
     Built { tables: Tables { revision: 0, synced: false, node: local, remotes, services }, problems }
 }
 

@@ -3,16 +3,25 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use culvert_api::fastpath::{self, Backend, Protocol};
+use culvert_api::config::balancing::Balancing;
+use culvert_api::fastpath::{self, Protocol};
 
+use self::endpoints::{Place, Wanted};
+use self::weight::Weights;
 use super::node::is_host;
 use super::octets;
-use crate::kube::{Endpoint, EndpointSlice, Name, Objects, Service, ServicePort, ServiceSpec};
+use crate::kube::{EndpointSlice, Name, ObjectMeta, Objects, Service, ServicePort, ServiceSpec};
+
+mod endpoints;
+mod weight;
 
 /// Label of an EndpointSlice: the Service it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Label of a Service that another proxy is to serve.
+/// Labels of a Service and its EndpointSlices that another proxy is to serve, or nobody.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Annotation of a Service: who gets new flows.
+const BALANCING: &str = "culvert.io/balancing";
 /// Timeout of ClientIP affinity when the Service does not say, in seconds.
 const AFFINITY_SECONDS: u32 = 10_800;
 /// Longest such timeout that the API admits: one day.
@@ -20,9 +29,17 @@ const AFFINITY_SECONDS_MAX: u32 = 86_400;
 
 type Slices<'a> = BTreeMap<Name, Vec<(&'a Name, &'a EndpointSlice)>>;
 
-/// The entries of all Services that have a virtual IP address.
-pub(super) fn build(objects: &Objects, node: &str, problems: &mut Vec<String>) -> Vec<fastpath::Service> {
+/// The entries of all Services that have a virtual IP address, for node `node`. `balancing` is that of Services which do
+/// not say.
+pub(super) fn build(
+    objects: &Objects,
+    node: &str,
+    balancing: Balancing,
+    problems: &mut Vec<String>,
+) -> Vec<fastpath::Service> {
     let slices = slices_by_service(objects, problems);
+    let place = Place::of(objects, node);
+    let weights = Weights::of(objects, problems);
     let mut entries = Vec::new();
     let mut taken: BTreeMap<(IpAddr, i32, u16), &Name> = BTreeMap::new();
     for (name, service) in &objects.services {
@@ -30,7 +47,8 @@ pub(super) fn build(objects: &Objects, node: &str, problems: &mut Vec<String>) -
         let vips = cluster_ips(name, spec, problems);
         let ports = ports(name, spec, problems);
         let affinity_seconds = affinity(name, spec, problems);
-        let local_only = spec.internal_traffic_policy.as_deref() == Some("Local");
+        let balancing = balancing_of(name, service, balancing, problems);
+        let local_only = local_only(name, spec, problems);
         let endpoints = slices.get(name).map_or(&[][..], Vec::as_slice);
         for vip in &vips {
             for port in &ports {
@@ -42,7 +60,7 @@ pub(super) fn build(objects: &Objects, node: &str, problems: &mut Vec<String>) -
                     continue;
                 }
                 taken.insert((*vip, port.protocol as i32, port.number), name);
-                let wanted = Wanted { vip: *vip, port, node: local_only.then_some(node) };
+                let wanted = Wanted { vip: *vip, port, place, local_only, weights: &weights };
                 entries.push(fastpath::Service {
                     namespace: name.namespace.clone(),
                     name: name.name.clone(),
@@ -53,6 +71,7 @@ pub(super) fn build(objects: &Objects, node: &str, problems: &mut Vec<String>) -
                     tenant: 0,
                     backends: wanted.backends(endpoints, problems),
                     affinity_seconds,
+                    balancing: balancing.into(),
                 });
             }
         }
@@ -66,6 +85,9 @@ pub(super) fn build(objects: &Objects, node: &str, problems: &mut Vec<String>) -
 fn slices_by_service<'a>(objects: &'a Objects, problems: &mut Vec<String>) -> Slices<'a> {
     let mut slices = Slices::new();
     for (name, slice) in &objects.slices {
+        if is_others(&slice.metadata) {
+            continue;
+        }
         let Some(service) = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME)) else {
             problems
                 .push(format!("endpointslice {name}: no label {SERVICE_NAME}, so it belongs to no Service"));
@@ -92,8 +114,13 @@ fn served(service: &Service) -> Option<&ServiceSpec> {
     let external_name = spec.type_.as_deref() == Some("ExternalName");
     let headless = spec.cluster_ip.as_deref() == Some("None")
         || spec.cluster_ips.iter().flatten().any(|address| address == "None");
-    let other_proxy = service.metadata.labels.as_ref().is_some_and(|l| l.contains_key(PROXY_NAME));
-    (!external_name && !headless && !other_proxy).then_some(spec)
+    (!external_name && !headless && !is_others(&service.metadata)).then_some(spec)
+}
+
+/// Whether labels say that an object is for another proxy, or for none.
+fn is_others(metadata: &ObjectMeta) -> bool {
+    let labels = metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS))
 }
 
 fn cluster_ips(name: &Name, spec: &ServiceSpec, problems: &mut Vec<String>) -> Vec<IpAddr> {
@@ -190,105 +217,34 @@ fn affinity(name: &Name, spec: &ServiceSpec, problems: &mut Vec<String>) -> u32 
     }
 }
 
-/// Which endpoints one entry is to have.
-struct Wanted<'a> {
-    vip: IpAddr,
-    port: &'a Port<'a>,
-    /// Only those on this node.
-    node: Option<&'a str>,
-}
-
-impl Wanted<'_> {
-    /// The backends, ordered by address and port, none twice.
-    fn backends(&self, slices: &[(&Name, &EndpointSlice)], problems: &mut Vec<String>) -> Vec<Backend> {
-        // An endpoint may be in two slices while the controller moves it from one to the other.
-        let mut backends: BTreeMap<(IpAddr, u16), Serves> = BTreeMap::new();
-        let family = if self.vip.is_ipv4() { "IPv4" } else { "IPv6" };
-        for (name, slice) in slices.iter().filter(|(_, slice)| slice.address_type == family) {
-            for number in self.ports(name, slice, problems) {
-                for endpoint in &slice.endpoints {
-                    if self.node.is_some_and(|node| endpoint.node_name.as_deref() != Some(node)) {
-                        continue;
-                    }
-                    let Some(address) = self.address(name, endpoint, problems) else { continue };
-                    let serves = Serves::of(endpoint);
-                    backends.entry((address, number)).and_modify(|s| *s = serves.min(*s)).or_insert(serves);
-                }
-            }
-        }
-        let backend = |((address, port), serves): ((IpAddr, u16), Serves)| Backend {
-            address: octets(address),
-            port: port.into(),
-            terminating: serves == Serves::UntilItEnds,
-            weight: 0,
-            draining: serves == Serves::OnlyItsConnections,
-        };
-        backends.into_iter().map(backend).collect()
-    }
-
-    /// Numbers of the ports of `slice` that bear this port's name and protocol.
-    fn ports(&self, name: &Name, slice: &EndpointSlice, problems: &mut Vec<String>) -> Vec<u16> {
-        let mut numbers = Vec::new();
-        for port in slice.ports.iter().flatten() {
-            let port_name = port.name.as_deref().unwrap_or_default();
-            match protocol(port.protocol.as_deref()) {
-                Ok(protocol) if port_name == self.port.name && protocol == self.port.protocol => {}
-                Ok(_) => continue,
-                Err(e) => {
-                    problems.push(format!("endpointslice {name}: port {port_name:?}: {e}"));
-                    continue;
-                }
-            }
-            match port.port.map(|number| (number, port_number(number))) {
-                Some((_, Some(number))) => numbers.push(number),
-                Some((number, None)) => {
-                    problems.push(format!("endpointslice {name}: port {number}: must be 1-65535"));
-                }
-                None => problems.push(format!("endpointslice {name}: port {port_name:?}: has no number")),
-            }
-        }
-        numbers
-    }
-
-    fn address(&self, name: &Name, endpoint: &Endpoint, problems: &mut Vec<String>) -> Option<IpAddr> {
-        // Further addresses would be of the same pod; the API says that only the first is to be used.
-        let Some(text) = endpoint.addresses.first() else {
-            problems.push(format!("endpointslice {name}: an endpoint without an address"));
-            return None;
-        };
-        let address = text.parse().ok().filter(|a| is_host(a) && a.is_ipv4() == self.vip.is_ipv4());
-        if address.is_none() {
+fn local_only(name: &Name, spec: &ServiceSpec, problems: &mut Vec<String>) -> bool {
+    match spec.internal_traffic_policy.as_deref() {
+        None | Some("" | "Cluster") => false,
+        Some("Local") => true,
+        Some(other) => {
             problems.push(format!(
-                "endpointslice {name}: endpoint {text:?}: must be a unicast address of the slice's addressType"
+                "service {name}: internalTrafficPolicy {other:?}: must be Cluster or Local; Cluster is used"
             ));
+            false
         }
-        address
     }
 }
 
-/// How an endpoint takes part, by its conditions (KEP-1669); what serves better comes first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Serves {
-    /// It is ready.
-    Yes,
-    /// It shuts down but still answers: it is there for its flows, and for new ones if no other endpoint is ready.
-    UntilItEnds,
-    /// It is not ready, which may pass: its connections are not cut, but nothing new goes there.
-    OnlyItsConnections,
-}
-
-impl Serves {
-    fn of(endpoint: &Endpoint) -> Self {
-        let conditions = endpoint.conditions.as_ref();
-        // The API's defaults: unknown readiness counts as ready, and `serving` as what `ready` says.
-        let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
-        let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
-        let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
-        match (ready, serving, terminating) {
-            (true, _, _) => Self::Yes,
-            (false, true, true) => Self::UntilItEnds,
-            _ => Self::OnlyItsConnections,
-        }
+fn balancing_of(
+    name: &Name,
+    service: &Service,
+    default: Balancing,
+    problems: &mut Vec<String>,
+) -> fastpath::Balancing {
+    let annotation = service.metadata.annotations.as_ref().and_then(|a| a.get(BALANCING));
+    let said = annotation.and_then(|text| {
+        let wrong = |error| problems.push(format!("service {name}: annotation {BALANCING} {error}"));
+        text.parse().map_err(wrong).ok()
+    });
+    match said.unwrap_or(default) {
+        Balancing::Maglev => fastpath::Balancing::Maglev,
+        Balancing::RoundRobin => fastpath::Balancing::RoundRobin,
+        Balancing::LeastFlow => fastpath::Balancing::LeastFlow,
     }
 }
 

@@ -101,8 +101,15 @@ impl<K: Key> Arena<K> {
     }
 
     /// Looks at the next few records, ends flows that have been silent for too long or that `is_over` says are over, and
-    /// makes their records usable again. Returns how many flows it ended.
-    pub fn sweep(&mut self, table: &Table<K>, sweep: Sweep, is_over: impl Fn(&Record<K>) -> bool) -> u64 {
+    /// makes their records usable again. Tells `closed` of each that was [open](State::is_open) until then, and returns how
+    /// many flows it ended.
+    pub fn sweep(
+        &mut self,
+        table: &Table<K>,
+        sweep: Sweep,
+        is_over: impl Fn(&Record<K>) -> bool,
+        mut closed: impl FnMut(&Record<K>),
+    ) -> u64 {
         let mut ended = 0;
         for _ in 0..sweep.records {
             let Some(index) = self.advance() else { break };
@@ -111,8 +118,12 @@ impl<K: Key> Arena<K> {
                 let Some(state) = meta.state() else { continue };
                 let silent = sweep.now.seconds_since(meta.seen());
                 let expired = silent > state.timeout(sweep.pressure) || is_over(&record);
-                if expired && table.end(index, meta.sequence()) {
+                let ending = if expired { table.end(index, meta.sequence()) } else { None };
+                if let Some(state) = ending {
                     ended += 1;
+                    if state.is_open() {
+                        closed(&record);
+                    }
                 }
             }
             if words.meta().state() == Some(State::Ended) {

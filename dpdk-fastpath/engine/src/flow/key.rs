@@ -15,6 +15,7 @@ use super::arena::Arena;
 use super::line::{Line4, Line6};
 use super::table::Table;
 use super::{FlowTables, FlowWorker};
+use crate::balance::LoadWriter;
 
 /// The key of a flow in one direction, IPv4 or IPv6.
 pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
@@ -47,8 +48,8 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// The table for flows of this IP version.
     fn table(tables: &FlowTables) -> &Table<Self>;
 
-    /// The same table, with a worker's records in it.
-    fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>);
+    /// The same table, with a worker's records in it and its count of open flows.
+    fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>, &mut LoadWriter);
 
     /// The key of the packets that come back.
     #[must_use]
@@ -139,8 +140,8 @@ macro_rules! key {
             }
 
             #[inline]
-            fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>) {
-                (&worker.tables.$table, &mut worker.$arena)
+            fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>, &mut LoadWriter) {
+                (&worker.tables.$table, &mut worker.$arena, &mut worker.loads)
             }
 
             #[inline]

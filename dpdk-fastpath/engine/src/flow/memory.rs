@@ -10,7 +10,7 @@ use zerocopy::FromZeros;
 /// The kernel is asked for hugepages behind it. Look-ups go everywhere in a table, and with a million flows in small pages
 /// most of them would have to wait for the page tables, too. That is advice: where the kernel does not follow it
 /// (`/sys/kernel/mm/transparent_hugepage/enabled` is `never`, or memory is scarce) the table is only slower.
-pub(super) struct Zeroed<T> {
+pub(crate) struct Zeroed<T> {
     start: NonNull<T>,
     len: usize,
 }
@@ -22,7 +22,7 @@ unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 impl<T: FromZeros> Zeroed<T> {
     /// `len` elements; `None` if there is no memory.
-    pub(super) fn new(len: usize) -> Option<Self> {
+    pub(crate) fn new(len: usize) -> Option<Self> {
         const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0 && !std::mem::needs_drop::<T>()) };
         let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes > 0)?;
         // SAFETY: a new private mapping, that replaces no other.

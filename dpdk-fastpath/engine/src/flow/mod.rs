@@ -41,8 +41,11 @@ use std::sync::Arc;
 
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 
+use crate::balance::{LoadWriter, Loads, Turns};
+
 pub use self::arena::{Arena, Sweep};
 pub use self::key::Key;
+pub(crate) use self::memory::Zeroed;
 pub use self::out::{Out, OutBits};
 pub use self::prefetch::prefetch;
 pub use self::record::{Record, Route};
@@ -65,6 +68,8 @@ pub struct FlowTables {
     pub v4: Table<FlowKey4>,
     /// IPv6.
     pub v6: Table<FlowKey6>,
+    /// Open flows of every endpoint.
+    pub loads: Arc<Loads>,
 }
 
 /// One worker's means to open and end flows.
@@ -76,13 +81,18 @@ pub struct FlowWorker {
     pub arena4: Arena<FlowKey4>,
     /// Records for IPv6.
     pub arena6: Arena<FlowKey6>,
+    /// Its share of the count of open flows.
+    pub loads: LoadWriter,
+    /// Its turns of services.
+    pub turns: Turns,
 }
 
 impl FlowTables {
     /// Room for `flows` connections, rounded up to whole chunks. The memory is taken from the system as it fills.
     pub fn new(flows: u32) -> Result<Arc<Self>, FlowMemoryError> {
         let budget = Arc::new(arena::Budget::new(flows));
-        let tables = || Some(Self { v4: Table::new(&budget)?, v6: Table::new(&budget)? });
+        let tables =
+            || Some(Self { v4: Table::new(&budget)?, v6: Table::new(&budget)?, loads: Loads::new()? });
         Ok(Arc::new(tables().ok_or(FlowMemoryError { flows })?))
     }
 
@@ -93,6 +103,13 @@ impl FlowTables {
 
     /// A worker's share, empty at first.
     pub fn worker(self: &Arc<Self>) -> FlowWorker {
-        FlowWorker { tables: Arc::clone(self), arena4: Arena::new(&self.v4), arena6: Arena::new(&self.v6) }
+        let loads = self.loads.join();
+        FlowWorker {
+            tables: Arc::clone(self),
+            arena4: Arena::new(&self.v4),
+            arena6: Arena::new(&self.v6),
+            turns: Turns::new(loads.worker()),
+            loads,
+        }
     }
 }

@@ -91,6 +91,12 @@ impl Meta {
         }
     }
 
+    /// Whether the record is that of an open flow.
+    #[inline]
+    pub(super) fn is_open(self) -> bool {
+        self.state().is_some_and(State::is_open)
+    }
+
     /// Whether the record is that of a flow that can be used.
     #[inline(always)]
     pub(super) fn is_live(self) -> bool {

@@ -178,6 +178,15 @@ impl State {
         }
     }
 
+    /// Whether more may be asked of the endpoint: it counts as one of its flows.
+    #[inline]
+    pub const fn is_open(self) -> bool {
+        !matches!(
+            self,
+            Self::TimeWait | Self::Reset | Self::ShutdownAck | Self::Closed | Self::Ending | Self::Ended
+        )
+    }
+
     /// Whether a SYN or INIT of the client begins another connection, to be decided anew.
     #[inline]
     pub const fn may_be_reopened(self) -> bool {

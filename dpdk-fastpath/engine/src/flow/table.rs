@@ -190,24 +190,31 @@ impl<K: Key> Table<K> {
         (own == *key).then_some(Hit { record, reply, index: slot.index(), meta })
     }
 
-    /// Notes that a packet of the flow came; writes only if that changes the time or the state.
+    /// Notes that a packet of the flow came; writes only if that changes the time or the state. Returns how many more
+    /// flows are [open](State::is_open) now: -1, 0 or 1.
     #[inline(always)]
-    pub fn touch(&self, hit: &Hit<K>, now: Tick, signal: impl Into<Signal>) {
+    pub fn touch(&self, hit: &Hit<K>, now: Tick, signal: impl Into<Signal>) -> i32 {
         let (index, reply, meta, signal) = (hit.index, hit.reply, hit.meta, signal.into());
-        if meta.after(now, reply, signal) != meta {
-            self.change(index, meta, |meta| meta.after(now, reply, signal));
+        if meta.after(now, reply, signal) == meta {
+            return 0;
         }
+        self.change(index, meta, |meta| meta.after(now, reply, signal))
     }
 
-    /// Changes a live record's meta word, as long as the record is the same flow's.
+    /// Changes a live record's meta word, as long as the record is the same flow's and that is as open as it was. Returns
+    /// how many more flows are open.
     #[cold]
-    pub(super) fn change(&self, index: u32, mut meta: Meta, change: impl Fn(Meta) -> Meta) {
-        while meta.is_live() {
-            match self.words(index).change_meta(meta, change(meta)) {
+    pub(super) fn change(&self, index: u32, from: Meta, change: impl Fn(Meta) -> Meta) -> i32 {
+        let mut meta = from;
+        while meta.is_live() && meta.is_open() == from.is_open() {
+            let to = change(meta);
+            match self.words(index).change_meta(meta, to) {
+                Ok(()) => return i32::from(to.is_open()) - i32::from(meta.is_open()),
                 Err(changed) if changed.sequence() == meta.sequence() => meta = changed,
-                Ok(()) | Err(_) => return,
+                Err(_) => break,
             }
         }
+        0
     }
 
     /// Replaces the route of a flow, unless somebody else did.
@@ -234,23 +241,24 @@ impl<K: Key> Table<K> {
             Err(error) => Err(error),
         };
         // A stray reply may have led another worker here: if it ends the flow first, the sweep finds the record.
-        if linked.is_err() && self.end(index, sequence) {
+        if linked.is_err() && self.end(index, sequence).is_some() {
             arena.give_back(self, index);
         }
         linked
     }
 
-    /// Ends a flow; `false` if somebody else did. Its record goes back to the arena that it came from, later.
-    pub fn remove(&self, hit: &Hit<K>) -> bool {
+    /// Ends a flow and returns the state that it was in; `None` if somebody else ended it. Its record goes back to the arena
+    /// that it came from, later.
+    pub fn remove(&self, hit: &Hit<K>) -> Option<State> {
         self.end(hit.index, hit.meta.sequence())
     }
 
-    pub(super) fn end(&self, index: u32, sequence: u32) -> bool {
+    pub(super) fn end(&self, index: u32, sequence: u32) -> Option<State> {
         let words = self.words(index);
         let mut meta = words.meta();
         loop {
             if meta.sequence() != sequence || !meta.is_live() {
-                return false;
+                return None;
             }
             match words.change_meta(meta, Meta::new(sequence, meta.seen(), State::Ending)) {
                 Ok(()) => break,
@@ -264,7 +272,7 @@ impl<K: Key> Table<K> {
         let ending = Meta::new(sequence, meta.seen(), State::Ending);
         let ended = words.change_meta(ending, Meta::new(sequence, meta.seen(), State::Ended));
         debug_assert!(ended.is_ok(), "the record was changed while its flow ended");
-        true
+        meta.state()
     }
 
     fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {

@@ -166,20 +166,20 @@ fn an_ended_flow_is_gone_and_what_still_points_to_it_does_no_harm() {
     let flow = record(0, 1);
     table.insert(arena, &flow, tick(0), State::SynSent).unwrap();
     let old = get(table, &flow.original).unwrap();
-    assert!(table.remove(&old));
-    assert!(!table.remove(&old));
+    assert!(table.remove(&old).is_some());
+    assert_eq!(table.remove(&old), None);
     assert_eq!((get(table, &flow.original), get(table, &flow.translated.reversed())), (None, None));
     assert_eq!(table.iter().count(), 0);
 
     // The sweep makes the record usable again, for another flow with the same route.
     let sweep = Sweep { now: tick(0), pressure: false, records: CHUNK_AND_MORE };
-    assert_eq!(arena.sweep(table, sweep, |_| false), 0);
+    assert_eq!(arena.sweep(table, sweep, |_| false, |_| ()), 0);
     for n in 1..=table.capacity() as u32 {
         table.insert(arena, &record(n, 1), tick(0), State::SynSent).unwrap();
     }
     table.touch(&old, tick(8), TcpFlags::RST);
     table.reroute(&old, Route { epoch: 9, ..flow.route });
-    assert!(!table.remove(&old));
+    assert_eq!(table.remove(&old), None);
     for n in 1..=table.capacity() as u32 {
         let hit = get(table, &record(n, 1).original).unwrap();
         assert_eq!((hit.record, hit.seen(), hit.state()), (record(n, 1), tick(0), State::SynSent));
@@ -197,7 +197,12 @@ fn silent_flows_end_by_the_timeout_of_their_state() {
         let (table, arena) = (&worker.tables.v4, &mut worker.arena4);
         table.insert(arena, &record(0, 1), tick(100), state).unwrap();
         let mut sweep = |now| {
-            arena.sweep(table, Sweep { now: tick(now), pressure: false, records: CHUNK_AND_MORE }, |_| false)
+            arena.sweep(
+                table,
+                Sweep { now: tick(now), pressure: false, records: CHUNK_AND_MORE },
+                |_| false,
+                |_| (),
+            )
         };
         assert_eq!(sweep(100 + timeout), 0, "{state:?}");
         assert_eq!(sweep(100 + timeout + 2), 1, "{state:?}");
@@ -212,8 +217,9 @@ fn under_pressure_embryonic_flows_go_and_established_ones_stay() {
     let (table, arena) = (&worker.tables.v4, &mut worker.arena4);
     table.insert(arena, &record(0, 1), tick(0), State::SynSent).unwrap();
     table.insert(arena, &record(1, 1), tick(0), State::Established).unwrap();
-    let mut sweep =
-        |pressure| arena.sweep(table, Sweep { now: tick(10), pressure, records: CHUNK_AND_MORE }, |_| false);
+    let mut sweep = |pressure| {
+        arena.sweep(table, Sweep { now: tick(10), pressure, records: CHUNK_AND_MORE }, |_| false, |_| ())
+    };
     assert_eq!((sweep(false), sweep(true)), (0, 1));
     assert!(get(table, &record(1, 1).original).is_some());
 }
@@ -229,7 +235,7 @@ fn a_sweep_goes_on_where_the_last_one_stopped_and_ends_what_is_over() {
     let sweep = Sweep { now: tick(0), pressure: false, records: 100 };
     let mut ended = 0;
     for _ in 0..8 {
-        let some = arena.sweep(table, sweep, |record| record.service % 2 == 0);
+        let some = arena.sweep(table, sweep, |record| record.service % 2 == 0, |_| ());
         assert!(some <= 50);
         ended += some;
     }
@@ -322,7 +328,7 @@ fn readers_never_see_another_flow_while_flows_come_and_go() {
                         },
                     }
                     let sweep = Sweep { now: tick(0), pressure: false, records: 4 };
-                    worker.arena4.sweep(table, sweep, |_| false);
+                    worker.arena4.sweep(table, sweep, |_| false, |_| ());
                 }
             });
         }
@@ -370,16 +376,16 @@ proptest! {
                     // The same client port and backend: these are the same flow here.
                     Err(InsertError::ReplyTaken) => prop_assert_eq!(model.get(&n), Some(&b)),
                     Err(InsertError::Full) => {
-                        arena.sweep(table, Sweep { now: tick(0), pressure: false, records: 256 }, |_| false);
+                        arena.sweep(table, Sweep { now: tick(0), pressure: false, records: 256 }, |_| false, |_| ());
                     }
                 },
                 Step::Remove(n) => {
                     let hit = get(table, &record(n, 0).original);
                     prop_assert_eq!(hit.is_some(), model.remove(&n).is_some());
-                    prop_assert!(hit.is_none_or(|hit| table.remove(&hit)));
+                    prop_assert!(hit.is_none_or(|hit| table.remove(&hit).is_some()));
                 }
                 Step::Sweep => {
-                    arena.sweep(table, Sweep { now: tick(0), pressure: false, records: 50 }, |_| false);
+                    arena.sweep(table, Sweep { now: tick(0), pressure: false, records: 50 }, |_| false, |_| ());
                 }
             }
         }

@@ -66,7 +66,10 @@ impl Stage<'_> {
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                K::table(self.tables).touch(&hit, self.now, packet.parsed);
+                let opened = K::table(self.tables).touch(&hit, self.now, packet.parsed);
+                if opened != 0 {
+                    self.flows.loads.add(hit.record.backend.slot, opened);
+                }
                 self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
                 self.transmit(packet, out, |frame, parsed| hit.translate(frame, parsed))
             }
@@ -100,8 +103,11 @@ impl Stage<'_> {
     }
 
     fn end<K: Key>(&mut self, hit: &Hit<K>) {
-        if K::table(self.tables).remove(hit) {
+        if let Some(state) = K::table(self.tables).remove(hit) {
             self.counters.flows_expired(1);
+            if state.is_open() {
+                self.flows.loads.add(hit.record.backend.slot, -1);
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ use self::verdict::{End, Exits};
 pub use self::verdict::{Neighbour, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Table, Tick, prefetch};
-use crate::table::{Port, PortIndex, PortKind, Snapshot};
+use crate::table::{BackendId, Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
 const BATCH: usize = 64;
@@ -251,9 +251,17 @@ impl Pipeline {
     /// to do: each call looks at a few records only.
     pub fn age(&mut self, view: &Snapshot, now: Tick) {
         let sweep = Sweep { now, pressure: false, records: AGED };
-        let FlowWorker { tables, arena4, arena6 } = &mut self.flows;
-        let ended = arena4.sweep(&tables.v4, sweep, |record| !view.has_backend(record.backend))
-            + arena6.sweep(&tables.v6, sweep, |record| !view.has_backend(record.backend));
+        let FlowWorker { tables, arena4, arena6, loads, .. } = &mut self.flows;
+        let gone = |backend| !view.has_backend(backend);
+        let mut closed = |backend: BackendId| loads.add(backend.slot, -1);
+        let ended =
+            arena4.sweep(&tables.v4, sweep, |record| gone(record.backend), |record| closed(record.backend))
+                + arena6.sweep(
+                    &tables.v6,
+                    sweep,
+                    |record| gone(record.backend),
+                    |record| closed(record.backend),
+                );
         self.counters.flows_expired(ended);
     }
 }

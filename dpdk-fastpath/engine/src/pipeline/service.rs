@@ -11,9 +11,10 @@ use culvert_packet::parse::L4;
 
 use super::stage::{Packet, Stage, Step};
 use super::verdict::End;
+use crate::balance::least_loaded;
 use crate::counter::DropReason;
 use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep};
-use crate::table::{Backend, Service, ServiceKey};
+use crate::table::{Backend, Balancing, Service, ServiceKey};
 
 /// Source ports that are tried before a flow is refused.
 const PORTS_TRIED: u16 = 32;
@@ -27,6 +28,8 @@ impl Stage<'_> {
     pub(super) fn expect<K: Key>(&self, key: &K, hash: u64) {
         let (tenant, (vip, port)) = (key.tenant(), key.destination());
         let service = self.view.service(&ServiceKey { tenant, vip, protocol: key.protocol(), port });
+        // What depends on the flows before this one is not known yet.
+        let service = service.filter(|service| service.balancing() == Balancing::Maglev);
         let backend = service.and_then(|service| service.pick(choice(service, key, hash)));
         let translated = backend.and_then(|backend| {
             K::between(tenant, key.protocol(), key.source(), (backend.address, backend.port))
@@ -49,7 +52,7 @@ impl Stage<'_> {
         if packet.parsed.l4 != L4::Udp && !Signal::from(packet.parsed).opens() {
             return self.refuse(packet, DropReason::FLOW_UNKNOWN);
         }
-        let Some(backend) = service.pick(choice(service, key, packet.hash)) else {
+        let Some(backend) = self.choose(service, key, packet.hash) else {
             self.counters.service_rejected(service.slot());
             return self.refuse(packet, DropReason::SERVICE_NO_ENDPOINT);
         };
@@ -61,6 +64,15 @@ impl Stage<'_> {
         match self.clear(packet, out) {
             Step::Continue(packet) => self.enter(packet, key, service, backend, out),
             Step::Break(verdict) => verdict,
+        }
+    }
+
+    /// The endpoint for a new flow.
+    fn choose<'s, K: Key>(&mut self, service: &'s Service, key: &K, hash: u64) -> Option<&'s Backend> {
+        match service.balancing() {
+            Balancing::Maglev => service.pick(choice(service, key, hash)),
+            Balancing::RoundRobin => service.in_turn(self.flows.turns.take(service.slot())),
+            Balancing::LeastFlow => least_loaded(service, &self.flows.loads, hash),
         }
     }
 
@@ -92,9 +104,10 @@ impl Stage<'_> {
             let Some(translated) = K::between(key.tenant(), key.protocol(), source, target) else { break };
             let record =
                 Record { original: *key, translated, route, service: service.slot(), backend: backend.id };
-            let (table, arena) = K::parts(self.flows);
+            let (table, arena, loads) = K::parts(self.flows);
             match table.insert(arena, &record, self.now, state) {
                 Ok(()) => {
+                    loads.add(backend.id.slot, 1);
                     self.counters.service_flow(service.slot());
                     self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
                     return self
@@ -107,7 +120,7 @@ impl Stage<'_> {
                     swept = true;
                     self.make_room::<K>();
                 }
-                Err(InsertError::Full) => return self.stateless(packet, key, service, &translated, out),
+                Err(InsertError::Full) => return self.stateless(packet, key, service),
             }
         }
         self.drop(DropReason::FLOW_NO_PORT)
@@ -128,27 +141,31 @@ impl Stage<'_> {
     fn make_room<K: Key>(&mut self) {
         let view = self.view;
         let sweep = Sweep { now: self.now, pressure: true, records: SWEPT };
-        let (table, arena) = K::parts(self.flows);
-        let ended = arena.sweep(table, sweep, |record| !view.has_backend(record.backend));
+        let (table, arena, loads) = K::parts(self.flows);
+        let gone = |record: &Record<K>| !view.has_backend(record.backend);
+        let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend.slot, -1));
         self.counters.flows_expired(ended);
     }
 
-    /// A flow that there is no room for. UDP goes to the endpoint that its hash chooses, the same for each packet; replies
-    /// would not be translated, but what needs none works on. TCP cannot.
-    fn stateless<K: Key, B: PacketBuf>(
-        &mut self,
-        packet: Packet<'_, B>,
-        key: &K,
-        service: &Service,
-        translated: &K,
-        out: Out,
-    ) -> End {
-        if packet.parsed.l4 != L4::Udp || translated.source() != key.source() {
-            return self.drop(DropReason::FLOW_TABLE_FULL);
+    /// A flow that there is no room for. UDP goes to the endpoint that its hash chooses whatever the balancing, the same for
+    /// each packet; replies would not be translated, but what needs none works on. TCP cannot.
+    fn stateless<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, service: &Service) -> End {
+        let udp = packet.parsed.l4 == L4::Udp;
+        let backend = service.pick(choice(service, key, packet.hash)).filter(|_| udp);
+        // Nor can a pod reach itself, for which its source would change.
+        let translated = backend.filter(|backend| backend.address != key.source().0).and_then(|backend| {
+            K::between(key.tenant(), key.protocol(), key.source(), (backend.address, backend.port))
+        });
+        let Some(translated) = translated else { return self.drop(DropReason::FLOW_TABLE_FULL) };
+        let out = self.out(key.tenant(), translated.destination().0);
+        match self.clear(packet, out) {
+            Step::Continue(packet) => {
+                self.counters.flow_stateless();
+                self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
+                self.transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed))
+            }
+            Step::Break(end) => end,
         }
-        self.counters.flow_stateless();
-        self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
-        self.transmit(packet, out, |frame, parsed| key.translate(translated, frame, parsed))
     }
 }
 

@@ -58,6 +58,8 @@ pub enum Problem {
     BackendTwice { address: IpAddr, port: u16 },
     #[error("protocol {0}: must be 1 (TCP), 2 (UDP) or 3 (SCTP)")]
     Protocol(i32),
+    #[error("balancing {0}: must be 0 or 1 (Maglev), 2 (round robin) or 3 (least flow)")]
+    Balancing(i32),
     #[error("revision {new}: must not be below {current}, which is in force")]
     OldRevision { new: u64, current: u64 },
     #[error("the local node is missing")]

@@ -15,6 +15,7 @@
 //! flow entry decided under the current epoch needs no further check; one of another epoch is checked at its next
 //! packet, once. Nothing ever scans the flows.
 
+mod balancing;
 mod builder;
 mod error;
 mod local;
@@ -22,6 +23,7 @@ mod maglev;
 mod map;
 mod port;
 mod remote;
+mod rotation;
 mod route;
 mod service;
 mod snapshot;
@@ -30,6 +32,7 @@ mod tests;
 mod tunnel;
 mod wire;
 
+pub use self::balancing::Balancing;
 pub use self::builder::{Applied, Builder};
 pub use self::error::{Problem, TableError};
 pub use self::local::{LocalNode, UnderlayAddress};

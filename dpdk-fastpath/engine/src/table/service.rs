@@ -6,8 +6,10 @@ use culvert_api::fastpath as proto;
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::ip::Protocol;
 
+use super::balancing::Balancing;
 use super::error::{Problem, TableError};
 use super::maglev::{Choice, Maglev};
+use super::rotation::Rotation;
 use super::snapshot::BackendId;
 use super::{port, wire};
 
@@ -16,6 +18,9 @@ pub const MAX_SERVICES: usize = 65_536;
 
 /// Most backends of one service.
 const MAX_BACKENDS: usize = 65_535;
+
+/// Largest weight of a backend.
+const MAX_WEIGHT: u32 = 1000;
 
 /// What a packet to a service is told by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +43,7 @@ pub(super) struct ServiceSpec {
     pub(super) name: String,
     pub(super) port_name: String,
     pub(super) affinity_seconds: u32,
+    pub(super) balancing: Balancing,
     /// In order of address and port.
     pub(super) backends: Vec<BackendSpec>,
 }
@@ -48,6 +54,7 @@ pub(super) struct BackendSpec {
     pub(super) port: u16,
     pub(super) terminating: bool,
     pub(super) draining: bool,
+    pub(super) away: bool,
     pub(super) weight: u32,
 }
 
@@ -116,6 +123,7 @@ impl TryFrom<&proto::Service> for ServiceSpec {
                 name: service.name.clone(),
                 port_name: service.port_name.clone(),
                 affinity_seconds: service.affinity_seconds,
+                balancing: Balancing::try_from(service.balancing)?,
                 backends,
             })
         };
@@ -131,12 +139,17 @@ fn backend(backend: &proto::Backend, vip: IpAddr) -> Result<BackendSpec, Problem
     if address.is_ipv4() != vip.is_ipv4() {
         return Err(Problem::AddressFamily { field: "backend", address, other: vip });
     }
+    let (field, value) = ("backend weight", backend.weight.max(1));
+    if value > MAX_WEIGHT {
+        return Err(Problem::Range { field, value: value.into(), min: 1, max: MAX_WEIGHT.into() });
+    }
     Ok(BackendSpec {
         address,
         port: wire::port("backend port", backend.port)?,
         terminating: backend.terminating,
         draining: backend.draining,
-        weight: backend.weight.max(1),
+        away: backend.away,
+        weight: value,
     })
 }
 
@@ -151,8 +164,12 @@ pub struct Backend {
     pub terminating: bool,
     /// Not ready: keeps its TCP and SCTP connections, gets nothing new.
     pub draining: bool,
+    /// Not for new flows of this node: keeps its flows, gets nothing new.
+    pub away: bool,
     /// Share of new flows relative to the others.
     pub weight: u32,
+    /// Whether it gets new flows as things are.
+    pub takes_new: bool,
     /// What flows remember it by.
     pub id: BackendId,
 }
@@ -163,20 +180,36 @@ pub struct Service {
     pub(super) spec: ServiceSpec,
     slot: u32,
     backends: Box<[Backend]>,
+    /// Of those that take new flows.
     choice: Maglev,
+    /// Indexes of these, unless the hash alone decides.
+    takers: Box<[u16]>,
+    /// Over `takers`, for round robin.
+    rotation: Rotation,
 }
 
 impl Service {
     /// `ids` are those of `spec.backends`, in their order; `before` is the service that this one replaces.
     pub(super) fn new(spec: ServiceSpec, slot: u32, ids: &[BackendId], before: Option<&Self>) -> Self {
-        let backends: Box<[_]> = spec.backends.iter().zip(ids).map(|(b, &id)| Backend::new(b, id)).collect();
-        let ready = |backend: &Backend| !backend.terminating && !backend.draining;
+        let mut backends: Box<[_]> =
+            spec.backends.iter().zip(ids).map(|(b, &id)| Backend::new(b, id)).collect();
+        let ready = |b: &Backend| !b.terminating && !b.draining && !b.away;
         let any_ready = backends.iter().any(ready);
-        let takes_new = |backend: &Backend| if any_ready { ready(backend) } else { !backend.draining };
-        let usable = backends.iter().enumerate().filter(|(_, backend)| takes_new(backend));
-        let choices: Vec<_> = usable.map(|(index, backend)| backend.choice(index as u16)).collect();
+        for backend in &mut backends {
+            backend.takes_new = if any_ready { ready(backend) } else { !backend.draining && !backend.away };
+        }
+        let usable = || backends.iter().enumerate().filter(|(_, backend)| backend.takes_new);
+        let choices: Vec<_> = usable().map(|(index, backend)| backend.choice(index as u16)).collect();
         let choice = before.map_or_else(|| Maglev::new(&choices), |before| before.choice.successor(&choices));
-        Self { spec, slot, choice, backends }
+        let takers = match spec.balancing {
+            Balancing::Maglev => Box::default(),
+            Balancing::RoundRobin | Balancing::LeastFlow => choices.iter().map(|c| c.index).collect(),
+        };
+        let rotation = match spec.balancing {
+            Balancing::RoundRobin => Rotation::new(choices.iter().map(|c| c.weight)),
+            Balancing::Maglev | Balancing::LeastFlow => Rotation::default(),
+        };
+        Self { spec, slot, backends, choice, takers, rotation }
     }
 
     /// What its packets are told by.
@@ -206,7 +239,27 @@ impl Service {
         self.spec.affinity_seconds > 0
     }
 
-    /// The endpoint for a new flow with this hash; `None` if there is no endpoint.
+    /// How new flows are spread.
+    #[inline]
+    pub fn balancing(&self) -> Balancing {
+        self.spec.balancing
+    }
+
+    /// The endpoint whose turn it is at the `turn`-th new flow; `None` if there is none, or if the balancing is not round
+    /// robin.
+    #[inline]
+    pub fn in_turn(&self, turn: u32) -> Option<&Backend> {
+        self.backends.get(usize::from(*self.takers.get(self.rotation.at(turn)?)?))
+    }
+
+    /// Indexes of the backends that take new flows, unless the balancing is Maglev.
+    #[inline]
+    pub fn takers(&self) -> &[u16] {
+        &self.takers
+    }
+
+    /// The endpoint for a new flow with this hash, by consistent hashing whatever the balancing; `None` if there is no
+    /// endpoint.
     #[inline]
     pub fn pick(&self, hash: u64) -> Option<&Backend> {
         self.backends.get(usize::from(self.choice.pick(hash)?))
@@ -215,8 +268,8 @@ impl Service {
 
 impl Backend {
     fn new(spec: &BackendSpec, id: BackendId) -> Self {
-        let BackendSpec { address, port, terminating, draining, weight } = *spec;
-        Self { address, port, terminating, draining, weight, id }
+        let BackendSpec { address, port, terminating, draining, away, weight } = *spec;
+        Self { address, port, terminating, draining, away, weight, takes_new: false, id }
     }
 
     fn choice(&self, index: u16) -> Choice {
@@ -232,7 +285,8 @@ impl Backend {
 
 impl From<&Service> for proto::Service {
     fn from(service: &Service) -> Self {
-        let ServiceSpec { key, namespace, name, port_name, affinity_seconds, backends } = &service.spec;
+        let ServiceSpec { key, namespace, name, port_name, affinity_seconds, balancing, backends } =
+            &service.spec;
         let protocol = match key.protocol {
             Protocol::TCP => proto::Protocol::Tcp,
             Protocol::UDP => proto::Protocol::Udp,
@@ -254,9 +308,11 @@ impl From<&Service> for proto::Service {
                     terminating: backend.terminating,
                     weight: backend.weight,
                     draining: backend.draining,
+                    away: backend.away,
                 })
                 .collect(),
             affinity_seconds: *affinity_seconds,
+            balancing: proto::Balancing::from(*balancing).into(),
         }
     }
 }
@@ -268,3 +324,6 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests;

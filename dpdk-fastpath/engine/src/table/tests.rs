@@ -124,6 +124,7 @@ fn a_snapshot_answers_for_pods_routes_remotes_and_services() {
     assert_eq!(found.full_name(), "default/web:http");
     let mut web = web;
     web.backends.iter_mut().for_each(|backend| backend.weight = 1);
+    web.set_balancing(proto::Balancing::Maglev);
     assert_eq!(proto::Service::from(found), web);
 }
 

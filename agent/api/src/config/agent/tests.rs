@@ -12,6 +12,7 @@ fn an_empty_file_gives_the_defaults_with_every_part_off() {
         assert_eq!(config.state_dir, Path::new("/var/lib/culvert"));
         assert_eq!(config.overlay.vni.get(), 4096);
         assert_eq!(config.overlay.pod_mtu(), 1450);
+        assert_eq!(config.overlay.balancing, Balancing::Maglev);
         assert_eq!((config.manifests, config.fastpath, config.device_plugin), (None, None, None));
     }
 }
@@ -25,7 +26,7 @@ stateDir: /var/lib/x
 metrics: 127.0.0.1:9470
 manifests: /etc/x
 fastpath: { socket: /run/x/fastpath.sock }
-overlay: { vni: 7, vxlanPort: 8472, underlayMtu: 9000, underlayPrefix: 16, underlayRouter: 10.0.0.1 }
+overlay: { vni: 7, vxlanPort: 8472, underlayMtu: 9000, underlayPrefix: 16, underlayRouter: 10.0.0.1, balancing: least-flow }
 devicePlugin: { kubeletDir: /var/lib/k, resourcePrefix: example.com }
 ",
     )
@@ -35,6 +36,7 @@ devicePlugin: { kubeletDir: /var/lib/k, resourcePrefix: example.com }
     assert_eq!(config.fastpath.as_deref(), Some(Path::new("/run/x/fastpath.sock")));
     assert_eq!((config.overlay.vxlan_port, config.overlay.pod_mtu()), (8472, 8950));
     assert_eq!(config.overlay.underlay_router, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!(config.overlay.balancing, Balancing::LeastFlow);
     assert_eq!(config.device_plugin.unwrap().resource_prefix.as_str(), "example.com");
 }
 

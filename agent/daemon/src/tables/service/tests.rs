@@ -4,15 +4,28 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use culvert_api::fastpath::Backend;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, from_value, json};
 
+use super::weight::WEIGHT;
 use super::*;
+use crate::kube::Pod;
 
-/// Objects from JSON, and what is built of them for node "a".
+/// Objects from JSON, and what is built of them for node "a", which is in zone "z".
 fn built(services: &[Value], slices: &[Value]) -> (Vec<fastpath::Service>, Vec<String>) {
+    built_with(services, slices, &[])
+}
+
+fn built_with(services: &[Value], slices: &[Value], pods: &[Value]) -> (Vec<fastpath::Service>, Vec<String>) {
     let mut objects = Objects::default();
+    let node = json!({ "metadata": { "name": "a", "labels": { "topology.kubernetes.io/zone": "z" } } });
+    objects.nodes.insert("a".to_owned(), Arc::new(from_value(node).unwrap()));
+    for pod in pods {
+        let pod: Pod = from_value(pod.clone()).unwrap();
+        objects.pods.insert(Name::of(&pod.metadata), Arc::new(pod));
+    }
     for service in services {
         let service: Service = from_value(service.clone()).unwrap();
         objects.services.insert(Name::of(&service.metadata), Arc::new(service));
@@ -22,7 +35,7 @@ fn built(services: &[Value], slices: &[Value]) -> (Vec<fastpath::Service>, Vec<S
         objects.slices.insert(Name::of(&slice.metadata), Arc::new(slice));
     }
     let mut problems = Vec::new();
-    let entries = build(&objects, "a", &mut problems);
+    let entries = build(&objects, "a", Balancing::Maglev, &mut problems);
     (entries, problems)
 }
 
@@ -43,7 +56,8 @@ fn slice(endpoints: Value) -> Value {
     })
 }
 
-/// Backends as text, such as `10.1.0.2:8080`, with a `-` behind those that shut down and `!` behind those not ready.
+/// Backends as text, such as `10.1.0.2:8080`, with a `-` behind those that shut down, `!` behind those not ready, `~` behind
+/// those not for new flows of this node, and their weight if that is not 1.
 fn backends(entry: &fastpath::Service) -> Vec<String> {
     let ip = |b: &[u8]| match <[u8; 4]>::try_from(b) {
         Ok(v4) => IpAddr::from(v4),
@@ -54,7 +68,9 @@ fn backends(entry: &fastpath::Service) -> Vec<String> {
         (_, true) => "!",
         _ => "",
     };
-    let text = |b: &Backend| format!("{}:{}{}", ip(&b.address), b.port, mark(b));
+    let away = |b: &Backend| if b.away { "~" } else { "" };
+    let weight = |b: &Backend| if b.weight == 1 { String::new() } else { format!("*{}", b.weight) };
+    let text = |b: &Backend| format!("{}:{}{}{}{}", ip(&b.address), b.port, mark(b), away(b), weight(b));
     entry.backends.iter().map(text).collect()
 }
 
@@ -130,9 +146,104 @@ fn headless_external_and_foreign_services_are_none_of_ours_and_no_problem() {
     ] {
         assert_eq!(built(&[service(spec.clone())], &[slice(json!([]))]), (vec![], vec![]), "{spec}");
     }
-    let mut foreign = web();
-    foreign["metadata"]["labels"] = json!({ PROXY_NAME: "other" });
-    assert_eq!(built(&[foreign], &[]), (vec![], vec![]));
+    for label in [PROXY_NAME, HEADLESS] {
+        let mut foreign = web();
+        foreign["metadata"]["labels"] = json!({ label: "" });
+        let mut slice = slice(json!([{ "addresses": ["10.1.0.2"] }]));
+        assert_eq!(built(&[foreign], std::slice::from_ref(&slice)), (vec![], vec![]));
+        slice["metadata"]["labels"][label] = json!("");
+        let (entries, problems) = built(&[web()], &[slice]);
+        assert_eq!((backends(&entries[0]), problems), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_service_says_by_annotation_who_gets_new_flows() {
+    use fastpath::Balancing as B;
+    for (annotations, balancing, problem) in [
+        (json!(null), B::Maglev, ""),
+        (json!({ BALANCING: "maglev" }), B::Maglev, ""),
+        (json!({ BALANCING: "round-robin" }), B::RoundRobin, ""),
+        (json!({ BALANCING: "least-flow" }), B::LeastFlow, ""),
+        (
+            json!({ BALANCING: "rr" }),
+            B::Maglev,
+            "service d/web: annotation culvert.io/balancing \"rr\": must be maglev, round-robin or least-flow",
+        ),
+    ] {
+        let mut service = web();
+        service["metadata"]["annotations"] = annotations;
+        let (entries, problems) = built(&[service], &[]);
+        assert_eq!((entries[0].balancing(), problems.join("").as_str()), (balancing, problem));
+    }
+}
+
+#[test]
+fn weights_are_those_of_pods_then_of_slices_and_0_takes_nothing_new() {
+    let pod = |name: &str, ip: &str, weight: &str| {
+        json!({
+            "metadata": { "name": name, "namespace": "d", "annotations": { WEIGHT: weight } },
+            "status": { "podIP": ip, "podIPs": [{ "ip": ip }] },
+        })
+    };
+    let mut slice = slice(json!([
+        { "addresses": ["10.1.0.2"] }, { "addresses": ["10.1.0.3"] }, { "addresses": ["10.1.0.4"] },
+        { "addresses": ["10.1.0.5"] },
+    ]));
+    let pods = [pod("a", "10.1.0.2", "7"), pod("b", "10.1.0.3", "0"), pod("c", "10.1.0.4", "1001")];
+    let (entries, problems) = built_with(&[web()], std::slice::from_ref(&slice), &pods);
+    let expected = ["10.1.0.2:8080*7", "10.1.0.3:8080~", "10.1.0.4:8080", "10.1.0.5:8080"];
+    assert_eq!(backends(&entries[0]), expected);
+    assert_eq!(problems, ["pod d/c: annotation culvert.io/weight \"1001\": must be 0-1000"]);
+
+    slice["metadata"]["annotations"] = json!({ WEIGHT: "20" });
+    let mut elsewhere = pod("a", "10.1.0.5", "3");
+    elsewhere["metadata"]["namespace"] = json!("e");
+    let pods = [pod("a", "10.1.0.2", "7"), pod("b", "10.1.0.3", "0"), elsewhere];
+    let (entries, problems) = built_with(&[web()], std::slice::from_ref(&slice), &pods);
+    let expected = ["10.1.0.2:8080*7", "10.1.0.3:8080~", "10.1.0.4:8080*20", "10.1.0.5:8080*20"];
+    assert_eq!((backends(&entries[0]).as_slice(), problems), (&expected.map(str::to_owned)[..], vec![]));
+    slice["metadata"]["annotations"] = json!({ WEIGHT: "-1" });
+    let (entries, problems) = built(&[web()], &[slice]);
+    assert_eq!(backends(&entries[0])[3], "10.1.0.5:8080");
+    assert_eq!(problems, ["endpointslice d/web-1: annotation culvert.io/weight \"-1\": must be 0-1000"]);
+}
+
+#[test]
+fn hints_keep_new_flows_near_if_all_ready_endpoints_have_some_and_one_is_for_here() {
+    let zones = |zones: &[&str]| json!(zones.iter().map(|z| json!({ "name": z })).collect::<Vec<_>>());
+    let ready = |last: u8, hints: Value| json!({ "addresses": [format!("10.1.0.{last}")], "hints": hints });
+    let by_zone = |last, names: &[&str]| ready(last, json!({ "forZones": zones(names) }));
+    let by_node =
+        |last, names: &[&str]| ready(last, json!({ "forNodes": zones(names), "forZones": zones(&["z"]) }));
+    let unready = json!({ "addresses": ["10.1.0.9"], "conditions": { "ready": false } });
+    let ending = json!({
+        "addresses": ["10.1.0.8"], "conditions": { "ready": false, "serving": true, "terminating": true },
+        "hints": { "forZones": zones(&["y"]) },
+    });
+    for (endpoints, expected) in [
+        (vec![by_zone(1, &["z"]), by_zone(2, &["y"]), by_zone(3, &["y", "z"])], vec!["1", "2~", "3"]),
+        // One without hints, or none for this zone: all are used.
+        (vec![by_zone(1, &["z"]), by_zone(2, &["y"]), ready(3, json!(null))], vec!["1", "2", "3"]),
+        (vec![by_zone(1, &["z"]), by_zone(2, &["y"]), by_zone(3, &[])], vec!["1", "2", "3"]),
+        (vec![by_zone(1, &["x"]), by_zone(2, &["y"])], vec!["1", "2"]),
+        // Those that are not ready neither need hints nor heed them.
+        (vec![by_zone(1, &["z"]), by_zone(2, &["y"]), unready.clone()], vec!["1", "2~", "9!"]),
+        (vec![by_zone(1, &["z"]), ending.clone()], vec!["1", "8-"]),
+        (vec![ending, unready], vec!["8-", "9!"]),
+        // The own node goes before the zone; where nothing is meant for it, the zone counts.
+        (vec![by_node(1, &["a"]), by_node(2, &["b"])], vec!["1", "2~"]),
+        (vec![by_node(1, &["b"]), by_node(2, &["c"])], vec!["1", "2"]),
+    ] {
+        let (entries, problems) = built(&[web()], &[slice(json!(endpoints))]);
+        let short = |text: &String| text.replace("10.1.0.", "").replace(":8080", "");
+        let found: Vec<_> = backends(&entries[0]).iter().map(short).collect();
+        assert_eq!(
+            (found, problems),
+            (expected.iter().map(|&e| e.to_owned()).collect(), vec![]),
+            "{endpoints:?}"
+        );
+    }
 }
 
 #[test]
@@ -165,7 +276,7 @@ fn affinity_is_client_ip_with_its_timeout() {
 }
 
 #[test]
-fn internal_traffic_policy_local_takes_only_endpoints_of_this_node() {
+fn internal_traffic_policy_local_sends_new_flows_only_to_endpoints_of_this_node() {
     let mut local = web();
     local["spec"]["internalTrafficPolicy"] = json!("Local");
     let endpoints = json!([
@@ -173,8 +284,12 @@ fn internal_traffic_policy_local_takes_only_endpoints_of_this_node() {
         { "addresses": ["10.2.0.2"], "nodeName": "b" },
         { "addresses": ["10.3.0.2"] },
     ]);
-    let (entries, _) = built(&[local], &[slice(endpoints)]);
-    assert_eq!(backends(&entries[0]), ["10.1.0.2:8080"]);
+    let (entries, _) = built(std::slice::from_ref(&local), &[slice(endpoints)]);
+    assert_eq!(backends(&entries[0]), ["10.1.0.2:8080", "10.2.0.2:8080~", "10.3.0.2:8080~"]);
+    local["spec"]["internalTrafficPolicy"] = json!("Zone");
+    let (_, problems) = built(&[local], &[slice(json!([]))]);
+    let problem = "service d/web: internalTrafficPolicy \"Zone\": must be Cluster or Local; Cluster is used";
+    assert_eq!(problems, [problem]);
 }
 
 #[test]
@@ -258,6 +373,37 @@ fn a_virtual_address_belongs_to_the_first_service_by_name() {
     assert_eq!(problems, ["service d/web: 10.96.0.1 port 80/TCP is that of service d/a; the first counts"]);
 }
 
+/// An endpoint as the twin sees it: how well it serves (0 is best), what it says, and the weight of its slice.
+type Seen<'a> = (u8, &'a Value, u64);
+
+/// The names in a list of hints.
+fn hinted(endpoint: &Value, list: &str) -> Vec<String> {
+    let names = endpoint["hints"][list].as_array().cloned().unwrap_or_default();
+    names.iter().map(|hint| hint["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether an endpoint is for new flows of node "a" in zone "z", by the text of KEP-2433 and KEP-3015.
+fn is_for_us(local: bool, all: &BTreeMap<String, Seen<'_>>, (rank, endpoint, weight): Seen<'_>) -> bool {
+    let ready: Vec<_> =
+        all.values().filter(|(rank, ..)| *rank == 0).map(|(_, endpoint, _)| *endpoint).collect();
+    let counts = |list: &str, name: &str| {
+        let complete = ready.iter().all(|endpoint| !hinted(endpoint, list).is_empty());
+        complete && ready.iter().any(|endpoint| hinted(endpoint, list).contains(&name.to_owned()))
+    };
+    let near = if local {
+        endpoint["nodeName"] == "a"
+    } else if rank > 0 {
+        true
+    } else if counts("forNodes", "a") {
+        hinted(endpoint, "forNodes").contains(&"a".to_owned())
+    } else if counts("forZones", "z") {
+        hinted(endpoint, "forZones").contains(&"z".to_owned())
+    } else {
+        true
+    };
+    near && weight > 0
+}
+
 /// The obviously correct twin: for one virtual address, look at every endpoint of every slice there is.
 fn reference(services: &[Value], slices: &[Value]) -> BTreeSet<(String, u64, String, BTreeSet<String>)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -266,12 +412,14 @@ fn reference(services: &[Value], slices: &[Value]) -> BTreeSet<(String, u64, Str
         let (meta, spec) = (&service["metadata"], &service["spec"]);
         for vip in spec["clusterIPs"].as_array().unwrap() {
             for port in spec["ports"].as_array().unwrap() {
-                let (mut ready, mut ending, mut not) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+                let mut all: BTreeMap<String, Seen<'_>> = BTreeMap::new();
                 for slice in slices {
                     let family = if vip.as_str().unwrap().contains(':') { "IPv6" } else { "IPv4" };
                     let ours = slice["metadata"]["namespace"] == meta["namespace"]
                         && slice["metadata"]["labels"][SERVICE_NAME] == meta["name"]
                         && slice["addressType"] == family;
+                    let weight = slice["metadata"]["annotations"][WEIGHT].as_str();
+                    let weight = weight.map_or(1, |weight| weight.parse().unwrap());
                     for (endpoint, target) in slice["endpoints"]
                         .as_array()
                         .unwrap()
@@ -283,19 +431,23 @@ fn reference(services: &[Value], slices: &[Value]) -> BTreeSet<(String, u64, Str
                             continue;
                         }
                         let address = format!("{}:{}", text(&endpoint["addresses"][0]), target["port"]);
-                        if is("ready") {
-                            ready.insert(address);
-                        } else if is("serving") && is("terminating") {
-                            ending.insert(address);
-                        } else {
-                            not.insert(address);
+                        let rank = match (is("ready"), is("serving") && is("terminating")) {
+                            (true, _) => 0,
+                            (_, true) => 1,
+                            _ => 2,
+                        };
+                        if all.get(&address).is_none_or(|(best, ..)| rank < *best) {
+                            all.insert(address, (rank, endpoint, weight));
                         }
                     }
                 }
-                let not = not.iter().filter(|a| !ready.contains(*a) && !ending.contains(*a));
-                let not: Vec<_> = not.map(|a| format!("{a}!")).collect();
-                let ending = ending.difference(&ready).map(|a| format!("{a}-")).collect::<BTreeSet<_>>();
-                let all = ready.union(&ending).cloned().chain(not).collect();
+                let local = spec["internalTrafficPolicy"] == "Local";
+                let shown = |(address, &seen): (&String, &Seen<'_>)| {
+                    let away = if is_for_us(local, &all, seen) { "" } else { "~" };
+                    let weight = if seen.2 > 1 { format!("*{}", seen.2) } else { String::new() };
+                    format!("{address}{}{away}{weight}", ["", "-", "!"][usize::from(seen.0)])
+                };
+                let all = all.iter().map(shown).collect();
                 entries.insert((text(vip), port["port"].as_u64().unwrap(), text(&port["protocol"]), all));
             }
         }
@@ -314,14 +466,15 @@ fn any_service(index: usize) -> impl Strategy<Value = Value> {
         vec![format!("10.96.0.{}", index + 1), format!("fd00:96::{}", index + 1)],
         1..=2,
     );
-    (vips, prop::collection::vec(any_port(), 1..4), select(vec!["d", "e"])).prop_map(
-        move |(vips, mut ports, namespace)| {
+    let policy = select(vec!["Cluster", "Cluster", "Local"]);
+    (vips, prop::collection::vec(any_port(), 1..4), select(vec!["d", "e"]), policy).prop_map(
+        move |(vips, mut ports, namespace, policy)| {
             ports.sort_by_key(|p| (p["port"].as_u64(), p["protocol"].to_string()));
             ports.dedup_by_key(|p| (p["port"].as_u64(), p["protocol"].to_string()));
             json!({
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": { "name": format!("s{index}"), "namespace": namespace },
-                "spec": { "clusterIPs": vips, "ports": ports },
+                "spec": { "clusterIPs": vips, "ports": ports, "internalTrafficPolicy": policy },
             })
         },
     )
@@ -330,22 +483,33 @@ fn any_service(index: usize) -> impl Strategy<Value = Value> {
 fn any_slice(index: usize) -> impl Strategy<Value = Value> {
     let endpoint = |v6: bool| {
         let conditions = any::<[bool; 3]>();
-        (0..6u8, conditions).prop_map(move |(host, [ready, serving, terminating])| {
+        let names = |of: Vec<&'static str>| {
+            prop::option::weighted(0.8, prop::sample::subsequence(of, 0..=2)).prop_map(|names| {
+                names.map(|names| names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>())
+            })
+        };
+        let place = (select(vec!["a", "b"]), names(vec!["y", "z"]), names(vec!["a", "b"]));
+        (0..6u8, conditions, place).prop_map(move |(host, [ready, serving, terminating], place)| {
+            let (node, zones, nodes) = place;
             let address = if v6 { format!("fd00::{}", host + 1) } else { format!("10.1.0.{}", host + 1) };
             json!({
                 "addresses": [address],
                 "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
+                "nodeName": node, "hints": { "forZones": zones, "forNodes": nodes },
             })
         })
     };
-    (any::<bool>(), 0..4usize, select(vec!["d", "e"]), prop::collection::vec(any_port(), 0..4)).prop_flat_map(
-        move |(v6, service, namespace, ports)| {
+    let weight = prop::option::of(select(vec!["0", "1", "30"]));
+    let ports = prop::collection::vec(any_port(), 0..4);
+    (any::<bool>(), 0..4usize, select(vec!["d", "e"]), ports, weight).prop_flat_map(
+        move |(v6, service, namespace, ports, weight)| {
+            let annotations = weight.map(|weight| json!({ WEIGHT: weight }));
             prop::collection::vec(endpoint(v6), 0..6).prop_map(move |endpoints| {
                 json!({
                     "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                     "addressType": if v6 { "IPv6" } else { "IPv4" },
                     "metadata": {
-                        "name": format!("x{index}"), "namespace": namespace,
+                        "name": format!("x{index}"), "namespace": namespace, "annotations": annotations,
                         "labels": { SERVICE_NAME: format!("s{service}") },
                     },
                     "ports": ports, "endpoints": endpoints,
