@@ -74,6 +74,7 @@ pub mod ipv4;
 pub mod ipv6;
 mod malformed;
 pub mod neighbour;
+pub mod offload;
 pub mod parse;
 pub mod rewrite;
 pub mod sctp;

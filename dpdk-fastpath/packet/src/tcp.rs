@@ -25,6 +25,8 @@ impl TcpFlags {
     pub const ACK: Self = Self(0x10);
     /// The urgent pointer counts.
     pub const URG: Self = Self(0x20);
+    /// The sender has heard of congestion and slowed down (RFC 3168).
+    pub const CWR: Self = Self(0x80);
 
     /// Whether all of `flags` are set.
     #[inline]
