@@ -1,9 +1,11 @@
 //! One packet in DPDK's memory.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::ptr::NonNull;
 
 use culvert_packet::buf::PacketBuf;
+use culvert_packet::offload::Offload;
 use dpdk_sys::rte_mbuf;
 
 /// One packet: owns one `rte_mbuf`, and gives it back to its pool when dropped.
@@ -157,10 +159,43 @@ impl PacketBuf for Mbuf {
     }
 
     #[inline]
+    fn offload(&self) -> Offload {
+        let raw = self.raw();
+        if raw.ol_flags & PARTIAL == 0 {
+            return Offload::NONE;
+        }
+        let size = if raw.ol_flags & SEGMENT == 0 { 0 } else { (raw.tx_offload >> SEGMENT_SIZE) as u16 };
+        Offload { segment: NonZeroU16::new(size), partial: true }
+    }
+
+    #[inline]
+    fn set_offload(&mut self, offload: Offload) {
+        let raw = self.raw_mut();
+        raw.ol_flags &= !(PARTIAL | SEGMENT);
+        if offload.partial {
+            raw.ol_flags |= PARTIAL;
+        }
+        if let Some(size) = offload.segment {
+            raw.ol_flags |= SEGMENT;
+            raw.tx_offload = u64::from(size.get()) << SEGMENT_SIZE;
+        }
+    }
+
+    #[inline]
     fn len(&self) -> usize {
         usize::from(self.raw().data_len)
     }
 }
+
+// An offload is kept where DPDK keeps what drivers are to do (rte_mbuf_core.h), under the names of TCP's whatever the
+// protocol: a driver never sees it, since packets are made fit for the wire before they are handed to one.
+
+/// `RTE_MBUF_F_TX_TCP_CKSUM`.
+const PARTIAL: u64 = 1 << 52;
+/// `RTE_MBUF_F_TX_TCP_SEG`.
+const SEGMENT: u64 = 1 << 50;
+/// Lowest bit of `tso_segsz` in `tx_offload`.
+const SEGMENT_SIZE: u32 = 24;
 
 impl Drop for Mbuf {
     fn drop(&mut self) {

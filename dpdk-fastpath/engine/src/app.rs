@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use culvert_api::config::fastpath::{FastPathConfig, Hugepages, Uplink};
+use culvert_api::config::fastpath::{FastPathConfig, Hugepages, PodPorts, Uplink};
 use culvert_api::fastpath::fast_path_server::FastPathServer;
 use culvert_api::frame::MAX_FRAME;
 use culvert_api::value::{Mac, Mtu};
@@ -21,7 +21,8 @@ use crate::control::{AttachError, Call, ControlSocket, FastPath, Service, Socket
 use crate::counter::counters;
 use crate::flow::{FlowMemoryError, FlowTables};
 use crate::pipeline::Pipeline;
-use crate::port::{DpdkBackend, PortDriver};
+use crate::port::tap::TapMemory;
+use crate::port::{Devices, Drivers, PortDriver};
 use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
 use crate::table::{Port, Snapshot};
@@ -38,6 +39,12 @@ const WINDOW: u32 = 16 << 20;
 
 /// Mbufs that each worker keeps at hand.
 const MBUF_CACHE: u32 = 256;
+
+/// Longest frame of a super-packet: a Linux host makes TCP packets of 65,281 bytes at most, headers included.
+const SUPER_PACKET: u16 = u16::MAX - 128;
+
+/// How many super-packets there may be at once: 16 MB.
+const SUPER_PACKETS: u32 = 255;
 
 /// Why the fast path does not run, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -95,12 +102,15 @@ pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
     if let Some(reason) = eal.fallback() {
         tracing::warn!(%reason, "packet memory is in ordinary pages, not in hugepages");
     }
-    let pool = Mempool::create(&eal, &mempool_config(config))?;
-    let mut fast_path = start(config, &eal, &pool)?;
+    let memory = TapMemory {
+        packets: Mempool::create(&eal, &mempool_config(config))?,
+        super_packets: Mempool::create(&eal, &super_packets_config())?,
+    };
+    let mut fast_path = start(config, &eal, memory)?;
     let outcome = attach_uplink(config, &mut fast_path).and_then(|()| serve(&mut fast_path, &socket));
     tracing::info!("stopping");
     fast_path.shut_down();
-    drop((pool, eal, socket));
+    drop((eal, socket));
     if outcome.is_ok() {
         tracing::info!("stopped");
     }
@@ -129,7 +139,18 @@ fn mempool_config(config: &FastPathConfig) -> MempoolConfig {
     }
 }
 
-fn start(config: &FastPathConfig, eal: &Eal, pool: &Mempool) -> Result<FastPath, AppError> {
+/// Buffers for packets of up to 64 KB: what is received in one round. While all are in use, the rest waits in the kernel.
+fn super_packets_config() -> MempoolConfig {
+    MempoolConfig {
+        name: "super-packets".into(),
+        mbufs: SUPER_PACKETS,
+        cache: 16,
+        frame: SUPER_PACKET,
+        socket: None,
+    }
+}
+
+fn start(config: &FastPathConfig, eal: &Eal, memory: TapMemory) -> Result<FastPath, AppError> {
     let workers = config.workers.len();
     let clock = Clock::start(eal);
     let flows = FlowTables::new(config.flows)?;
@@ -141,17 +162,25 @@ fn start(config: &FastPathConfig, eal: &Eal, pool: &Mempool) -> Result<FastPath,
         tables,
         pipeline: Pipeline::new(flows.worker(), counters),
     });
-    let driver = match config.uplink {
-        Uplink::Tap { .. } => PortDriver::Tap,
+    let drivers = Drivers {
+        uplink: match config.uplink {
+            Uplink::Tap { .. } => PortDriver::Tap,
+            Uplink::NetTap { .. } => PortDriver::NetTap,
+        },
+        pods: match config.pod_ports {
+            PodPorts::Tap => PortDriver::Tap,
+            PodPorts::NetTap => PortDriver::NetTap,
+        },
     };
-    let backend = DpdkBackend::start(eal, pool, driver, recruits.collect(), clock, config.idle_sleep)?;
+    let recruits = recruits.collect();
+    let backend = Devices::start(eal, memory, drivers, recruits, clock, config.idle_sleep)?;
     Ok(FastPath::new(instance()?, backend, tables, counters, flows, clock))
 }
 
 fn attach_uplink(config: &FastPathConfig, fast_path: &mut FastPath) -> Result<(), AppError> {
     /// Largest IP packet on the wire behind a tap, in bytes.
     const TAP_MTU: u32 = 1500;
-    let Uplink::Tap { name, mac } = &config.uplink;
+    let (Uplink::Tap { name, mac } | Uplink::NetTap { name, mac }) = &config.uplink;
     let ours = mac.unwrap_or_else(random_mac);
     let mtu = Mtu::try_from(TAP_MTU).unwrap_or(Mtu::MIN);
     fast_path.attach(Port::uplink(name.as_str(), EthAddr(ours.octets()), mtu), other_end(ours))?;

@@ -1,5 +1,7 @@
 //! What a packet buffer can do, whoever owns the memory.
 
+use crate::offload::Offload;
+
 /// One packet in one contiguous piece of memory, with room to grow on both sides: an mbuf, or a [`TestBuf`].
 pub trait PacketBuf {
     /// The packet.
@@ -36,6 +38,13 @@ pub trait PacketBuf {
         fits
     }
 
+    /// What is still to be done about the packet before it may go over a wire. Whoever replaces the packet by another sets
+    /// that, too.
+    fn offload(&self) -> Offload;
+
+    /// Notes what is still to be done.
+    fn set_offload(&mut self, offload: Offload);
+
     /// Length of the packet in bytes.
     fn len(&self) -> usize {
         self.data().len()
@@ -52,6 +61,7 @@ pub trait PacketBuf {
 pub struct TestBuf {
     bytes: Vec<u8>,
     start: usize,
+    offload: Offload,
 }
 
 impl TestBuf {
@@ -67,7 +77,7 @@ impl TestBuf {
     pub fn with_headroom(packet: &[u8], headroom: usize) -> Self {
         let mut bytes = vec![0xa5; headroom];
         bytes.extend_from_slice(packet);
-        Self { bytes, start: headroom }
+        Self { bytes, start: headroom, offload: Offload::NONE }
     }
 }
 
@@ -105,6 +115,14 @@ impl PacketBuf for TestBuf {
 
     fn truncate(&mut self, len: usize) {
         self.bytes.truncate(self.start + len);
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    fn set_offload(&mut self, offload: Offload) {
+        self.offload = offload;
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Parsed {
     pub traffic_class: u8,
     /// Whether routers must not fragment the packet; always so with IPv6.
     pub dont_fragment: bool,
+    /// Whether the checksum of TCP or UDP is [partial](crate::offload::Offload::partial), which the frame does not tell.
+    pub partial: bool,
 }
 
 const _: () = assert!(size_of::<Parsed>() <= 32);
@@ -164,6 +166,7 @@ fn parse_l3(
         ttl: 0,
         traffic_class: 0,
         dont_fragment: false,
+        partial: false,
     };
     match ether_type {
         EtherType::IPV4 => parse_ipv4(packet, blank),

@@ -107,7 +107,7 @@ impl Translation4 {
         let header = ipv4(frame, parsed);
         patch(&mut header[10..12], |checksum| self.header.apply(checksum));
         header[12..20].copy_from_slice(&self.addresses);
-        self.ports.apply(self.transport, frame, parsed);
+        self.ports.apply(self.header, self.transport, frame, parsed);
     }
 }
 
@@ -147,7 +147,7 @@ impl Translation6 {
             let icmp: &mut [u8; 8] = l4(frame, parsed);
             patch(&mut icmp[2..4], |checksum| self.pseudo.apply(checksum));
         } else {
-            self.ports.apply(self.transport, frame, parsed);
+            self.ports.apply(self.pseudo, self.transport, frame, parsed);
         }
     }
 }
@@ -160,31 +160,38 @@ struct Ports {
     dst: [u8; 2],
 }
 
+// A partial checksum is the sum of the pseudo header, not complemented: ports have no part in it.
 impl Ports {
     const fn new(src: u16, dst: u16) -> Self {
         Self { src: src.to_be_bytes(), dst: dst.to_be_bytes() }
     }
 
     #[inline(always)]
-    fn apply(self, delta: Delta, frame: &mut [u8], parsed: &Parsed) {
+    fn apply(self, addresses: Delta, transport: Delta, frame: &mut [u8], parsed: &Parsed) {
         match parsed.l4 {
             L4::Tcp => {
                 let tcp: &mut [u8; 20] = l4(frame, parsed);
                 tcp[0..2].copy_from_slice(&self.src);
                 tcp[2..4].copy_from_slice(&self.dst);
-                patch(&mut tcp[16..18], |checksum| delta.apply(checksum));
+                patch(&mut tcp[16..18], |checksum| match parsed.partial {
+                    false => transport.apply(checksum),
+                    true => !addresses.apply(!checksum),
+                });
             }
             L4::Udp => {
                 let udp: &mut [u8; 8] = l4(frame, parsed);
                 udp[0..2].copy_from_slice(&self.src);
                 udp[2..4].copy_from_slice(&self.dst);
-                patch(&mut udp[6..8], |checksum| delta.apply_udp(checksum));
+                patch(&mut udp[6..8], |checksum| match parsed.partial {
+                    false => transport.apply_udp(checksum),
+                    true => !addresses.apply(!checksum),
+                });
             }
             L4::Sctp => self.apply_sctp(frame, parsed),
             L4::Echo => {
                 let icmp: &mut [u8; 8] = l4(frame, parsed);
                 icmp[4..6].copy_from_slice(&self.src);
-                patch(&mut icmp[2..4], |checksum| delta.apply(checksum));
+                patch(&mut icmp[2..4], |checksum| transport.apply(checksum));
             }
             L4::Icmp | L4::Opaque => {}
         }

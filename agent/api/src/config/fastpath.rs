@@ -29,6 +29,19 @@ pub struct FastPathConfig {
     pub flows: u32,
     /// The port towards the other nodes.
     pub uplink: Uplink,
+    /// What makes pods' ports.
+    pub pod_ports: PodPorts,
+}
+
+/// What makes pods' ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodPorts {
+    /// Taps that leave checksums and segmentation to the fast path.
+    #[default]
+    Tap,
+    /// Taps through DPDK's net_tap, without any of that; at most 31 of them.
+    NetTap,
 }
 
 /// Memory for packets.
@@ -60,6 +73,13 @@ pub enum Hugepages {
 pub enum Uplink {
     /// A tap device: whoever holds its kernel end is the wire. For machines without a NIC to give away.
     Tap {
+        /// Kernel interface name.
+        name: IfName,
+        /// The fast path's own address on that wire; chosen at random when absent.
+        mac: Option<Mac>,
+    },
+    /// The same through DPDK's net_tap.
+    NetTap {
         /// Kernel interface name.
         name: IfName,
         /// The fast path's own address on that wire; chosen at random when absent.
@@ -105,6 +125,8 @@ struct Raw {
     #[serde(default = "default_flows")]
     flows: u32,
     uplink: RawUplink,
+    #[serde(default)]
+    pod_ports: PodPorts,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +141,7 @@ struct RawMemory {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum RawUplink {
     Tap { name: IfName, mac: Option<Mac> },
+    NetTap { name: IfName, mac: Option<Mac> },
 }
 
 impl Default for RawMemory {
@@ -146,9 +169,13 @@ fn default_flows() -> u32 {
 /// Bytes that one packet buffer takes in the pool: 2 KiB of data with headroom, its header, and the pool's own.
 const MBUF_BYTES: u64 = 2560;
 
+/// What the buffers for packets longer than that take, in MiB.
+const SUPER_PACKETS: u64 = 17;
+
 impl Raw {
     fn validate(self) -> Result<FastPathConfig, ConfigError> {
-        let Self { socket, control_cpu, workers, idle_sleep_microseconds, memory, flows, uplink } = self;
+        let Self { socket, control_cpu, workers, idle_sleep_microseconds, memory, flows, uplink, pod_ports } =
+            self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
         let idle_sleep = Duration::from_micros(idle_sleep_microseconds.into());
@@ -166,7 +193,9 @@ impl Raw {
             flows,
             uplink: match uplink {
                 RawUplink::Tap { name, mac } => Uplink::Tap { name, mac },
+                RawUplink::NetTap { name, mac } => Uplink::NetTap { name, mac },
             },
+            pod_ports,
         })
     }
 }
@@ -176,7 +205,7 @@ impl RawMemory {
         let Self { hugepages, megabytes, mbufs } = self;
         in_range("memory.megabytes", megabytes, &FastPathConfig::MEGABYTES)?;
         in_range("memory.mbufs", mbufs, &FastPathConfig::MBUFS)?;
-        let need = (u64::from(mbufs) * MBUF_BYTES).div_ceil(1 << 20);
+        let need = (u64::from(mbufs) * MBUF_BYTES).div_ceil(1 << 20) + SUPER_PACKETS;
         if need > megabytes.into() {
             let reason = format!("need {need} MiB, but memory.megabytes is {megabytes}");
             return Err(ConfigError::value("memory.mbufs", mbufs, reason));

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::counter::CounterSet;
 use crate::flow::FlowTables;
 use crate::neighbour::{Announcements, Neighbours, Timing};
-use crate::port::{BackendError, DpdkBackend, Entry, ManagerError, PortManager};
+use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
 use crate::table::{Applied, Builder, MAX_PORTS, Port, Snapshot};
 use crate::worker::{Team, WorkerError};
@@ -30,7 +30,7 @@ pub struct FastPath {
     pub(super) started: Instant,
     /// CPU of each worker.
     pub(super) workers: Vec<u32>,
-    pub(super) ports: PortManager<DpdkBackend>,
+    pub(super) ports: PortManager<Devices>,
     pub(super) builder: Builder,
     pub(super) tables: Publisher<Snapshot>,
     pub(super) counters: CounterSet,
@@ -53,7 +53,7 @@ impl FastPath {
     /// A fast path whose workers run, without ports and with empty tables. `instance` tells it from every other process.
     pub fn new(
         instance: String,
-        backend: DpdkBackend,
+        backend: Devices,
         tables: Publisher<Snapshot>,
         counters: CounterSet,
         flows: Arc<FlowTables>,
@@ -80,7 +80,7 @@ impl FastPath {
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub fn attach(&mut self, port: Port, mac: Mac) -> Result<&Entry<culvert_dpdk::Port>, AttachError> {
+    pub fn attach(&mut self, port: Port, mac: Mac) -> Result<&Entry<Device>, AttachError> {
         let index = self.ports.index_for(&port.name)?;
         let before = self.ports.get(&port.name).map(|entry| entry.port.clone());
         // Checked against everything else first: a port that is refused is never made.

@@ -66,7 +66,8 @@ impl Stage<'_> {
             return Step::Break(self.report(packet, DropReason::TTL_EXCEEDED, IcmpError::TimeExceeded));
         }
         // Said of IPv4 packets that may be fragmented, too: we fragment nothing.
-        if packet.parsed.l3_len > u32::from(mtu) {
+        let wire_len = packet.buf.offload().wire_len(packet.buf.data(), packet.parsed);
+        if wire_len > u32::from(mtu) {
             return Step::Break(self.report(packet, DropReason::TOO_BIG, IcmpError::PacketTooBig { mtu }));
         }
         Step::Continue(packet)

@@ -20,7 +20,7 @@ impl Stage<'_> {
     /// Lets a pod's packet in.
     pub(super) fn admit_from_pod<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
         let parsed = match parse(buf.data()) {
-            Ok(parsed) => parsed,
+            Ok(parsed) => Parsed { partial: buf.offload().partial, ..parsed },
             Err(malformed) => return self.stop(malformed),
         };
         if parsed.vlan.is_some() {

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use culvert_packet::answer::{self, IcmpError, NoAnswer, icmp_error, sctp_abort, tcp_reset};
 use culvert_packet::flow::{FlowKey4, FlowKey6};
+use culvert_packet::offload::Offload;
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
 
@@ -124,6 +125,7 @@ impl Stage<'_> {
         packet: &mut Packet<'_, B>,
         kind: Answered,
     ) -> Result<End, DropReason> {
+        packet.buf.set_offload(Offload::NONE);
         if let Origin::Tunnel(slot) = packet.origin {
             // An answer of ours carries no mark of congestion.
             let header = Inner { traffic_class: 0, ttl: answer::TTL };

@@ -107,7 +107,7 @@ impl Stage<'_> {
     ) -> Option<Usual> {
         let frame = buf.data();
         let usual = Usual::read(frame, front)?;
-        if usual.src() != source || usual.dst().octets()[0] >= MULTICAST {
+        if usual.src() != source || usual.dst().octets()[0] >= MULTICAST || buf.offload().partial {
             return None;
         }
         if usual.end() < frame.len() {

@@ -1,18 +1,39 @@
-//! Ports by DPDK.
+//! What makes ports real.
 
 use std::time::Duration;
 
 use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
 
-use super::{Backend, NewPort};
+use super::tap::{Behind, Tap, TapError, TapMemory};
+use super::{Backend, NewPort, Queues, Rx, Tx};
 use crate::clock::Clock;
-use crate::table::PortIndex;
+use crate::table::{PortIndex, PortKind};
 use crate::worker::{Recruit, Team, WorkerError};
 
 /// What makes a port's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortDriver {
+    /// A kernel tap interface.
+    Tap,
     /// A kernel tap interface, through DPDK's net_tap.
+    NetTap,
+}
+
+/// What makes ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drivers {
+    /// The uplink.
+    pub uplink: PortDriver,
+    /// The pods' ports.
+    pub pods: PortDriver,
+}
+
+/// A port's device.
+#[derive(Debug)]
+pub enum Device {
+    /// One of DPDK's.
+    Dpdk(Port),
+    /// A tap, which goes with its last queue.
     Tap,
 }
 
@@ -22,6 +43,9 @@ pub enum BackendError {
     /// The device.
     #[error(transparent)]
     Device(Box<PortError>),
+    /// The tap.
+    #[error(transparent)]
+    Tap(#[from] TapError),
     /// The workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -33,33 +57,33 @@ impl From<PortError> for BackendError {
     }
 }
 
-/// Devices of DPDK, handed to the workers.
+/// Devices, handed to the workers.
 #[derive(Debug)]
-pub struct DpdkBackend {
-    driver: PortDriver,
+pub struct Devices {
+    drivers: Drivers,
     /// `None` once they were stopped.
     team: Option<Team>,
     workers: u16,
-    pool: Mempool,
+    memory: TapMemory,
     eal: Eal,
 }
 
-impl DpdkBackend {
+impl Devices {
     /// Starts the workers; no ports yet.
     ///
     /// # Errors
     /// When a worker cannot be started.
     pub fn start(
         eal: &Eal,
-        pool: &Mempool,
-        driver: PortDriver,
+        memory: TapMemory,
+        drivers: Drivers,
         recruits: Vec<Recruit>,
         clock: Clock,
         idle_sleep: Duration,
     ) -> Result<Self, WorkerError> {
         let workers = recruits.len() as u16;
         let team = Team::start(eal, recruits, clock, idle_sleep)?;
-        Ok(Self { driver, team: Some(team), workers, pool: pool.clone(), eal: eal.clone() })
+        Ok(Self { drivers, team: Some(team), workers, memory, eal: eal.clone() })
     }
 
     /// The workers, unless they were stopped.
@@ -69,7 +93,7 @@ impl DpdkBackend {
 
     /// Where packets live.
     pub fn pool(&self) -> &Mempool {
-        &self.pool
+        &self.memory.packets
     }
 
     /// Stops the workers; no packet moves from now on.
@@ -81,36 +105,63 @@ impl DpdkBackend {
     }
 }
 
-impl Backend for DpdkBackend {
-    type Device = Port;
-    type Error = BackendError;
-
-    fn open(&mut self, port: &NewPort<'_>) -> Result<Port, BackendError> {
-        let vdev = match self.driver {
-            PortDriver::Tap => {
-                Vdev::Tap { interface: port.interface.to_string(), mac: Some(port.mac.octets()) }
-            }
-        };
-        let mut device = Port::create(&self.eal, &vdev)?;
-        // As many of both as there are workers; see `worker` for why.
+impl Devices {
+    /// A port by DPDK, with as many queues of both kinds as there are workers; see [`worker`](crate::worker) for why.
+    fn dpdk(&self, port: &NewPort<'_>, vdev: &Vdev) -> Result<(Device, Queues), PortError> {
+        let mut device = Port::create(&self.eal, vdev)?;
         let config = PortConfig {
             rx_queues: self.workers,
             tx_queues: self.workers,
             mtu: Some(port.mtu),
             ..PortConfig::default()
         };
-        let queues = device.start(&config, &self.pool)?;
+        let queues = device.start(&config, &self.memory.packets)?;
+        let tunnels = port.kind == PortKind::Uplink;
+        Ok((Device::Dpdk(device), Queues::of_device(queues, tunnels, &self.memory.packets)))
+    }
+
+    fn tap(&self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
+        let behind = match port.kind {
+            PortKind::Uplink => Behind::Wire,
+            PortKind::Pod => Behind::Host,
+        };
+        let tap = Tap::create(port.interface, port.mac, port.mtu, behind)?;
+        let rx = vec![Rx::Tap(tap.rx(&self.memory))];
+        let tx = (0..self.workers).map(|_| Tx::Tap(tap.tx())).collect();
+        Ok((Device::Tap, Queues { rx, tx }))
+    }
+}
+
+impl Backend for Devices {
+    type Device = Device;
+    type Error = BackendError;
+
+    fn open(&mut self, port: &NewPort<'_>) -> Result<Device, BackendError> {
+        let driver = match port.kind {
+            PortKind::Uplink => self.drivers.uplink,
+            PortKind::Pod => self.drivers.pods,
+        };
+        let (device, queues) = match driver {
+            PortDriver::Tap => self.tap(port)?,
+            PortDriver::NetTap => {
+                let vdev = Vdev::Tap { interface: port.interface.to_string(), mac: Some(port.mac.octets()) };
+                self.dpdk(port, &vdev)?
+            }
+        };
         if let Some(team) = &self.team {
             team.hand_over(port.index, port.worker, queues)?;
         }
         Ok(device)
     }
 
-    fn close(&mut self, index: PortIndex, device: Port) -> Result<(), BackendError> {
+    fn close(&mut self, index: PortIndex, device: Device) -> Result<(), BackendError> {
         if let Some(team) = &self.team {
             team.take_back(index)?;
         }
-        // A device that is still in use goes when the last user drops it.
-        device.remove().map_err(|(_, error)| error.into())
+        match device {
+            // A device that is still in use goes when the last user drops it.
+            Device::Dpdk(port) => port.remove().map_err(|(_, error)| error.into()),
+            Device::Tap => Ok(()),
+        }
     }
 }

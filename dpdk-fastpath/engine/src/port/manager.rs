@@ -39,6 +39,8 @@ pub struct NewPort<'a> {
     pub mac: Mac,
     /// Largest IP packet, in bytes.
     pub mtu: u16,
+    /// What is behind the port.
+    pub kind: PortKind,
 }
 
 /// A port that runs.
@@ -224,7 +226,7 @@ impl<B: Backend> PortManager<B> {
         mac: Mac,
     ) -> Result<Entry<B::Device>, ManagerError<B::Error>> {
         let (index, worker) = (self.index_for(name.as_str())?, self.least_busy_worker());
-        let new = NewPort { index, worker, interface: name, mac, mtu: port.mtu };
+        let new = NewPort { index, worker, interface: name, mac, mtu: port.mtu, kind: port.kind };
         let device = self.backend.open(&new).map_err(|source| {
             let port = name.clone();
             ManagerError::Backend { port, action: "started", source }

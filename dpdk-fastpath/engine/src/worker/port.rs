@@ -1,11 +1,13 @@
 //! A worker's ends of the ports.
 
 use culvert_api::config::fastpath::FastPathConfig;
-use culvert_dpdk::{Burst, Mbuf, RxQueue, TxQueue};
+use culvert_dpdk::{Burst, Mbuf};
 use culvert_packet::PacketBuf;
 
 use super::BURST;
 use crate::counter::{CounterWriter, DropReason};
+use crate::port::tap::Spare;
+use crate::port::{Rx, Tx};
 use crate::table::{MAX_PORTS, PortIndex};
 
 /// A worker's end of one port.
@@ -13,16 +15,26 @@ use crate::table::{MAX_PORTS, PortIndex};
 pub(super) struct WorkerPort {
     pub(super) index: PortIndex,
     /// Those it polls: all of the port, or none.
-    pub(super) rx: Vec<RxQueue>,
+    pub(super) rx: Vec<Rx>,
     /// Its own.
-    pub(super) tx: TxQueue,
+    pub(super) tx: Tx,
     /// Packets that leave at the end of the round.
     pub(super) pending: Burst<BURST>,
 }
 
 impl WorkerPort {
-    pub(super) fn new(index: PortIndex, rx: Vec<RxQueue>, tx: TxQueue) -> Self {
+    pub(super) fn new(index: PortIndex, rx: Vec<Rx>, tx: Tx) -> Self {
         Self { index, rx, tx, pending: Burst::new() }
+    }
+
+    /// Adds a packet to what is pending.
+    #[inline]
+    fn put(&mut self, packet: Mbuf, counters: &mut CounterWriter) {
+        if let Err(packet) = self.pending.push(packet) {
+            self.flush(counters);
+            // It has room now.
+            let _ = self.pending.push(packet);
+        }
     }
 
     /// Hands what is pending to the device; what that does not take is freed and counted.
@@ -51,6 +63,8 @@ pub(super) struct WorkerPorts {
     polled: Vec<(PortIndex, usize)>,
     /// Those with packets to send.
     pending: Vec<PortIndex>,
+    /// What taps receive into.
+    spare: Spare,
 }
 
 impl WorkerPorts {
@@ -59,6 +73,7 @@ impl WorkerPorts {
             by_index: (0..MAX_PORTS).map(|_| None).collect(),
             polled: Vec::with_capacity(MAX_PORTS * FastPathConfig::MAX_WORKERS),
             pending: Vec::with_capacity(MAX_PORTS),
+            spare: Spare::default(),
         }
     }
 
@@ -85,7 +100,7 @@ impl WorkerPorts {
     pub(super) fn rx(&mut self, n: usize, burst: &mut Burst<BURST>) -> PortIndex {
         let (index, queue) = self.polled[n];
         if let Some(port) = &mut self.by_index[usize::from(index.0)] {
-            port.rx[queue].rx(burst);
+            port.rx[queue].rx(&mut self.spare, burst);
         }
         index
     }
@@ -107,10 +122,13 @@ impl WorkerPorts {
         if port.pending.is_empty() {
             self.pending.push(index);
         }
-        if let Err(packet) = port.pending.push(packet) {
-            port.flush(counters);
-            // It has room now.
-            let _ = port.pending.push(packet);
+        match port.tx.cutting(&packet) {
+            None => port.put(packet, counters),
+            Some(cutting) => {
+                if !cutting.cut(packet, |segment| port.put(segment, counters)) {
+                    counters.sent(index, 0, 0, 1);
+                }
+            }
         }
         None
     }

@@ -4,13 +4,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use culvert_dpdk::lcore::{self, LcoreError};
-use culvert_dpdk::{Eal, Mbuf, Queues};
+use culvert_dpdk::{Eal, Mbuf};
 
 use super::mailbox::{Done, Mailbox, Order};
 use super::port::WorkerPort;
 use super::runner::Runner;
 use crate::clock::Clock;
 use crate::pipeline::{Neighbour, Pipeline};
+use crate::port::Queues;
 use crate::quiescent::Reader;
 use crate::table::{PortIndex, Snapshot};
 

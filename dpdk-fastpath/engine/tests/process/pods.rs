@@ -178,7 +178,7 @@ fn no_leak() {
             .map(|n| (format!("cvt-{n}"), Pod::attach(&fast_path, &format!("cvt-{n}"), 10 + n)))
             .collect();
         assert!(pods[0].1.netns.ping(&pods[1].1.ipv4), "round {round}");
-        assert!(fast_path.info().mbufs_free < before, "a port's queues hold buffers");
+        assert!(fast_path.info().mbufs_free + 4 > before, "an idle port holds no buffers");
         for (name, _) in &pods {
             assert!(fast_path.detach(name).unwrap());
         }
@@ -249,7 +249,7 @@ fn wrong_requests() {
         (api::AttachPortRequest { name: "cvtup0".into(), ..good() }, "port cvtup0"),
         (api::AttachPortRequest { mac: vec![1; 6], ..good() }, "port cvt-b: mac"),
         (api::AttachPortRequest { mtu: 100, ..good() }, "port cvt-b: mtu 100"),
-        (api::AttachPortRequest { mtu: 9000, ..good() }, "9000"),
+        (api::AttachPortRequest { mtu: 70_000, ..good() }, "70000"),
         (request("cvt-b", &["10.244.1.2"]), "port cvt-b: address 10.244.1.2: is already port cvt-a's"),
         (request("cvt-b", &["10.244.1.1"]), "10.244.1.1"),
         (request("cvt-b", &["127.0.0.1"]), "address 127.0.0.1"),

@@ -10,6 +10,7 @@ use culvert_engine::clock::Clock;
 use culvert_engine::counter::{CounterSet, DropReason, counters};
 use culvert_engine::flow::FlowTables;
 use culvert_engine::pipeline::Pipeline;
+use culvert_engine::port::Queues;
 use culvert_engine::quiescent::{Publisher, channel};
 use culvert_engine::table::{PortIndex, Snapshot};
 use culvert_engine::worker::{Recruit, Team};
@@ -73,7 +74,7 @@ fn bench(eal: &Eal, name: &str, cpus: &[u32], idle_sleep: Duration) -> Bench {
 fn port(eal: &Eal, pool: &Mempool, vdev: &Vdev, team: &Team) -> Port {
     let mut port = Port::create(eal, vdev).unwrap();
     let queues = port.start(&PortConfig::default(), pool).unwrap();
-    team.hand_over(INDEX, 0, queues).unwrap();
+    team.hand_over(INDEX, 0, Queues::of_device(queues, false, pool)).unwrap();
     port
 }
 

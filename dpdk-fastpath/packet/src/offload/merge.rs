@@ -102,6 +102,14 @@ impl Merge {
         Some(self.head..self.head + next.size)
     }
 
+    /// Whether a packet is of the flow of `first`: if it does not [join](Self::join), none of those behind it may.
+    pub fn is_same_flow(&self, first: &[u8], frame: &[u8]) -> bool {
+        let (ip, l4) = (usize::from(self.parsed.l3_offset), usize::from(self.parsed.l4_offset));
+        let (protocol, addresses) = if self.parsed.l3 == L3::Ipv4 { (9, 12) } else { (6, 8) };
+        let same = |range: std::ops::Range<usize>| frame.get(range.clone()) == Some(&first[range]);
+        same(ip + addresses..l4 + 4) && same(ip + protocol..ip + protocol + 1) && same(12..14)
+    }
+
     /// Makes the headers of the first packet those of the super-packet, and returns what is to be done about it then.
     pub fn finish(&self, first: &mut [u8]) -> Offload {
         if self.count == 1 {

@@ -9,6 +9,7 @@
 
 pub mod merge;
 pub mod segment;
+pub mod tunnel;
 pub mod vnet;
 
 use std::num::NonZeroU16;
@@ -36,12 +37,12 @@ impl Offload {
 
     /// Length of the longest IP packet that will go over a wire.
     #[inline]
-    pub fn wire_len(self, parsed: &Parsed, transport_header: usize) -> u32 {
+    pub fn wire_len(self, frame: &[u8], parsed: &Parsed) -> u32 {
         match self.segment {
             None => parsed.l3_len,
             Some(size) => {
-                let headers =
-                    usize::from(parsed.l4_offset) - usize::from(parsed.l3_offset) + transport_header;
+                let ip = usize::from(parsed.l4_offset) - usize::from(parsed.l3_offset);
+                let headers = ip + transport_header(frame, parsed);
                 parsed.l3_len.min(headers as u32 + u32::from(size.get()))
             }
         }

@@ -44,16 +44,28 @@ impl<'a> Segments<'a> {
         self.head + self.payload(nth).len()
     }
 
+    /// Length in bytes of the headers of each.
+    pub const fn head_len(&self) -> usize {
+        self.head
+    }
+
     /// Writes a segment, from the Ethernet header on.
     ///
     /// # Panics
     /// If `out` is not as long as [`len`](Self::len) says.
     pub fn write(&self, nth: usize, out: &mut [u8]) {
+        let (head, rest) = out.split_at_mut(self.head);
+        rest.copy_from_slice(self.write_head(nth, head));
+    }
+
+    /// Writes the headers of a segment, from the Ethernet header on, and returns what follows them.
+    ///
+    /// # Panics
+    /// If `head` is not as long as [`head_len`](Self::head_len) says.
+    pub fn write_head(&self, nth: usize, head: &mut [u8]) -> &'a [u8] {
         let (frame, parsed) = (self.frame, self.parsed);
         let payload = self.payload(nth);
-        let (head, rest) = out.split_at_mut(self.head);
         head.copy_from_slice(&frame[..self.head]);
-        rest.copy_from_slice(payload);
 
         let ip = usize::from(parsed.l3_offset);
         set_len(head, parsed, self.head - ip + payload.len());
@@ -63,20 +75,11 @@ impl<'a> Segments<'a> {
         }
         update_header(head, parsed);
 
-        let start = usize::from(parsed.l4_offset);
-        let transport = &mut head[start..];
+        let transport = &mut head[usize::from(parsed.l4_offset)..];
         let len = transport.len() + payload.len();
         let field = match parsed.l4 {
             L4::Tcp => {
-                let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
-                let sequence = sequence.wrapping_add((nth * self.size) as u32);
-                transport[4..8].copy_from_slice(&sequence.to_be_bytes());
-                if nth > 0 {
-                    transport[13] &= !TcpFlags::CWR.0;
-                }
-                if nth + 1 < self.count {
-                    transport[13] &= !(TcpFlags::FIN.0 | TcpFlags::PSH.0);
-                }
+                self.number(nth, transport);
                 16
             }
             _ => {
@@ -88,6 +91,20 @@ impl<'a> Segments<'a> {
         // The header's length is even, so that the payload's words lie as they do in the packet.
         let sum = pseudo(frame, parsed, len).bytes(transport).bytes(payload);
         transport[field..field + 2].copy_from_slice(&finish(sum, parsed.protocol));
+        payload
+    }
+
+    /// Gives a TCP header the sequence number and the control bits of a segment.
+    fn number(&self, nth: usize, tcp: &mut [u8]) {
+        let sequence =
+            u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add((nth * self.size) as u32);
+        tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+        if nth > 0 {
+            tcp[13] &= !TcpFlags::CWR.0;
+        }
+        if nth + 1 < self.count {
+            tcp[13] &= !(TcpFlags::FIN.0 | TcpFlags::PSH.0);
+        }
     }
 
     fn payload(&self, nth: usize) -> &'a [u8] {

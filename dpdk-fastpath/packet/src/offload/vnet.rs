@@ -9,6 +9,7 @@ use super::{Offload, checksum_offset, transport_header};
 use crate::checksum::Sum;
 use crate::parse::{L3, L4, Parsed};
 use crate::tcp::TcpFlags;
+use crate::udp::UdpHeader;
 use crate::view::wire;
 use crate::{Malformed, parse};
 
@@ -100,6 +101,19 @@ impl VnetHeader {
             header_len: U16::new(parsed.l4_offset + transport_header(frame, parsed) as u16),
             gso_size: U16::new(size.get()),
             ..partial
+        }
+    }
+
+    /// Of a UDP packet with a partial checksum, to be cut into packets with `size` bytes behind the UDP header.
+    pub fn udp_segments(parsed: &Parsed, size: u16) -> Self {
+        Self {
+            flags: NEEDS_CHECKSUM,
+            gso_type: UDP,
+            header_len: U16::new(parsed.l4_offset + UdpHeader::LEN as u16),
+            gso_size: U16::new(size),
+            checksum_start: U16::new(parsed.l4_offset),
+            checksum_offset: U16::new(6),
+            ..Self::wire(false)
         }
     }
 

@@ -1,0 +1,86 @@
+//! The ends of ports that workers hold, whatever makes the port.
+
+use culvert_dpdk::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
+use culvert_packet::PacketBuf as _;
+use culvert_packet::offload::Offload;
+
+use super::cut::Cutting;
+use super::tap::{Spare, TapRx, TapTx};
+use crate::worker::BURST;
+
+/// Where a worker receives.
+#[derive(Debug)]
+pub enum Rx {
+    /// A device of DPDK.
+    Device(RxQueue),
+    /// A tap.
+    Tap(TapRx),
+}
+
+/// Where a worker sends.
+#[derive(Debug)]
+pub enum Tx {
+    /// A device of DPDK.
+    Device(DeviceTx),
+    /// A tap.
+    Tap(TapTx),
+}
+
+/// The ends of one port.
+#[derive(Debug)]
+pub struct Queues {
+    /// All for the worker that polls the port.
+    pub rx: Vec<Rx>,
+    /// One for each worker.
+    pub tx: Vec<Tx>,
+}
+
+/// A transmit queue of a device that sends packets as they are.
+#[derive(Debug)]
+pub struct DeviceTx {
+    queue: TxQueue,
+    cutting: Cutting,
+}
+
+impl Queues {
+    /// Those of a device of DPDK. `tunnels`: it is the uplink. `pool` is for segments of what is too long for it.
+    pub fn of_device(queues: culvert_dpdk::Queues, tunnels: bool, pool: &Mempool) -> Self {
+        let cutting = Cutting { tunnels, pool: pool.clone() };
+        let tx = |queue| Tx::Device(DeviceTx { queue, cutting: cutting.clone() });
+        Self {
+            rx: queues.rx.into_iter().map(Rx::Device).collect(),
+            tx: queues.tx.into_iter().map(tx).collect(),
+        }
+    }
+}
+
+impl Rx {
+    /// Adds what has been received, as far as `burst` has room, and returns how many packets that is.
+    #[inline]
+    pub fn rx(&mut self, spare: &mut Spare, burst: &mut Burst<BURST>) -> usize {
+        match self {
+            Self::Device(queue) => queue.rx(burst),
+            Self::Tap(tap) => tap.rx(spare, burst, BURST),
+        }
+    }
+}
+
+impl Tx {
+    /// What it takes to make a packet fit for this end; `None` if it is.
+    #[inline]
+    pub fn cutting(&self, packet: &Mbuf) -> Option<Cutting> {
+        match self {
+            Self::Device(device) if packet.offload() != Offload::NONE => Some(device.cutting.clone()),
+            _ => None,
+        }
+    }
+
+    /// Sends what the device takes, frees the rest, and returns how many were freed; each is shown to `dropping` before.
+    #[inline]
+    pub fn tx_or_drop_with(&mut self, burst: &mut Burst<BURST>, dropping: impl FnMut(&Mbuf)) -> usize {
+        match self {
+            Self::Device(device) => device.queue.tx_or_drop_with(burst, dropping),
+            Self::Tap(tap) => tap.tx_or_drop_with(burst, dropping),
+        }
+    }
+}

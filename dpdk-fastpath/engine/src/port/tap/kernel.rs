@@ -1,0 +1,104 @@
+//! What is said to the kernel about a tap (linux/if_tun.h, netdevice(7)).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use culvert_api::value::{IfName, Mac};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Asks the kernel to leave to us: checksums; cutting TCP over IPv4 and IPv6, with ECN; cutting UDP.
+const TUN_F_CSUM: libc::c_uint = 0x01;
+const TUN_F_TSO4: libc::c_uint = 0x02;
+const TUN_F_TSO6: libc::c_uint = 0x04;
+const TUN_F_TSO_ECN: libc::c_uint = 0x08;
+/// Since Linux 6.2.
+const TUN_F_USO: libc::c_uint = 0x20 | 0x40;
+
+nix::ioctl_write_int!(tun_set_if, b'T', 202);
+nix::ioctl_write_int!(tun_set_offload, b'T', 208);
+nix::ioctl_write_ptr!(tun_set_header_size, b'T', 216, libc::c_int);
+nix::ioctl_write_ptr!(tun_set_little_endian, b'T', 220, libc::c_int);
+
+/// What a tap is to leave to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offloads {
+    /// Checksums and cutting.
+    All,
+    /// Checksums only: behind it is a wire.
+    Checksum,
+}
+
+/// Makes the tap `name`; it goes when the descriptor is closed. Frames have a header of `header` bytes in front.
+pub(super) fn create(name: &IfName, header: usize, offloads: Offloads) -> io::Result<OwnedFd> {
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags =
+        (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL) as libc::c_short;
+    // SAFETY: the request lives until the call returns; the kernel reads and writes no more than one `ifreq`. The macro
+    // passes the pointer's number, as TUNSETIFF takes it.
+    unsafe { tun_set_if(tap.as_raw_fd(), (&raw mut request) as libc::c_ulong) }?;
+    let (header, yes) = (header as libc::c_int, 1);
+    // SAFETY: both numbers live until the calls return, which read them only.
+    unsafe {
+        tun_set_header_size(tap.as_raw_fd(), &raw const header)?;
+        tun_set_little_endian(tap.as_raw_fd(), &raw const yes)?;
+    }
+    offload(&tap, offloads)?;
+    Ok(tap.into())
+}
+
+fn offload(tap: &File, offloads: Offloads) -> io::Result<()> {
+    // SAFETY: takes a number.
+    let set = |flags: libc::c_uint| unsafe { tun_set_offload(tap.as_raw_fd(), flags.into()) };
+    match offloads {
+        Offloads::Checksum => set(TUN_F_CSUM)?,
+        Offloads::All => {
+            let tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+            // An older kernel refuses what it does not know.
+            set(tcp | TUN_F_USO).or_else(|_| set(tcp))?
+        }
+    };
+    Ok(())
+}
+
+/// Gives the interface its address and MTU, and sets it up.
+pub(super) fn configure(name: &IfName, mac: Mac, mtu: u16) -> io::Result<()> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let call = |number, request: &mut libc::ifreq| {
+        // SAFETY: these calls read and write one `ifreq`, which lives until they return.
+        nix::errno::Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), number, &raw mut *request) })
+    };
+    let mut hardware = request(name);
+    let mut address = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: [0; 14] };
+    for (to, octet) in address.sa_data.iter_mut().zip(mac.octets()) {
+        *to = octet as libc::c_char;
+    }
+    hardware.ifr_ifru.ifru_hwaddr = address;
+    call(libc::SIOCSIFHWADDR, &mut hardware)?;
+    let mut length = request(name);
+    length.ifr_ifru.ifru_mtu = mtu.into();
+    call(libc::SIOCSIFMTU, &mut length)?;
+    let mut flags = request(name);
+    call(libc::SIOCGIFFLAGS, &mut flags)?;
+    // SAFETY: SIOCGIFFLAGS has just written this member.
+    flags.ifr_ifru.ifru_flags = unsafe { flags.ifr_ifru.ifru_flags } | libc::IFF_UP as libc::c_short;
+    call(libc::SIOCSIFFLAGS, &mut flags)?;
+    Ok(())
+}
+
+/// A request about this interface, otherwise zero.
+fn request(name: &IfName) -> libc::ifreq {
+    // SAFETY: a C struct of numbers and unions of such; all may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // Shorter than the field, so that a zero ends it.
+    for (to, byte) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
+        *to = byte as libc::c_char;
+    }
+    request
+}

@@ -1,0 +1,132 @@
+//! Taps of our own: a kernel interface in front of which we are the NIC.
+//!
+//! Unlike DPDK's net_tap they take over what a kernel leaves to a NIC: it hands over packets of up to 64 KB without their
+//! checksums, and takes such packets. See [`offload`](culvert_packet::offload) for what becomes of them. There may be any
+//! number of taps, where DPDK has room for 32 devices.
+//!
+//! - *Receive*: one `readv` per packet, into an mbuf of the ordinary size and, behind it, one of 64 KB: what fits into the
+//!   first stays there, and of what does not the first 2 KB are copied.
+//! - *Transmit to a pod*: segments of a flow that follow each other are merged without a copy: one `writev` gathers the
+//!   headers and all payloads.
+//! - *Transmit to the wire*: a super-packet in a tunnel is cut here; but one `writev` hands over as many segments as fit
+//!   into one UDP packet, which the kernel is told to cut between them.
+//!
+//! A tap can be moved to another network namespace, and goes when its last descriptor is closed.
+
+mod kernel;
+mod rx;
+mod tx;
+mod wire;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use culvert_api::value::{IfName, Mac};
+use culvert_dpdk::Mempool;
+use culvert_packet::offload::vnet::VnetHeader;
+
+pub use self::rx::{Spare, TapRx};
+pub use self::tx::TapTx;
+
+/// What is behind a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// A kernel that is the last to see the packets: they may be super-packets.
+    Host,
+    /// Something that ends in a wire: no packet is longer than the MTU, and each has its checksum.
+    Wire,
+}
+
+/// Why a tap could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// The interface is there already, and may be somebody else's.
+    #[error(
+        "tap {interface}: an interface of this name exists: remove it (`ip link del {interface}`) or take another name"
+    )]
+    Exists {
+        /// Its name.
+        interface: IfName,
+    },
+    /// No tap device.
+    #[error(
+        "tap {interface}: /dev/net/tun does not exist: load the kernel module (`modprobe tun`), and in a container pass \
+         the device in"
+    )]
+    NoTun {
+        /// The tap that was to be made.
+        interface: IfName,
+    },
+    /// Not allowed to make taps.
+    #[error("tap {interface}: no permission: run as root, or with CAP_NET_ADMIN and access to /dev/net/tun")]
+    NotPermitted {
+        /// The tap that was to be made.
+        interface: IfName,
+    },
+    /// The kernel refuses.
+    #[error("tap {interface}: cannot be {action}")]
+    Refused {
+        /// The tap.
+        interface: IfName,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl TapError {
+    fn new(interface: &IfName, action: &'static str, source: io::Error) -> Self {
+        let interface = interface.clone();
+        match source.raw_os_error() {
+            Some(libc::EBUSY | libc::EEXIST) => Self::Exists { interface },
+            Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => Self::NoTun { interface },
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted { interface },
+            _ => Self::Refused { interface, action, source },
+        }
+    }
+}
+
+/// A tap.
+#[derive(Debug)]
+pub struct Tap {
+    descriptor: Arc<OwnedFd>,
+    behind: Behind,
+}
+
+/// Where a tap's packets live.
+#[derive(Debug, Clone)]
+pub struct TapMemory {
+    /// Those up to the MTU.
+    pub packets: Mempool,
+    /// Longer ones.
+    pub super_packets: Mempool,
+}
+
+impl Tap {
+    /// Makes the interface `name` in this network namespace, with this address on its kernel's side, and sets it up.
+    ///
+    /// # Errors
+    /// When there is an interface of that name, or the process may make none.
+    pub fn create(name: &IfName, mac: Mac, mtu: u16, behind: Behind) -> Result<Self, TapError> {
+        let failed = |action| move |source| TapError::new(name, action, source);
+        let offloads = match behind {
+            Behind::Host => kernel::Offloads::All,
+            Behind::Wire => kernel::Offloads::Checksum,
+        };
+        let descriptor = kernel::create(name, VnetHeader::LEN, offloads).map_err(failed("made"))?;
+        kernel::configure(name, mac, mtu).map_err(failed("set up"))?;
+        Ok(Self { descriptor: Arc::new(descriptor), behind })
+    }
+
+    /// The receiving end, of which there must be one.
+    pub fn rx(&self, memory: &TapMemory) -> TapRx {
+        TapRx::new(Arc::clone(&self.descriptor), self.behind, memory.clone())
+    }
+
+    /// A transmitting end; each worker may have one.
+    pub fn tx(&self) -> TapTx {
+        TapTx::new(Arc::clone(&self.descriptor), self.behind)
+    }
+}
