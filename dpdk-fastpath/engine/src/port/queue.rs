@@ -1,5 +1,7 @@
 //! The ends of ports that workers hold, whatever makes the port.
 
+use std::os::fd::BorrowedFd;
+
 use culvert_dpdk::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
 use culvert_packet::PacketBuf as _;
 use culvert_packet::offload::Offload;
@@ -55,6 +57,14 @@ impl Queues {
 }
 
 impl Rx {
+    /// What the kernel says at when there is something to be received; `None` where one must look.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Device(_) => None,
+            Self::Tap(tap) => Some(tap.descriptor()),
+        }
+    }
+
     /// Adds what has been received, as far as `burst` has room, and returns how many packets that is.
     #[inline]
     pub fn rx(&mut self, spare: &mut Spare, burst: &mut Burst<BURST>) -> usize {

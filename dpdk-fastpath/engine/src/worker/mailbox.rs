@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use culvert_dpdk::Mbuf;
 
 use super::port::WorkerPort;
+use super::rest::Bell;
 use crate::pipeline::Neighbour;
 use crate::table::PortIndex;
 
@@ -50,22 +51,27 @@ struct Queues {
     injected: ArrayQueue<(PortIndex, Mbuf)>,
     learned: ArrayQueue<Neighbour>,
     stop: AtomicBool,
+    bell: Arc<Bell>,
 }
 
 impl Mailbox {
-    pub(super) fn new() -> Self {
+    /// Empty; whatever is put in for the worker rings the bell.
+    pub(super) fn new(bell: Arc<Bell>) -> Self {
         Self(Arc::new(Queues {
             orders: ArrayQueue::new(ORDERS),
             done: ArrayQueue::new(ORDERS),
             injected: ArrayQueue::new(INJECTED),
             learned: ArrayQueue::new(LEARNED),
             stop: AtomicBool::new(false),
+            bell,
         }))
     }
 
     /// Control: gives an order; gives it back if the worker has not taken the last ones yet.
     pub(super) fn order(&self, order: Order) -> Result<(), Order> {
-        self.0.orders.push(order)
+        let order = self.0.orders.push(order);
+        self.0.bell.ring();
+        order
     }
 
     /// Control: what the worker has done since.
@@ -75,7 +81,9 @@ impl Mailbox {
 
     /// Control: a frame to be sent. Gives it back if too many wait already.
     pub(super) fn inject(&self, port: PortIndex, frame: Mbuf) -> Result<(), Mbuf> {
-        self.0.injected.push((port, frame)).map_err(|(_, frame)| frame)
+        let injected = self.0.injected.push((port, frame)).map_err(|(_, frame)| frame);
+        self.0.bell.ring();
+        injected
     }
 
     /// Control: a neighbour that the worker has heard.
@@ -86,6 +94,7 @@ impl Mailbox {
     /// Control: the worker is to leave its loop.
     pub(super) fn stop(&self) {
         self.0.stop.store(true, Ordering::Release);
+        self.0.bell.ring();
     }
 
     /// Worker: what to do next.

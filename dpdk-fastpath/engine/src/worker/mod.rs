@@ -17,14 +17,18 @@
 //! Nothing here allocates, locks, logs or makes a system call, with two exceptions: what a driver does, and rest.
 //!
 //! # Rest
-//! After 1024 rounds without a packet a worker sleeps for a moment (`idleSleepMicroseconds`) between
-//! rounds, so that an idle fast path does not take a whole CPU from a machine that has two. The first packet after a
-//! pause waits that long at most; the next thousand rounds are polled without rest.
+//! A worker that has found nothing for a while sleeps, so that an idle fast path takes no CPU from others. If all that it
+//! polls are taps, the kernel wakes it with the next packet. Otherwise it sleeps for a moment (`idleSleepMicroseconds`)
+//! after 1024 rounds without a packet, which is how long the next one waits at most; the next thousand rounds are polled
+//! without rest.
 
 mod mailbox;
 mod port;
+mod rest;
 mod runner;
 mod team;
+
+use std::time::Duration;
 
 pub use team::{Recruit, Team, WorkerError};
 
@@ -36,5 +40,11 @@ const HOUSEKEEPING: u32 = 64;
 
 /// Rounds without a packet after which a worker rests.
 const EMPTY_ROUNDS: u32 = 1024;
+
+/// The same, if a packet wakes it up.
+const EMPTY_ROUNDS_IF_WOKEN: u32 = 16;
+
+/// How long it rests then, at most: there are flows to be aged.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 const _: () = assert!(HOUSEKEEPING.is_power_of_two() && EMPTY_ROUNDS >= HOUSEKEEPING);

@@ -5,6 +5,7 @@ use culvert_dpdk::{Burst, Mbuf};
 use culvert_packet::PacketBuf;
 
 use super::BURST;
+use super::rest::Rest;
 use crate::counter::{CounterWriter, DropReason};
 use crate::port::tap::Spare;
 use crate::port::{Rx, Tx};
@@ -65,6 +66,8 @@ pub(super) struct WorkerPorts {
     pending: Vec<PortIndex>,
     /// What taps receive into.
     spare: Spare,
+    /// How many of the polled queues end no rest.
+    unwatched: usize,
 }
 
 impl WorkerPorts {
@@ -74,19 +77,41 @@ impl WorkerPorts {
             polled: Vec::with_capacity(MAX_PORTS * FastPathConfig::MAX_WORKERS),
             pending: Vec::with_capacity(MAX_PORTS),
             spare: Spare::default(),
+            unwatched: 0,
         }
     }
 
-    pub(super) fn take(&mut self, port: Box<WorkerPort>) {
+    /// Takes a port in, whose packets end a rest if they can.
+    pub(super) fn take(&mut self, port: Box<WorkerPort>, rest: &Rest) {
+        for rx in &port.rx {
+            match rx.descriptor() {
+                // One that the kernel does not watch is found when the longest rest ends.
+                Some(descriptor) => drop(rest.watch(descriptor)),
+                None => self.unwatched += 1,
+            }
+        }
         self.polled.extend((0..port.rx.len()).map(|queue| (port.index, queue)));
         let place = usize::from(port.index.0);
         self.by_index[place] = Some(port);
     }
 
     /// Takes a port out. Nothing is pending there between two rounds.
-    pub(super) fn give_back(&mut self, index: PortIndex) -> Option<Box<WorkerPort>> {
+    pub(super) fn give_back(&mut self, index: PortIndex, rest: &Rest) -> Option<Box<WorkerPort>> {
         self.polled.retain(|(polled, _)| *polled != index);
-        self.by_index.get_mut(usize::from(index.0))?.take()
+        let port = self.by_index.get_mut(usize::from(index.0))?.take()?;
+        for rx in &port.rx {
+            match rx.descriptor() {
+                Some(descriptor) => rest.forget(descriptor),
+                None => self.unwatched -= 1,
+            }
+        }
+        Some(port)
+    }
+
+    /// Whether every packet that comes ends a rest.
+    #[inline]
+    pub(super) fn are_watched(&self) -> bool {
+        self.unwatched == 0
     }
 
     /// How many queues are polled.

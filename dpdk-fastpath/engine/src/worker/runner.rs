@@ -7,7 +7,8 @@ use culvert_dpdk::{Burst, tsc};
 
 use super::mailbox::{Done, Mailbox, Order};
 use super::port::WorkerPorts;
-use super::{BURST, EMPTY_ROUNDS, HOUSEKEEPING};
+use super::rest::Rest;
+use super::{BURST, EMPTY_ROUNDS, EMPTY_ROUNDS_IF_WOKEN, HOUSEKEEPING, LONGEST_REST};
 use crate::clock::Clock;
 use crate::flow::Tick;
 use crate::pipeline::{Pipeline, Verdict};
@@ -20,6 +21,7 @@ const INJECTED: usize = 8;
 /// A worker.
 pub(super) struct Runner {
     mailbox: Mailbox,
+    rest: Rest,
     tables: Reader<Snapshot>,
     pipeline: Pipeline,
     ports: WorkerPorts,
@@ -32,13 +34,14 @@ pub(super) struct Runner {
 impl Runner {
     pub(super) fn new(
         mailbox: Mailbox,
+        rest: Rest,
         tables: Reader<Snapshot>,
         pipeline: Pipeline,
         clock: Clock,
         idle_sleep: Duration,
     ) -> Self {
         let (ports, verdicts) = (WorkerPorts::new(), Vec::with_capacity(BURST));
-        Self { mailbox, tables, pipeline, ports, verdicts, idle_sleep, clock, now: clock.tick() }
+        Self { mailbox, rest, tables, pipeline, ports, verdicts, idle_sleep, clock, now: clock.tick() }
     }
 
     /// Polls until told to stop.
@@ -56,14 +59,19 @@ impl Runner {
             let packets = self.round(&mut burst, &mut dropped);
             rounds = rounds.wrapping_add(1);
             empty = if packets == 0 { empty.saturating_add(1) } else { 0 };
-            let resting = empty > EMPTY_ROUNDS;
+            let is_woken = self.ports.are_watched();
+            let resting = empty > if is_woken { EMPTY_ROUNDS_IF_WOKEN } else { EMPTY_ROUNDS };
             if resting || rounds % HOUSEKEEPING == 0 {
                 self.keep_house();
             }
             self.pipeline.counters().polled(packets, tsc::now().wrapping_sub(begin));
             if resting && !self.idle_sleep.is_zero() {
                 self.tables.park();
-                thread::sleep(self.idle_sleep);
+                if is_woken {
+                    self.rest.rest(LONGEST_REST);
+                } else {
+                    thread::sleep(self.idle_sleep);
+                }
             }
         }
     }
@@ -106,10 +114,10 @@ impl Runner {
             let done = match order {
                 Order::Take(port) => {
                     let index = port.index;
-                    self.ports.take(port);
+                    self.ports.take(port, &self.rest);
                     Done::Taken(index)
                 }
-                Order::Return(index) => Done::Returned(index, self.ports.give_back(index)),
+                Order::Return(index) => Done::Returned(index, self.ports.give_back(index, &self.rest)),
             };
             self.mailbox.report(done);
         }

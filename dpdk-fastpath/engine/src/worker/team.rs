@@ -1,5 +1,7 @@
 //! The control thread's side of the workers.
 
+use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,7 @@ use culvert_dpdk::{Eal, Mbuf};
 
 use super::mailbox::{Done, Mailbox, Order};
 use super::port::WorkerPort;
+use super::rest::{Bell, Rest};
 use super::runner::Runner;
 use crate::clock::Clock;
 use crate::pipeline::{Neighbour, Pipeline};
@@ -27,6 +30,14 @@ pub enum WorkerError {
     /// It could not be started.
     #[error(transparent)]
     Start(#[from] LcoreError),
+    /// The descriptors that wake it up.
+    #[error("worker {worker}: cannot make descriptors")]
+    Descriptors {
+        /// The worker.
+        worker: usize,
+        /// Why not.
+        source: io::Error,
+    },
     /// It has ended, which it never does by itself.
     #[error("worker {worker} on CPU {cpu} has ended unexpectedly")]
     Ended {
@@ -82,8 +93,15 @@ impl Team {
     ) -> Result<Self, WorkerError> {
         let mut team = Self { members: Vec::with_capacity(recruits.len()) };
         for (number, Recruit { cpu, tables, pipeline }) in recruits.into_iter().enumerate() {
-            let mailbox = Mailbox::new();
-            let runner = Runner::new(mailbox.clone(), tables, pipeline, clock, idle_sleep);
+            let made = Bell::new().and_then(|bell| Ok((Mailbox::new(Arc::clone(&bell)), Rest::new(bell)?)));
+            let (mailbox, rest) = match made {
+                Ok(made) => made,
+                Err(source) => {
+                    let _ = team.stop();
+                    return Err(WorkerError::Descriptors { worker: number, source });
+                }
+            };
+            let runner = Runner::new(mailbox.clone(), rest, tables, pipeline, clock, idle_sleep);
             match lcore::spawn(eal, &format!("culvert-w{number}"), cpu, move |_| runner.run()) {
                 Ok(thread) => team.members.push(Member { number, mailbox, thread }),
                 Err(error) => {

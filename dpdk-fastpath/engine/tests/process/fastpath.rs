@@ -93,7 +93,7 @@ impl FastPath {
     /// Waits until as many buffers are free as were, but for the one that each worker keeps for the next packet.
     pub(crate) fn wait_for_buffers(&mut self, before: u64) {
         let mut free = 0;
-        let kept = self.info().workers.into();
+        let kept = u64::from(self.info().workers);
         let end = Instant::now() + Duration::from_secs(5);
         while free + kept < before {
             assert!(Instant::now() < end, "{before} buffers were free, now it is {free}");

@@ -376,12 +376,12 @@ fn two_workers() {
     fast_path.stop(Signal::SIGTERM);
 }
 
-/// A worker without packets polls for a thousand rounds and then rests most of the time.
+/// A worker without packets is woken up by the next one.
 fn idle() {
     let fast_path = FastPath::start();
     let before = fast_path.cpu_seconds();
     std::thread::sleep(Duration::from_secs(2));
     let used = fast_path.cpu_seconds() - before;
-    assert!(used < 1.0, "{used} s of CPU in 2 s");
+    assert!(used < 0.1, "{used} s of CPU in 2 s");
     fast_path.stop(Signal::SIGTERM);
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use super::vnet::VnetHeader;
 use super::{Offload, checksum_offset, pseudo, set_len, transport_header, update_header};
 use crate::parse::{self, L3, L4, Parsed, parse};
 use crate::tcp::TcpFlags;
@@ -110,10 +111,10 @@ impl Merge {
         same(ip + addresses..l4 + 4) && same(ip + protocol..ip + protocol + 1) && same(12..14)
     }
 
-    /// Makes the headers of the first packet those of the super-packet, and returns what is to be done about it then.
-    pub fn finish(&self, first: &mut [u8]) -> Offload {
+    /// Makes the headers of the first packet those of the super-packet, and returns what is to be said of it then.
+    pub fn finish(&self, first: &mut [u8]) -> VnetHeader {
         if self.count == 1 {
-            return self.offload;
+            return VnetHeader::of(first, &self.parsed, self.offload);
         }
         let parsed = &self.parsed;
         let head = &mut first[..self.head];
@@ -130,7 +131,9 @@ impl Merge {
         if let Some(field) = checksum_offset(parsed.l4) {
             head[start + field..start + field + 2].copy_from_slice(&sum.to_be_bytes());
         }
-        Offload { segment: NonZeroU16::new(self.size as u16), partial: true }
+        let offload = Offload { segment: NonZeroU16::new(self.size as u16), partial: true };
+        // What the frame itself says of its length is more than there is of it.
+        VnetHeader::of(head, parsed, offload)
     }
 
     /// Packets so far.

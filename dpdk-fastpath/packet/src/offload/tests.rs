@@ -52,8 +52,9 @@ fn merged(frames: &[Vec<u8>]) -> (Vec<u8>, Offload, usize) {
         let Some(range) = merge.join(&first, frame, Offload::NONE) else { break };
         payloads.extend_from_slice(&frame[range]);
     }
-    let offload = merge.finish(&mut first);
+    let header = merge.finish(&mut first);
     first.extend_from_slice(&payloads);
+    let offload = header.offload(&mut first).unwrap();
     assert_eq!(first.len(), merge.frame_len());
     (first, offload, merge.count())
 }

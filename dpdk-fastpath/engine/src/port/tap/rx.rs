@@ -1,7 +1,7 @@
 //! From a tap.
 
 use std::io::IoSliceMut;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use culvert_dpdk::{Burst, Mbuf};
@@ -32,6 +32,11 @@ pub struct Spare {
 impl TapRx {
     pub(super) fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory) -> Self {
         Self { descriptor, behind, memory, refused: 0 }
+    }
+
+    /// Readable when there is a packet.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 
     /// Frames so far that were too long for an mbuf, or whose header asked for what cannot be.

@@ -134,11 +134,10 @@ impl Plan {
     ) {
         for run in &self.runs[..self.len] {
             let (first, last) = (usize::from(run.first), usize::from(run.last));
-            let offload = match &run.merge {
+            let header = match &run.merge {
                 Some(merge) => merge.finish(burst[first].data_mut()),
-                None => burst[first].offload(),
+                None => header(&burst[first]),
             };
-            let header = header(burst[first].data(), offload);
             let mut parts = [IoSlice::new(&[]); BURST + 1];
             parts[0] = IoSlice::new(header.as_bytes());
             parts[1] = IoSlice::new(burst[first].data());
@@ -162,11 +161,11 @@ impl Plan {
     }
 }
 
-/// The header for a frame to a host.
-fn header(frame: &[u8], offload: Offload) -> VnetHeader {
-    match parse(frame) {
-        Ok(parsed) if offload != Offload::NONE => VnetHeader::of(frame, &parsed, offload),
-        _ => VnetHeader::wire(false),
+/// The header for a packet to a host.
+fn header(packet: &Mbuf) -> VnetHeader {
+    match (packet.offload(), parse(packet.data())) {
+        (Offload::NONE, _) | (_, Err(_)) => VnetHeader::wire(false),
+        (offload, Ok(parsed)) => VnetHeader::of(packet.data(), &parsed, offload),
     }
 }
 
