@@ -26,6 +26,34 @@ pub(crate) enum Command {
     /// The device plugin and the CNI plugin, against a kubelet stand-in, on a made-up machine
     #[command(after_long_help = CONTROL_HELP)]
     Control(Control),
+    /// The pods' path, between two nodes and within one, beside the kernel's own
+    #[command(after_long_help = PODS_HELP)]
+    Pods(Pods),
+}
+
+const PODS_HELP: &str = "\
+Makes two nodes with culvert-fastpath and two that are nothing but the kernel (veth, VXLAN device, nft), all of them network \
+namespaces of this machine, and lets iperf3 and others run between pods of both, in turns. culvert-fastpath must lie beside \
+culvert-bench. Exit status 1 if a figure misses what is demanded of it.
+
+Needs root, for the namespaces, and iperf3.
+
+Examples:
+  culvert-bench pods
+  culvert-bench pods --seconds 1 --runs 3
+  culvert-bench pods -o json >pods.json";
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Pods {
+    /// Length of a run
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Runs of each side; medians are printed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) runs: u16,
+    /// How to print the figures
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
 }
 
 const CONTROL_HELP: &str = "\

@@ -8,6 +8,7 @@ mod hugepages;
 mod input;
 mod instructions;
 mod measure;
+mod pods;
 mod reference;
 mod report;
 mod rig;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         }
         Command::Instructions(options) => instructions::run(&options).map_err(Box::<dyn Error>::from),
         Command::Control(control) => control::run(&control).map_err(Box::<dyn Error>::from),
+        Command::Pods(pods) => pods::run(&pods).map_err(Box::<dyn Error>::from),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

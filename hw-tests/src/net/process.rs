@@ -102,6 +102,15 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// CPU time it has taken so far, in seconds.
+    pub fn cpu_seconds(&self) -> Outcome<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // Behind the name, which may hold spaces: user and system time are the 12th and 13th field.
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+        let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
+        Ok(ticks / 100.0)
+    }
+
     /// Fails when the program has ended; to be asked while waiting for it to do something.
     pub fn check_alive(&mut self) -> Outcome {
         match self.child.try_wait()? {

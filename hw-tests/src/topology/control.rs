@@ -59,6 +59,18 @@ impl Control {
         self.call(async move { client.get_info(fastpath::GetInfoRequest {}).await })
     }
 
+    /// Attaches a port.
+    pub fn attach(&self, port: fastpath::AttachPortRequest) -> Outcome<fastpath::Port> {
+        let mut client = self.client.clone();
+        self.call(async move { client.attach_port(port).await })
+    }
+
+    /// Programs the tables.
+    pub fn replace(&self, tables: fastpath::Tables) -> Outcome {
+        let mut client = self.client.clone();
+        self.call(async move { client.replace_tables(tables).await }).map(drop)
+    }
+
     /// The Services in force, one for each virtual address, protocol and port.
     pub fn services(&self) -> Outcome<Vec<Service>> {
         let mut client = self.client.clone();
