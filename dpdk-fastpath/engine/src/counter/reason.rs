@@ -33,6 +33,8 @@ drop_reasons! {
     NO_SUCH_PORT = "no-such-port",
     /// Neither ARP nor IP.
     ETHER_TYPE = "ether-type",
+    /// A frame from a tap that is too long, or whose vnet header asks for what cannot be done.
+    VNET_HEADER = "vnet-header",
     /// A VLAN tag where none is used.
     VLAN_TAG = "vlan-tag",
     /// A unicast frame for another station.

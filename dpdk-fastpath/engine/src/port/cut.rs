@@ -30,6 +30,9 @@ impl Cutting {
         };
         let Some(size) = offload.segment else {
             complete(&mut packet.data_mut()[start..], &inner);
+            if let Some(tunnel) = &tunnel {
+                tunnel.seal(packet.data_mut());
+            }
             emit(packet);
             return true;
         };
@@ -41,10 +44,10 @@ impl Cutting {
             let Some(bytes) = segment.append(start + len) else { return false };
             let (head, rest) = bytes.split_at_mut(start);
             head.copy_from_slice(outer);
-            if let Some(tunnel) = &tunnel {
-                tunnel.set_inner(head, len);
-            }
             segments.write(nth, rest);
+            if let Some(tunnel) = &tunnel {
+                tunnel.seal(segment.data_mut());
+            }
             emit(segment);
         }
         true

@@ -65,6 +65,15 @@ impl Rx {
         }
     }
 
+    /// Frames since the last call that were received and refused.
+    #[inline]
+    pub fn take_refused(&mut self) -> u64 {
+        match self {
+            Self::Device(_) => 0,
+            Self::Tap(tap) => tap.take_refused(),
+        }
+    }
+
     /// Adds what has been received, as far as `burst` has room, and returns how many packets that is.
     #[inline]
     pub fn rx(&mut self, spare: &mut Spare, burst: &mut Burst<BURST>) -> usize {

@@ -122,10 +122,19 @@ impl WorkerPorts {
 
     /// Receives from the `n`th polled queue, as much as `burst` has room for. Returns the queue's port.
     #[inline]
-    pub(super) fn rx(&mut self, n: usize, burst: &mut Burst<BURST>) -> PortIndex {
+    pub(super) fn rx(
+        &mut self,
+        n: usize,
+        burst: &mut Burst<BURST>,
+        counters: &mut CounterWriter,
+    ) -> PortIndex {
         let (index, queue) = self.polled[n];
         if let Some(port) = &mut self.by_index[usize::from(index.0)] {
-            port.rx[queue].rx(&mut self.spare, burst);
+            let rx = &mut port.rx[queue];
+            rx.rx(&mut self.spare, burst);
+            for _ in 0..rx.take_refused() {
+                counters.dropped(index, DropReason::VNET_HEADER);
+            }
         }
         index
     }

@@ -82,7 +82,7 @@ impl Runner {
         let tables = tables.pin();
         let mut packets = 0;
         for queue in 0..ports.polled() {
-            let port = ports.rx(queue, burst);
+            let port = ports.rx(queue, burst, pipeline.counters());
             if burst.is_empty() {
                 continue;
             }

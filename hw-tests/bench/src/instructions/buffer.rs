@@ -1,6 +1,7 @@
 //! A packet buffer that costs as little as one can without unsafe code.
 
 use culvert_packet::PacketBuf;
+use culvert_packet::offload::Offload;
 
 /// Bytes of a buffer.
 const SIZE: usize = 320;
@@ -74,6 +75,13 @@ impl PacketBuf for Buffer {
             self.end = self.start + len as u16;
         }
     }
+
+    #[inline(always)]
+    fn offload(&self) -> Offload {
+        Offload::NONE
+    }
+
+    fn set_offload(&mut self, _: Offload) {}
 
     #[inline(always)]
     fn len(&self) -> usize {

@@ -162,10 +162,8 @@ impl Node {
                 vtep: vec![192, 168, 9, peer],
                 vtep_mac: mac(peer),
                 pod_cidrs: cidr(peer),
-                ..Default::default()
             }],
             services: [(Tcp, IPERF), (Udp, IPERF), (Tcp, ECHO), (Tcp, HTTP)].map(service).to_vec(),
-            ..Default::default()
         })?;
         Ok(())
     }

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use culvert_dpdk::{Burst, Mbuf};
-use culvert_packet::PacketBuf;
-use culvert_packet::offload::Offload;
 use culvert_packet::offload::vnet::VnetHeader;
+use culvert_packet::offload::{Offload, complete};
+use culvert_packet::parse::L3;
+use culvert_packet::{PacketBuf, parse};
 use nix::sys::uio::readv;
 use zerocopy::IntoBytes;
 
@@ -39,9 +40,9 @@ impl TapRx {
         self.descriptor.as_fd()
     }
 
-    /// Frames so far that were too long for an mbuf, or whose header asked for what cannot be.
-    pub fn refused(&self) -> u64 {
-        self.refused
+    /// Frames since the last call that were too long for an mbuf, or whose header asked for what cannot be.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Adds what has been received, as far as `burst` has room and at most `most`, and returns how many packets that is.
@@ -113,11 +114,20 @@ impl TapRx {
 
     fn accept(&self, header: &VnetHeader, packet: &mut Mbuf) -> Option<Offload> {
         let offload = header.offload(packet.data_mut()).ok()?;
-        match self.behind {
-            Behind::Host => Some(offload),
-            // Of what comes over a wire only tunnels are wanted, whose checksum nobody looks at.
-            Behind::Wire => offload.segment.is_none().then_some(Offload::NONE),
+        if self.behind == Behind::Host {
+            return Some(offload);
         }
+        if offload.segment.is_some() {
+            return None;
+        }
+        // The checksum of a tunnel over IPv4 nobody looks at.
+        if offload.partial
+            && let Ok(parsed) = parse(packet.data())
+            && parsed.l3 == L3::Ipv6
+        {
+            complete(packet.data_mut(), &parsed);
+        }
+        Some(Offload::NONE)
     }
 }
 

@@ -92,7 +92,7 @@ impl Plan {
     }
 
     /// Finds out which packets may be written together. Packets of a flow stay in order.
-    fn make(&mut self, burst: &[Mbuf]) {
+    fn make<B: PacketBuf>(&mut self, burst: &[B]) {
         self.len = 0;
         for (at, packet) in burst.iter().enumerate() {
             if !self.join(burst, at, packet) {
@@ -104,7 +104,7 @@ impl Plan {
         }
     }
 
-    fn join(&mut self, burst: &[Mbuf], at: usize, packet: &Mbuf) -> bool {
+    fn join<B: PacketBuf>(&mut self, burst: &[B], at: usize, packet: &B) -> bool {
         let open = self.runs[..self.len].iter_mut().rev().filter(|run| run.open).take(OPEN);
         for run in open {
             let (first, Some(merge)) = (burst[usize::from(run.first)].data(), &mut run.merge) else {
@@ -126,11 +126,11 @@ impl Plan {
         false
     }
 
-    fn write(
+    fn write<B: PacketBuf>(
         &self,
-        burst: &mut [Mbuf],
+        burst: &mut [B],
         write: impl Fn(&[IoSlice<'_>]) -> bool,
-        drop: &mut impl FnMut(&Mbuf),
+        drop: &mut impl FnMut(&B),
     ) {
         for run in &self.runs[..self.len] {
             let (first, last) = (usize::from(run.first), usize::from(run.last));
@@ -162,7 +162,7 @@ impl Plan {
 }
 
 /// The header for a packet to a host.
-fn header(packet: &Mbuf) -> VnetHeader {
+fn header(packet: &impl PacketBuf) -> VnetHeader {
     match (packet.offload(), parse(packet.data())) {
         (Offload::NONE, _) | (_, Err(_)) => VnetHeader::wire(false),
         (offload, Ok(parsed)) => VnetHeader::of(packet.data(), &parsed, offload),
@@ -174,3 +174,6 @@ impl fmt::Debug for TapTx {
         write!(f, "TapTx({:?})", self.descriptor)
     }
 }
+
+#[cfg(test)]
+mod tests;

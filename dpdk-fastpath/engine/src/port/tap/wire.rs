@@ -2,7 +2,6 @@
 
 use std::io::IoSlice;
 
-use culvert_dpdk::Mbuf;
 use culvert_packet::offload::tunnel::Tunnelled;
 use culvert_packet::offload::vnet::VnetHeader;
 use culvert_packet::offload::{Offload, complete};
@@ -19,6 +18,9 @@ const PAYLOAD: usize = 65_535 - 40 - 8;
 /// Room for the tunnel header and all headers of one segment: options of IPv4 and TCP, or extension headers.
 const HEAD: usize = 256;
 
+/// A checksum that the kernel is to complete.
+const PARTIAL: Offload = Offload { segment: None, partial: true };
+
 /// Cuts super-packets in tunnels.
 pub(super) struct Cutter {
     outer: [u8; HEAD],
@@ -31,7 +33,11 @@ impl Cutter {
     }
 
     /// Writes a packet in as few calls as can be; `false` if not all of it was taken, or if it cannot be.
-    pub(super) fn write(&mut self, packet: &mut Mbuf, write: impl Fn(&[IoSlice<'_>]) -> bool) -> bool {
+    pub(super) fn write(
+        &mut self,
+        packet: &mut impl PacketBuf,
+        write: impl Fn(&[IoSlice<'_>]) -> bool,
+    ) -> bool {
         let offload = packet.offload();
         if offload.segment.is_some() {
             return self.cut(packet.data(), offload, write);
@@ -68,12 +74,12 @@ impl Cutter {
                 *payload = segments.write_head(nth, &mut bytes[tunnel_header..head]);
                 len += head + payload.len();
             }
-            let header = if count > 1 {
-                tunnel.set_payload_partial(outer, len);
-                VnetHeader::udp_segments(&tunnel.outer, each as u16)
-            } else {
-                tunnel.set_payload(outer, len);
-                VnetHeader::wire(false)
+            // Of several the kernel computes the checksums in any case.
+            tunnel.set_payload(outer, len, count > 1 || tunnel.has_checksum());
+            let header = match count {
+                1 if tunnel.has_checksum() => VnetHeader::of(outer, &tunnel.outer, PARTIAL),
+                1 => VnetHeader::wire(false),
+                _ => VnetHeader::udp_segments(&tunnel.outer, each as u16),
             };
             let mut parts = [IoSlice::new(&[]); 2 + 2 * SEGMENTS];
             parts[0] = IoSlice::new(header.as_bytes());
@@ -93,7 +99,11 @@ impl Cutter {
 fn finish(frame: &mut [u8]) {
     if let Some(tunnel) = Tunnelled::read(frame) {
         complete(&mut frame[tunnel.inner_offset..], &tunnel.inner);
+        tunnel.seal(frame);
     } else if let Ok(parsed) = parse(frame) {
         complete(frame, &parsed);
     }
 }
+
+#[cfg(test)]
+mod tests;
