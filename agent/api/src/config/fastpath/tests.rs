@@ -22,6 +22,7 @@ fn only_the_uplink_has_no_default() {
         memory: Memory { hugepages: Hugepages::Preferred, megabytes: 256, mbufs: 16384 },
         flows: 65536,
         uplink: Uplink::Tap { name: "cvup0".parse().unwrap(), mac: None },
+        pod_ports: PodPorts::Tap,
     };
     assert_eq!(config, expected);
     assert!(error("controlCpu: 0\n").contains("missing field `uplink`"));
@@ -41,6 +42,7 @@ uplink:
   tap:
     name: up-1
     mac: 02:00:00:00:00:07
+podPorts: netTap
 ",
     )
     .unwrap();
@@ -55,6 +57,7 @@ uplink:
             name: "up-1".parse().unwrap(),
             mac: Some("02:00:00:00:00:07".parse().unwrap()),
         },
+        pod_ports: PodPorts::NetTap,
     };
     assert_eq!(config, expected);
     let off = FastPathConfig::from_yaml(&format!("{UPLINK}memory: {{ hugepages: off }}\n")).unwrap();
@@ -103,7 +106,7 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("flows: 67108865", "flows 67108865: must be 1024-67108864"),
         ("memory: { megabytes: 63 }", "memory.megabytes 63: must be 64-1048576"),
         ("memory: { mbufs: 1000 }", "memory.mbufs 1000: must be 1024-4194304"),
-        ("memory: { mbufs: 131072 }", "memory.mbufs 131072: need 320 MiB, but memory.megabytes is 256"),
+        ("memory: { mbufs: 131072 }", "memory.mbufs 131072: need 337 MiB, but memory.megabytes is 256"),
     ] {
         assert_eq!(error_with(line), expected);
     }
