@@ -252,7 +252,7 @@ impl Worker {
     fn forget(&mut self) {
         let mut ended = 0;
         for hit in self.flows.v4.iter() {
-            ended += usize::from(self.flows.v4.remove(&hit));
+            ended += usize::from(self.flows.v4.remove(&hit).is_some());
         }
         let now = self.now();
         for _ in 0..ended.div_ceil(AGED) + 1 {
