@@ -27,6 +27,8 @@ use tonic::{Request, Response, Status};
 pub(crate) struct Told {
     pub(crate) instance: String,
     pub(crate) tables: Tables,
+    /// All that were taken over.
+    pub(crate) changes: Vec<Changes>,
     pub(crate) ports: BTreeMap<String, AttachPortRequest>,
     /// Refuse to attach ports.
     pub(crate) refuse: bool,
@@ -134,6 +136,34 @@ impl FastPath for FakeFastPath {
         }
         told.tables = tables;
         Ok(Response::new(ReplaceTablesResponse::default()))
+    }
+
+    async fn apply_changes(
+        &self,
+        request: Request<Changes>,
+    ) -> Result<Response<ApplyChangesResponse>, Status> {
+        let changes = request.into_inner();
+        let mut told = self.told();
+        let Told { tables, changes: seen, .. } = &mut *told;
+        if changes.base != tables.revision || changes.revision <= changes.base {
+            return Err(Status::failed_precondition("another base"));
+        }
+        seen.push(changes.clone());
+        tables.revision = changes.revision;
+        let remotes = &changes.remotes;
+        tables.remotes.retain(|r| !remotes.iter().any(|new| new.name == r.name));
+        tables.remotes.retain(|r| !changes.removed_remotes.contains(&r.name));
+        tables.remotes.extend(changes.remotes);
+        let key = |s: &Service| ServiceKey {
+            tenant: s.tenant,
+            protocol: s.protocol,
+            vip: s.vip.clone(),
+            port: s.port,
+        };
+        tables.services.retain(|s| !changes.services.iter().any(|new| key(new) == key(s)));
+        tables.services.retain(|s| !changes.removed_services.contains(&key(s)));
+        tables.services.extend(changes.services);
+        Ok(Response::new(ApplyChangesResponse::default()))
     }
 
     async fn list_ports(&self, _: Request<ListPortsRequest>) -> Result<Response<ListPortsResponse>, Status> {

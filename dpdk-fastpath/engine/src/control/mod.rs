@@ -13,4 +13,4 @@ mod underlay;
 pub use error::{AttachError, ReplaceError, chain};
 pub use service::{Call, Service};
 pub use socket::{ControlSocket, SocketError};
-pub use state::{FastPath, Replaced};
+pub use state::{FastPath, Published};

@@ -7,8 +7,8 @@ use culvert_dpdk::PortError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
-use super::FastPath;
 use super::error::{AttachError, ReplaceError, chain};
+use super::state::{FastPath, Published};
 use crate::port::{BackendError, ManagerError};
 use crate::table::{Port, Problem, TableError};
 
@@ -87,13 +87,33 @@ impl Rpc for Service {
     ) -> Result<Response<proto::ReplaceTablesResponse>, Status> {
         let tables = request.into_inner();
         self.ask(move |fast_path| {
-            let replaced = fast_path.replace(&tables).map_err(|error| replace_status(&error))?;
+            let Published { applied, adopted_after } =
+                fast_path.replace(&tables).map_err(|error| replace_status(&error))?;
             Ok(proto::ReplaceTablesResponse {
                 revision: tables.revision,
-                services: replaced.applied.services as u32,
-                backends: replaced.applied.backends as u32,
-                remotes: replaced.applied.remotes as u32,
-                publish_microseconds: replaced.adopted_after.as_micros() as u64,
+                services: applied.services as u32,
+                backends: applied.backends as u32,
+                remotes: applied.remotes as u32,
+                publish_microseconds: adopted_after.as_micros() as u64,
+            })
+        })
+        .await
+    }
+
+    async fn apply_changes(
+        &self,
+        request: Request<proto::Changes>,
+    ) -> Result<Response<proto::ApplyChangesResponse>, Status> {
+        let changes = request.into_inner();
+        self.ask(move |fast_path| {
+            let Published { applied, adopted_after } =
+                fast_path.change(&changes).map_err(|error| refused(&error))?;
+            Ok(proto::ApplyChangesResponse {
+                revision: changes.revision,
+                services: applied.services as u32,
+                backends: applied.backends as u32,
+                remotes: applied.remotes as u32,
+                publish_microseconds: adopted_after.as_micros() as u64,
             })
         })
         .await
@@ -135,7 +155,9 @@ impl Rpc for Service {
 /// What is wrong with a request, by the object in it.
 fn refused(error: &TableError) -> Status {
     match error.problem() {
-        Problem::OldRevision { .. } => Status::failed_precondition(error.to_string()),
+        Problem::OldRevision { .. } | Problem::OtherBase { .. } | Problem::NotSynced => {
+            Status::failed_precondition(error.to_string())
+        }
         _ => Status::invalid_argument(error.to_string()),
     }
 }

@@ -1,5 +1,6 @@
 //! All that the control thread owns.
 
+use std::hint;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,13 +15,16 @@ use crate::flow::FlowTables;
 use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
-use crate::table::{Applied, Builder, MAX_PORTS, Port, Snapshot};
+use crate::table::{Applied, Builder, MAX_PORTS, Port, Snapshot, TableError};
 use crate::worker::{Team, WorkerError};
 
 /// How long workers may take to move on to a new snapshot before that is reported.
 const ADOPTION: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether they have.
+/// How long that is waited for without sleep: most workers are done with a round by then.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Between two looks afterwards.
 const PAUSE: Duration = Duration::from_micros(10);
 
 /// The fast path as its control thread sees it: ports, tables and neighbours, and what is published of them.
@@ -40,9 +44,9 @@ pub struct FastPath {
     pub(super) announcements: Announcements,
 }
 
-/// What [`FastPath::replace`] did.
+/// What [`FastPath::replace`] or [`FastPath::change`] did.
 #[derive(Debug)]
-pub struct Replaced {
+pub struct Published {
     /// What is in force now.
     pub applied: Applied,
     /// Until every worker used it.
@@ -122,17 +126,13 @@ impl FastPath {
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub fn replace(&mut self, tables: &proto::Tables) -> Result<Replaced, ReplaceError> {
+    pub fn replace(&mut self, tables: &proto::Tables) -> Result<Published, ReplaceError> {
         let begin = Instant::now();
         self.check_underlay_mtu(tables)?;
         let applied = self.builder.apply(tables)?;
-        self.counters.reserve_services(applied.service_slots);
-        for slot in &applied.new_services {
-            self.counters.restart_service(*slot);
-        }
-        publish(&mut self.builder, &mut self.tables);
-        let adopted_after = begin.elapsed();
+        let published = self.publish_tables(applied, begin);
         self.follow_underlay(Instant::now());
+        let Published { applied, adopted_after } = &published;
         tracing::info!(
             revision = tables.revision,
             synced = tables.synced,
@@ -142,7 +142,39 @@ impl FastPath {
             micros = adopted_after.as_micros(),
             "tables replaced"
         );
-        Ok(Replaced { applied, adopted_after })
+        Ok(published)
+    }
+
+    /// Changes the agent's tables and publishes them.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn change(&mut self, changes: &proto::Changes) -> Result<Published, TableError> {
+        let begin = Instant::now();
+        let applied = self.builder.change(changes)?;
+        let published = self.publish_tables(applied, begin);
+        if !changes.remotes.is_empty() || !changes.removed_remotes.is_empty() {
+            self.follow_underlay(Instant::now());
+        }
+        tracing::debug!(
+            revision = changes.revision,
+            services = changes.services.len(),
+            removed_services = changes.removed_services.len(),
+            remotes = changes.remotes.len(),
+            removed_remotes = changes.removed_remotes.len(),
+            micros = published.adopted_after.as_micros(),
+            "tables changed"
+        );
+        Ok(published)
+    }
+
+    fn publish_tables(&mut self, applied: Applied, begin: Instant) -> Published {
+        self.counters.reserve_services(applied.service_slots);
+        for slot in &applied.new_services {
+            self.counters.restart_service(*slot);
+        }
+        publish(&mut self.builder, &mut self.tables);
+        Published { applied, adopted_after: begin.elapsed() }
     }
 
     fn check_underlay_mtu(&self, tables: &proto::Tables) -> Result<(), ReplaceError> {
@@ -183,12 +215,15 @@ impl FastPath {
 /// a second are dropped later.
 pub(super) fn publish(builder: &mut Builder, tables: &mut Publisher<Snapshot>) {
     tables.publish(builder.snapshot());
-    let deadline = Instant::now() + ADOPTION;
+    let begin = Instant::now();
     while tables.reclaim() > 0 {
-        if Instant::now() > deadline {
-            tracing::error!(waited = ?ADOPTION, "a worker still uses tables that were replaced");
-            return;
+        match begin.elapsed() {
+            waited if waited < SPIN => hint::spin_loop(),
+            waited if waited < ADOPTION => thread::sleep(PAUSE),
+            waited => {
+                tracing::error!(?waited, "a worker still uses tables that were replaced");
+                return;
+            }
         }
-        thread::sleep(PAUSE);
     }
 }

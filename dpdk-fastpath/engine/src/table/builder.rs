@@ -1,7 +1,6 @@
 //! The control thread's side of the tables.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,11 +45,16 @@ pub struct Applied {
 pub struct Builder {
     ports: Vec<Option<Port>>,
     neighbours: Map<IpAddr, EthAddr>,
-    remotes: BTreeMap<String, (u32, RemoteNode)>,
+    pub(super) remotes: BTreeMap<String, (u32, RemoteNode)>,
     remote_slots: Slots,
     service_slots: Slots,
     backend_slots: Slots,
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
+    /// Services in force, and the backends of them all.
+    pub(super) service_count: usize,
+    backend_count: usize,
+    /// Whether the tables in force are all that the agent knows, and so may be taken from.
+    pub(super) complete: bool,
     stale: Stale,
 }
 
@@ -178,24 +182,42 @@ impl Builder {
     /// Tables that are not `synced` add and change, services included backend by backend, and remove nothing.
     pub fn apply(&mut self, tables: &proto::Tables) -> Result<Applied, TableError> {
         let checked = self.check(tables)?;
-        let mut applied = Applied::default();
-        self.changed();
-        self.snapshot.revision = tables.revision;
+        self.begin(tables.revision);
         self.snapshot.synced |= tables.synced;
+        self.complete = tables.synced;
         if let Some(local) = checked.local.filter(|local| self.snapshot.local() != Some(local)) {
             self.snapshot.local = Some(Arc::new(local));
             self.stale.remotes = true;
             self.stale.decisions = true;
         }
-        self.apply_remotes(checked.remotes, tables.synced);
-        self.apply_services(checked.services, tables.synced, &mut applied);
-        applied.remotes = self.remotes.len();
-        applied.service_slots = self.snapshot.services.by_slot.len();
-        for service in self.snapshot.services() {
-            applied.services += 1;
-            applied.backends += service.backends().len();
+        if tables.synced {
+            self.remove_remotes(|name| !checked.remotes.contains_key(name));
+            let known = self.snapshot.services.by_slot.clone();
+            for service in known.iter().flatten().filter(|known| !checked.services.contains_key(known.key()))
+            {
+                self.remove_service(service);
+            }
         }
-        Ok(applied)
+        self.put_remotes(checked.remotes);
+        let new_services = self.put_services(checked.services);
+        Ok(self.applied(new_services))
+    }
+
+    /// The tables become those of `revision`.
+    pub(super) fn begin(&mut self, revision: u64) {
+        self.changed();
+        self.snapshot.revision = revision;
+    }
+
+    /// What is in force now.
+    pub(super) fn applied(&self, new_services: Vec<u32>) -> Applied {
+        Applied {
+            services: self.service_count,
+            backends: self.backend_count,
+            remotes: self.remotes.len(),
+            new_services,
+            service_slots: self.service_slots.next as usize,
+        }
     }
 
     fn check(&self, tables: &proto::Tables) -> Result<Checked, TableError> {
@@ -221,24 +243,22 @@ impl Builder {
         let kept = |present: usize| if tables.synced { 0 } else { present };
         for (what, count, max) in [
             ("remotes", remotes.len() + kept(self.remotes.len()), MAX_REMOTES),
-            ("services", services.len() + kept(self.snapshot.services.slots.len()), MAX_SERVICES),
+            ("services", services.len() + kept(self.service_count), MAX_SERVICES),
         ] {
-            if count > max {
-                return Err(TableError::new("tables", Problem::TooMany { what, count, max }));
-            }
+            check_count(what, count, max)?;
         }
         Ok(Checked { local, remotes, services })
     }
 
-    fn apply_remotes(&mut self, mut nodes: BTreeMap<String, RemoteNode>, synced: bool) {
-        if synced {
-            let gone = self.remotes.extract_if(.., |name, _| !nodes.contains_key(name));
-            for (_, (slot, _)) in gone {
-                self.remote_slots.give_back(slot);
-                self.stale.remotes = true;
-                self.stale.decisions = true;
-            }
+    pub(super) fn remove_remotes(&mut self, gone: impl Fn(&str) -> bool) {
+        for (_, (slot, _)) in self.remotes.extract_if(.., |name, _| gone(name)) {
+            self.remote_slots.give_back(slot);
+            self.stale.remotes = true;
+            self.stale.decisions = true;
         }
+    }
+
+    pub(super) fn put_remotes(&mut self, mut nodes: BTreeMap<String, RemoteNode>) {
         // What is known already keeps its slot; what has not changed changes nothing.
         nodes.retain(|name, node| self.remotes.get(name).is_none_or(|(_, known)| known != node));
         for (name, node) in nodes {
@@ -249,28 +269,11 @@ impl Builder {
         }
     }
 
-    fn apply_services(
-        &mut self,
-        mut specs: Map<ServiceKey, ServiceSpec>,
-        synced: bool,
-        applied: &mut Applied,
-    ) {
-        let known = Arc::clone(&self.snapshot.services);
-        if synced {
-            for service in known.by_slot.iter().flatten() {
-                if !specs.contains_key(service.key()) {
-                    self.remove_service(service);
-                }
-            }
-        }
+    /// Returns the slots whose service is new, in order. Without complete tables backends are only added and changed.
+    pub(super) fn put_services(&mut self, mut specs: Map<ServiceKey, ServiceSpec>) -> Vec<u32> {
         specs.retain(|key, spec| {
-            let Some(&slot) = known.slots.get(key) else {
-                return true;
-            };
-            let Some(service) = &known.by_slot[slot as usize] else {
-                return true;
-            };
-            if !synced {
+            let Some(service) = self.snapshot.service(key) else { return true };
+            if !self.complete {
                 spec.keep_backends_of(&service.spec);
             }
             *spec != service.spec
@@ -278,16 +281,18 @@ impl Builder {
         let mut specs: Vec<_> = specs.into_iter().collect();
         // The same tables give the same slots.
         specs.sort_unstable_by_key(|(key, _)| *key);
+        let mut new = Vec::new();
         for (key, spec) in specs {
-            let before = known.slots.get(&key).and_then(|&slot| known.by_slot[slot as usize].as_deref());
-            let slot = before.map_or_else(|| self.service_slots.take(), Service::slot);
-            let same_name = before.is_some_and(|service| service.full_name() == spec.full_name());
-            if !same_name {
-                applied.new_services.push(slot);
+            let slot = self.snapshot.services.slots.get(&key);
+            let before = slot.and_then(|slot| self.snapshot.services.by_slot.get(slot as usize)?.clone());
+            let slot = before.as_ref().map_or_else(|| self.service_slots.take(), |before| before.slot());
+            if before.as_ref().is_none_or(|before| before.full_name() != spec.full_name()) {
+                new.push(slot);
             }
-            self.put_service(spec, slot, before);
+            self.put_service(spec, slot, before.as_deref());
         }
-        applied.new_services.sort_unstable();
+        new.sort_unstable();
+        new
     }
 
     fn put_service(&mut self, spec: ServiceSpec, slot: u32, before: Option<&Service>) {
@@ -296,59 +301,57 @@ impl Builder {
             .flat_map(Service::backends)
             .map(|backend| ((backend.address, backend.port), backend))
             .collect();
-        let services = Arc::make_mut(&mut self.snapshot.services);
+        let services = &mut self.snapshot.services;
         let mut ids = Vec::with_capacity(spec.backends.len());
         for backend in &spec.backends {
             let known = had.get(&backend.endpoint());
             let mut id = known.map_or_else(
                 || {
                     let slot = self.backend_slots.take();
-                    if services.generations.len() <= slot as usize {
-                        services.generations.resize(slot as usize + 1, 0);
-                    }
-                    BackendId { slot, generation: services.generations[slot as usize] }
+                    BackendId { slot, generation: *services.generations.get_mut(slot as usize) }
                 },
                 |known| known.id,
             );
             // Only a connection is worth keeping at an endpoint that is not ready: all else is decided anew.
             let drains = backend.draining && known.is_some_and(|known| !known.draining);
             if drains && spec.key.protocol == Protocol::UDP {
-                id.generation += 1;
-                services.generations[id.slot as usize] = id.generation;
+                id.generation = services.next_generation(id.slot);
                 self.stale.decisions = true;
             }
             ids.push(id);
         }
         for (endpoint, gone) in had {
             if spec.backends.binary_search_by_key(&endpoint, BackendSpec::endpoint).is_err() {
-                services.generations[gone.id.slot as usize] += 1;
+                services.next_generation(gone.id.slot);
                 self.backend_slots.give_back(gone.id.slot);
                 self.stale.decisions = true;
             }
         }
+        self.backend_count += spec.backends.len();
+        self.backend_count -= before.map_or(0, |before| before.backends().len());
         if before.is_none() {
+            self.service_count += 1;
             services.slots.insert(spec.key, slot);
-            *services.vips.entry((spec.key.tenant, spec.key.vip)).or_default() += 1;
+            let vip = (spec.key.tenant, spec.key.vip);
+            services.vips.insert(vip, services.vips.get(&vip).unwrap_or(0) + 1);
         }
-        if services.by_slot.len() <= slot as usize {
-            services.by_slot.resize(slot as usize + 1, None);
-        }
-        services.by_slot[slot as usize] = Some(Arc::new(Service::new(spec, slot, &ids, before)));
+        *services.by_slot.get_mut(slot as usize) = Some(Arc::new(Service::new(spec, slot, &ids, before)));
     }
 
-    fn remove_service(&mut self, service: &Service) {
-        let services = Arc::make_mut(&mut self.snapshot.services);
+    pub(super) fn remove_service(&mut self, service: &Service) {
+        let services = &mut self.snapshot.services;
         for backend in service.backends() {
-            services.generations[backend.id.slot as usize] += 1;
+            services.next_generation(backend.id.slot);
             self.backend_slots.give_back(backend.id.slot);
         }
-        services.by_slot[service.slot() as usize] = None;
+        self.service_count -= 1;
+        self.backend_count -= service.backends().len();
+        *services.by_slot.get_mut(service.slot() as usize) = None;
         services.slots.remove(service.key());
-        if let Entry::Occupied(mut vip) = services.vips.entry((service.key().tenant, service.key().vip)) {
-            *vip.get_mut() -= 1;
-            if *vip.get() == 0 {
-                vip.remove();
-            }
+        let vip = (service.key().tenant, service.key().vip);
+        match services.vips.get(&vip) {
+            Some(others @ 2..) => services.vips.insert(vip, others - 1),
+            _ => services.vips.remove(&vip),
         }
         self.service_slots.give_back(service.slot());
         self.stale.decisions = true;
@@ -408,7 +411,14 @@ fn check_gateways(local: &LocalNode, port: &Port) -> Result<(), Problem> {
     }
 }
 
-fn check_remotes(list: &[proto::RemoteNode]) -> Result<BTreeMap<String, RemoteNode>, TableError> {
+pub(super) fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), TableError> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(TableError::new("tables", Problem::TooMany { what, count, max }))
+}
+
+pub(super) fn check_remotes(list: &[proto::RemoteNode]) -> Result<BTreeMap<String, RemoteNode>, TableError> {
     let mut remotes = BTreeMap::new();
     let mut vteps = Map::<IpAddr, String>::default();
     let mut nets = Map::<IpNet, String>::default();
@@ -433,7 +443,7 @@ fn check_remotes(list: &[proto::RemoteNode]) -> Result<BTreeMap<String, RemoteNo
     Ok(remotes)
 }
 
-fn check_services(list: &[proto::Service]) -> Result<Map<ServiceKey, ServiceSpec>, TableError> {
+pub(super) fn check_services(list: &[proto::Service]) -> Result<Map<ServiceKey, ServiceSpec>, TableError> {
     let mut services = Map::with_capacity_and_hasher(list.len(), Default::default());
     for service in list {
         let spec = ServiceSpec::try_from(service)?;

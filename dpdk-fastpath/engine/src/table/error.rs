@@ -62,6 +62,16 @@ pub enum Problem {
     Balancing(i32),
     #[error("revision {new}: must not be below {current}, which is in force")]
     OldRevision { new: u64, current: u64 },
+    #[error("base {base}: revision {current} is in force; send the whole tables")]
+    OtherBase { base: u64, current: u64 },
+    #[error("revision {new}: must be above its base {base}")]
+    NotAbove { new: u64, base: u64 },
+    #[error("cannot be removed before the tables are marked as synced")]
+    NotSynced,
+    #[error("cannot be removed: it is not there")]
+    NotThere,
+    #[error("is named twice")]
+    Again,
     #[error("the local node is missing")]
     NoLocalNode,
     #[error("{count} {what}: at most {max}")]

@@ -4,7 +4,8 @@
 //! - [`Builder`] is the control thread's side: it takes the agent's tables, the attached ports and the resolved
 //!   neighbours, refuses what is wrong before it changes anything, and makes snapshots. It does no I/O.
 //!
-//! Parts that did not change are shared between a snapshot and the next, so that a small change costs little.
+//! Parts that did not change are shared between a snapshot and the next, down to a page of services: a
+//! [change](Builder::change) of one Service copies some kilobytes, however many there are.
 //!
 //! # Slots, generations, epochs
 //! Remote nodes, services and backends have *slots*: small numbers that stay the same for as long as the thing exists.
@@ -17,6 +18,7 @@
 
 mod balancing;
 mod builder;
+mod changes;
 mod error;
 mod local;
 mod maglev;
@@ -26,6 +28,7 @@ mod remote;
 mod rotation;
 mod route;
 mod service;
+mod shared;
 mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Services: virtual addresses and what is behind them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use culvert_api::fastpath as proto;
@@ -33,6 +34,39 @@ pub struct ServiceKey {
     pub protocol: Protocol,
     /// Destination port.
     pub port: u16,
+}
+
+impl fmt::Display for ServiceKey {
+    /// `10.96.0.1 port 80/tcp`, with the tenant where it is not the cluster's own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tenant, vip, protocol, port } = self;
+        if *tenant != Tenant::DEFAULT {
+            write!(f, "tenant {} ", tenant.get())?;
+        }
+        write!(f, "{vip} port {port}/{protocol:?}")
+    }
+}
+
+fn key(tenant: u32, protocol: i32, vip: &[u8], port: u32) -> Result<ServiceKey, Problem> {
+    let vip = wire::address("vip", vip)?;
+    let number = protocol;
+    let protocol = match proto::Protocol::try_from(number) {
+        Ok(proto::Protocol::Tcp) => Protocol::TCP,
+        Ok(proto::Protocol::Udp) => Protocol::UDP,
+        Ok(proto::Protocol::Sctp) => Protocol::SCTP,
+        Ok(proto::Protocol::Unspecified) | Err(_) => return Err(Problem::Protocol(number)),
+    };
+    let port = wire::port("port", port)?;
+    Ok(ServiceKey { tenant: port::tenant(tenant)?, vip, protocol, port })
+}
+
+impl TryFrom<&proto::ServiceKey> for ServiceKey {
+    type Error = TableError;
+
+    fn try_from(wanted: &proto::ServiceKey) -> Result<Self, TableError> {
+        let proto::ServiceKey { tenant, protocol, vip, port } = wanted;
+        key(*tenant, *protocol, vip, *port).map_err(|problem| TableError::new("removed service", problem))
+    }
 }
 
 /// A service as the agent describes it.
@@ -98,15 +132,8 @@ impl TryFrom<&proto::Service> for ServiceSpec {
         let build = || -> Result<Self, Problem> {
             wire::text("namespace", &service.namespace)?;
             wire::text("name", &service.name)?;
-            let protocol = match service.protocol() {
-                proto::Protocol::Tcp => Protocol::TCP,
-                proto::Protocol::Udp => Protocol::UDP,
-                proto::Protocol::Sctp => Protocol::SCTP,
-                proto::Protocol::Unspecified => return Err(Problem::Protocol(service.protocol)),
-            };
-            let vip = wire::address("vip", &service.vip)?;
-            let port = wire::port("port", service.port)?;
-            let key = ServiceKey { tenant: port::tenant(service.tenant)?, vip, protocol, port };
+            let key = key(service.tenant, service.protocol, &service.vip, service.port)?;
+            let vip = key.vip;
             let count = service.backends.len();
             if count > MAX_BACKENDS {
                 return Err(Problem::TooMany { what: "backends", count, max: MAX_BACKENDS });

@@ -11,6 +11,7 @@ use super::port::{Door, Port, PortIndex, PortKind};
 use super::remote::{Remote, Way};
 use super::route::{Routes, Target};
 use super::service::{Service, ServiceKey};
+use super::shared::{Pages, SharedMap};
 
 /// An endpoint of a service, or what it was: a slot is used again, a slot with its generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +33,7 @@ pub struct Snapshot {
     pub(super) ports: Arc<Ports>,
     pub(super) routes: Arc<Routes>,
     pub(super) remotes: Arc<Remotes>,
-    pub(super) services: Arc<Services>,
+    pub(super) services: Services,
 }
 
 #[derive(Debug, Default)]
@@ -51,14 +52,24 @@ pub(super) struct Remotes {
     pub(super) vteps: Map<IpAddr, u32>,
 }
 
+/// Shared, but for what a change touches, with the snapshot before.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Services {
-    pub(super) by_slot: Vec<Option<Arc<Service>>>,
-    pub(super) slots: Map<ServiceKey, u32>,
+    pub(super) by_slot: Pages<Option<Arc<Service>>, 128>,
+    pub(super) slots: SharedMap<ServiceKey, u32>,
     /// Virtual addresses, with the number of services that have each.
-    pub(super) vips: Map<(Tenant, IpAddr), u32>,
+    pub(super) vips: SharedMap<(Tenant, IpAddr), u32>,
     /// Present generation of every backend slot.
-    pub(super) generations: Vec<u32>,
+    pub(super) generations: Pages<u32, 1024>,
+}
+
+impl Services {
+    /// Lets a backend slot's occupant be another from now on; returns which.
+    pub(super) fn next_generation(&mut self, slot: u32) -> u32 {
+        let generation = self.generations.get_mut(slot as usize);
+        *generation = generation.wrapping_add(1);
+        *generation
+    }
 }
 
 impl Ports {
@@ -181,13 +192,13 @@ impl Snapshot {
     /// Whether some service has this virtual address.
     #[inline]
     pub fn is_vip(&self, tenant: Tenant, address: IpAddr) -> bool {
-        self.services.vips.contains_key(&(tenant, address))
+        self.services.vips.get(&(tenant, address)).is_some()
     }
 
     /// The service with this key.
     #[inline]
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        self.service_in(*self.services.slots.get(key)?)
+        self.service_in(self.services.slots.get(key)?)
     }
 
     /// The service in a slot.
