@@ -48,6 +48,19 @@ impl<const N: usize> Burst<N> {
         Ok(())
     }
 
+    /// Moves all packets of another burst to the end of this one; `false`, and nothing has changed, if there is no room for
+    /// all of them.
+    #[inline]
+    pub fn append(&mut self, other: &mut Self) -> bool {
+        let fits = other.len <= N - self.len;
+        if fits {
+            // What comes back is not counted there.
+            self.mbufs[self.len..self.len + other.len].swap_with_slice(&mut other.mbufs[..other.len]);
+            self.len += std::mem::take(&mut other.len);
+        }
+        fits
+    }
+
     /// Takes the last packet out.
     #[inline]
     pub fn pop(&mut self) -> Option<Mbuf> {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_dpdk::lcore::{self, LcoreError};
-use culvert_dpdk::{Burst, Eal, RxQueue, TxQueue, tsc};
+use culvert_dpdk::{Burst, Eal, tsc};
 use culvert_engine::counter::CounterSet;
 use culvert_engine::flow::{FlowTables, Tick};
-use culvert_engine::pipeline::{Pipeline, Verdict};
+use culvert_engine::pipeline::Verdict;
 use culvert_engine::quiescent::{self, Publisher, Reader};
 use culvert_engine::table::{PortIndex, Snapshot};
-use culvert_engine::worker::BURST;
+use culvert_engine::worker::{BURST, Forwarder, WorkerPort};
 use culvert_packet::PacketBuf;
 
 use crate::input::From;
@@ -96,21 +96,14 @@ pub(crate) fn measure(
     thread.join().map_err(|_| MeasureError::Panic)?
 }
 
-struct Out {
-    tx: TxQueue,
-    pending: Burst<BURST>,
-}
-
 struct Worker {
     work: Work,
     hz: u64,
     start: u64,
-    rx: Vec<(PortIndex, RxQueue)>,
-    /// By number of the engine's port.
-    outs: Vec<Out>,
-    /// Who is behind each of these.
+    /// As a worker of the engine has it.
+    forwarder: Forwarder,
+    /// Who is behind each of the engine's ports.
     behind: Vec<From>,
-    pipeline: Pipeline,
     flows: Arc<FlowTables>,
     counters: CounterSet,
     tables: Reader<Snapshot>,
@@ -118,7 +111,6 @@ struct Worker {
     _publisher: Publisher<Snapshot>,
     /// Bursts from each queue in which no flow comes twice.
     pass: usize,
-    lost: u64,
 }
 
 impl Worker {
@@ -127,21 +119,23 @@ impl Worker {
         let pass =
             input.lanes.iter().map(|lane| lane.frames.len()).min().unwrap_or(0).min(input.flows) / BURST;
         let (publisher, mut readers) = quiescent::channel(snapshot, 1);
-        let outs = std::mem::take(&mut rig.tx);
+        let mut forwarder = Forwarder::new(pipeline);
+        let mut received = std::mem::take(&mut rig.rx);
+        for (index, tx) in std::mem::take(&mut rig.tx) {
+            let rx = received.extract_if(.., |(port, _)| *port == index).map(|(_, rx)| rx).collect();
+            forwarder.take(WorkerPort::new(index, rx, tx));
+        }
         Self {
             work,
             hz: tsc::hz(eal),
             start: tsc::now(),
-            rx: std::mem::take(&mut rig.rx),
-            outs: outs.into_iter().map(|(_, tx)| Out { tx, pending: Burst::new() }).collect(),
+            forwarder,
             behind: [From::Underlay].into_iter().chain(input.pods.into_iter().map(From::Pod)).collect(),
-            pipeline,
             flows,
             counters,
             tables: readers.remove(0),
             _publisher: publisher,
             pass: pass.max(1),
-            lost: 0,
         }
     }
 
@@ -176,9 +170,10 @@ impl Worker {
         let mut packets = 0;
         loop {
             for _ in 0..ROUNDS {
-                for (_, rx) in &mut self.rx {
-                    packets += rx.rx(&mut burst) as u64;
-                    self.outs[usize::from(UPLINK.0)].tx.tx_or_drop(&mut burst);
+                for queue in 0..self.forwarder.polled() {
+                    self.forwarder.receive(queue, &mut burst);
+                    packets += burst.len() as u64;
+                    self.forwarder.transmit(UPLINK, &mut burst);
                 }
             }
             let cycles = tsc::now() - begin;
@@ -190,37 +185,44 @@ impl Worker {
 
     /// Does the work for some seconds.
     fn engine(&mut self, seconds: f64) -> Result<Run, MeasureError> {
+        if self.work == Work::W0 {
+            return Ok(self.io(seconds));
+        }
         let enough = (seconds * self.hz as f64) as u64;
         let mut run = Run::default();
-        self.lost = 0;
+        let before = self.sent();
         while run.cycles < enough {
             let part = match self.work {
-                Work::W0 => self.io(seconds),
                 Work::W4 => self.open_flows()?,
                 _ => self.forward(enough),
             };
             run = Run { packets: run.packets + part.packets, cycles: run.cycles + part.cycles };
         }
-        if self.lost > 0 {
+        let lost = run.packets - (self.sent() - before);
+        if lost > 0 {
             let reasons = self.counters.drops().into_iter().filter(|(_, count)| *count > 0);
             let why =
                 reasons.map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ");
-            return Err(MeasureError::Lost { lost: self.lost, packets: run.packets, why });
+            return Err(MeasureError::Lost { lost, packets: run.packets, why });
         }
         Ok(run)
     }
 
+    /// Packets that the engine has sent.
+    fn sent(&self) -> u64 {
+        let ports = (0..self.behind.len() as u16).map(PortIndex);
+        ports.map(|port| self.counters.port(port).tx_packets).sum()
+    }
+
     fn forward(&mut self, enough: u64) -> Run {
-        let mut burst = Burst::new();
-        let mut verdicts = Vec::with_capacity(BURST);
         let begin = tsc::now();
         let mut packets = 0;
         loop {
             let now = self.now();
             for _ in 0..ROUNDS {
-                packets += self.round(&mut burst, &mut verdicts, now);
+                packets += self.round(now);
             }
-            self.pipeline.age(self.tables.pin(), now);
+            self.forwarder.pipeline().age(self.tables.pin(), now);
             let cycles = tsc::now() - begin;
             if cycles >= enough {
                 return Run { packets, cycles };
@@ -230,14 +232,12 @@ impl Worker {
 
     /// Opens every flow of the input once, and forgets all of them when the clock has stopped.
     fn open_flows(&mut self) -> Result<Run, MeasureError> {
-        let mut burst = Burst::new();
-        let mut verdicts = Vec::with_capacity(BURST);
         let before = self.counters.flows().created;
         let begin = tsc::now();
         let mut packets = 0;
         for _ in 0..self.pass {
             let now = self.now();
-            packets += self.round(&mut burst, &mut verdicts, now);
+            packets += self.round(now);
         }
         let cycles = tsc::now() - begin;
         let opened = self.counters.flows().created - before;
@@ -256,40 +256,14 @@ impl Worker {
         }
         let now = self.now();
         for _ in 0..ended.div_ceil(AGED) + 1 {
-            self.pipeline.age(self.tables.pin(), now);
+            self.forwarder.pipeline().age(self.tables.pin(), now);
         }
     }
 
-    /// One round over all queues, as a worker of the engine does it.
-    fn round(&mut self, burst: &mut Burst<BURST>, verdicts: &mut Vec<Verdict>, now: Tick) -> u64 {
-        let tables = self.tables.pin();
-        let mut packets = 0;
-        for (port, rx) in &mut self.rx {
-            packets += rx.rx(burst) as u64;
-            self.pipeline.process(tables, now, *port, burst, verdicts);
-            for (packet, verdict) in burst.drain().zip(verdicts.iter()) {
-                let Verdict::Send(PortIndex(out)) = *verdict else {
-                    self.lost += 1;
-                    continue;
-                };
-                let out = &mut self.outs[usize::from(out)];
-                if let Err(packet) = out.pending.push(packet) {
-                    out.tx.tx_or_drop(&mut out.pending);
-                    // It has room now.
-                    let _ = out.pending.push(packet);
-                }
-            }
-        }
-        for (out, port) in self.outs.iter_mut().zip(0..) {
-            let sent = out.pending.len() as u64;
-            if sent > 0 {
-                let bytes = bytes_of(&out.pending);
-                let dropped = out.tx.tx_or_drop(&mut out.pending) as u64;
-                self.pipeline.counters().sent(PortIndex(port), sent - dropped, bytes, dropped);
-                self.lost += dropped;
-            }
-        }
-        packets
+    /// One round over all queues.
+    fn round(&mut self, now: Tick) -> u64 {
+        // There is nobody in the input who would tell something of himself.
+        self.forwarder.round(self.tables.pin(), now, |_| {})
     }
 
     /// Compares `sample` packets with the reference.
@@ -300,12 +274,13 @@ impl Worker {
         while reference.checked() < goal {
             let now = self.now();
             let tables = self.tables.pin();
-            for (port, rx) in &mut self.rx {
-                if rx.rx(&mut burst) == 0 {
+            for queue in 0..self.forwarder.polled() {
+                let port = self.forwarder.receive(queue, &mut burst);
+                if burst.is_empty() {
                     return Err(MeasureError::Silence);
                 }
                 let received: Vec<_> = burst.iter().map(|packet| packet.data().to_vec()).collect();
-                self.pipeline.process(tables, now, *port, &mut burst, &mut verdicts);
+                self.forwarder.pipeline().process(tables, now, port, &mut burst, &mut verdicts);
                 for ((received, sent), verdict) in received.iter().zip(burst.iter()).zip(&verdicts) {
                     let nth = reference.checked();
                     let Verdict::Send(PortIndex(out)) = *verdict else {
@@ -327,9 +302,4 @@ impl Worker {
     fn now(&self) -> Tick {
         Tick::at(Duration::from_secs((tsc::now() - self.start) / self.hz.max(1)))
     }
-}
-
-/// Bytes of all packets.
-fn bytes_of(burst: &Burst<BURST>) -> u64 {
-    burst.iter().map(|packet| packet.len() as u64).sum()
 }

@@ -2,9 +2,8 @@
 
 use std::io;
 
-use culvert_dpdk::{
-    Eal, Mempool, MempoolConfig, MempoolError, Port, PortConfig, PortError, RxQueue, TxQueue, Vdev,
-};
+use culvert_dpdk::{Eal, Mempool, MempoolConfig, MempoolError, Port, PortConfig, PortError, Vdev};
+use culvert_engine::port::{Queues, Rx, Tx};
 use culvert_engine::table::PortIndex;
 use tempfile::TempDir;
 
@@ -35,9 +34,9 @@ pub(crate) enum RigError {
 pub(crate) struct Rig {
     ports: Vec<Port>,
     /// The engine's port that each receive queue stands for.
-    pub(crate) rx: Vec<(PortIndex, RxQueue)>,
+    pub(crate) rx: Vec<(PortIndex, Rx)>,
     /// One transmit queue for each port of the engine.
-    pub(crate) tx: Vec<(PortIndex, TxQueue)>,
+    pub(crate) tx: Vec<(PortIndex, Tx)>,
 }
 
 impl Rig {
@@ -67,7 +66,7 @@ impl Rig {
             };
             let mut port = Port::create(eal, &device)?;
             let queues = port.start(&config, &pool)?;
-            rig.rx.extend(queues.rx.into_iter().map(|rx| (scene.port(lane.from), rx)));
+            rig.rx.extend(queues.rx.into_iter().map(|rx| (scene.port(lane.from), Rx::Device(rx))));
             rig.ports.push(port);
             // It is in memory now.
             std::fs::remove_file(&path)?;
@@ -75,6 +74,7 @@ impl Rig {
         let outs = input.pods.len() as u16 + 1;
         let mut null = Port::create(eal, &Vdev::Null { name: format!("bench{number}"), packet: 0 })?;
         let queues = null.start(&PortConfig { tx_queues: outs, ..config }, &pool)?;
+        let queues = Queues::of_device(queues, true, &pool);
         rig.tx = (UPLINK.0..outs).map(PortIndex).zip(queues.tx).collect();
         rig.ports.push(null);
         Ok(rig)

@@ -145,7 +145,8 @@ impl Pipeline {
 
     /// Decides on a burst that `in_port` received: `verdicts` holds one for each buffer afterwards, in their order, and
     /// the buffers to be sent are ready. What was received and what is dropped is counted. Returns the port that all of
-    /// the burst is to be sent through, if there is one such port.
+    /// the burst is to be sent through, if there is one such port and all packets are usual ones: nothing is to be made up
+    /// for them there, such as a checksum.
     pub fn process<B: PacketBuf>(
         &mut self,
         view: &Snapshot,

@@ -22,6 +22,7 @@
 //! after 1024 rounds without a packet, which is how long the next one waits at most; the next thousand rounds are polled
 //! without rest.
 
+mod forwarder;
 mod mailbox;
 mod port;
 mod rest;
@@ -30,6 +31,8 @@ mod team;
 
 use std::time::Duration;
 
+pub use forwarder::Forwarder;
+pub use port::WorkerPort;
 pub use team::{Recruit, Team, WorkerError};
 
 /// Most packets received from a port at once.

@@ -13,18 +13,19 @@ use crate::table::{MAX_PORTS, PortIndex};
 
 /// A worker's end of one port.
 #[derive(Debug)]
-pub(super) struct WorkerPort {
+pub struct WorkerPort {
     pub(super) index: PortIndex,
     /// Those it polls: all of the port, or none.
     pub(super) rx: Vec<Rx>,
     /// Its own.
     pub(super) tx: Tx,
     /// Packets that leave at the end of the round.
-    pub(super) pending: Burst<BURST>,
+    pending: Burst<BURST>,
 }
 
 impl WorkerPort {
-    pub(super) fn new(index: PortIndex, rx: Vec<Rx>, tx: Tx) -> Self {
+    /// The end of port `index` of a worker that polls the queues `rx`: all of the port, or none; and sends through `tx`.
+    pub fn new(index: PortIndex, rx: Vec<Rx>, tx: Tx) -> Self {
         Self { index, rx, tx, pending: Burst::new() }
     }
 
@@ -82,7 +83,7 @@ impl WorkerPorts {
     }
 
     /// Takes a port in, whose packets end a rest if they can.
-    pub(super) fn take(&mut self, port: Box<WorkerPort>, rest: &Rest) {
+    pub(super) fn take_watched(&mut self, port: Box<WorkerPort>, rest: &Rest) {
         for rx in &port.rx {
             match rx.descriptor() {
                 // One that the kernel does not watch is found when the longest rest ends.
@@ -90,6 +91,11 @@ impl WorkerPorts {
                 None => self.unwatched += 1,
             }
         }
+        self.take(port);
+    }
+
+    /// Takes a port in.
+    pub(super) fn take(&mut self, port: Box<WorkerPort>) {
         self.polled.extend((0..port.rx.len()).map(|queue| (port.index, queue)));
         let place = usize::from(port.index.0);
         self.by_index[place] = Some(port);
@@ -137,6 +143,35 @@ impl WorkerPorts {
             }
         }
         index
+    }
+
+    /// The queue that packets leave a port through.
+    #[inline]
+    pub(super) fn tx(&mut self, index: PortIndex) -> Option<&mut Tx> {
+        self.by_index.get_mut(usize::from(index.0))?.as_mut().map(|port| &mut port.tx)
+    }
+
+    /// As [`send`](Self::send) for all packets of a burst, which fit for the port as they are. `false`, and nothing has
+    /// happened, if there is no such port.
+    #[inline]
+    pub(super) fn send_all(
+        &mut self,
+        index: PortIndex,
+        packets: &mut Burst<BURST>,
+        counters: &mut CounterWriter,
+    ) -> bool {
+        let Some(port) = self.by_index.get_mut(usize::from(index.0)).and_then(Option::as_deref_mut) else {
+            return false;
+        };
+        if port.pending.is_empty() {
+            self.pending.push(index);
+        }
+        if !port.pending.append(packets) {
+            port.flush(counters);
+            // It has room now.
+            port.pending.append(packets);
+        }
+        true
     }
 
     /// Puts a packet that came from a port aside, to be sent through another at the end of the round. Gives it back, and
