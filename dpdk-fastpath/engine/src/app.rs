@@ -153,7 +153,7 @@ fn super_packets_config() -> MempoolConfig {
 fn start(config: &FastPathConfig, eal: &Eal, memory: TapMemory) -> Result<FastPath, AppError> {
     let workers = config.workers.len();
     let clock = Clock::start(eal);
-    let flows = FlowTables::new(config.flows)?;
+    let flows = FlowTables::with_clients(config.flows, config.affinity_clients)?;
     let (counters, writers) = counters(workers);
     let (tables, readers) = quiescent::channel(Snapshot::default(), workers);
     let recruits = config.workers.iter().zip(readers).zip(writers);

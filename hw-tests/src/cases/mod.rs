@@ -1,5 +1,6 @@
 //! The tests themselves, about ten lines each.
 
+mod balancing;
 mod cni;
 mod config;
 mod connectivity;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Case> {
         yardstick::CASES,
         connectivity::CASES,
         service::CASES,
+        balancing::CASES,
         resilience::CASES,
         malformed::CASES,
         manifests::CASES,

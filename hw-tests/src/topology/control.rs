@@ -73,9 +73,13 @@ impl Control {
 
     /// The Services in force, one for each virtual address, protocol and port.
     pub fn services(&self) -> Outcome<Vec<Service>> {
+        Ok(self.service_statuses()?.into_iter().filter_map(|status| status.service).collect())
+    }
+
+    /// The virtual addresses there are, with what was counted.
+    pub fn service_statuses(&self) -> Outcome<Vec<fastpath::ServiceStatus>> {
         let mut client = self.client.clone();
-        let list = self.call(async move { client.list_services(fastpath::ListServicesRequest {}).await })?;
-        Ok(list.services.into_iter().filter_map(|status| status.service).collect())
+        Ok(self.call(async move { client.list_services(fastpath::ListServicesRequest {}).await })?.services)
     }
 
     /// The ports there are.

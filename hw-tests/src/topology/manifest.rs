@@ -22,6 +22,10 @@ pub struct Service {
     pub cluster_ip: Addresses,
     /// Names and addresses of its endpoints.
     pub backends: Vec<(String, Addresses)>,
+    /// Who gets new flows, if it says so.
+    pub balancing: Option<&'static str>,
+    /// For how long clients keep their endpoint, in seconds; 0: not at all.
+    pub affinity: u32,
 }
 
 impl Manifests {
@@ -171,12 +175,22 @@ status:
 }
 
 fn service_yaml(service: &Service) -> String {
-    let Service { name, cluster_ip: Addresses { v4, v6 }, .. } = service;
+    let Service { name, cluster_ip: Addresses { v4, v6 }, balancing, affinity, .. } = service;
+    let annotations = match balancing {
+        Some(balancing) => format!("  annotations:\n    culvert.io/balancing: {balancing}\n"),
+        None => String::new(),
+    };
+    let affinity = match affinity {
+        0 => "sessionAffinity: None".to_owned(),
+        seconds => format!(
+            "sessionAffinity: ClientIP\n  sessionAffinityConfig:\n    clientIP:\n      timeoutSeconds: {seconds}"
+        ),
+    };
     format!(
         "apiVersion: v1
 kind: Service
 metadata:
-  creationTimestamp: \"2026-11-02T09:20:00Z\"
+{annotations}  creationTimestamp: \"2026-11-02T09:20:00Z\"
   name: {name}
   namespace: default
   resourceVersion: \"1403\"
@@ -201,7 +215,7 @@ spec:
     targetPort: {POD_PORT}
   selector:
     app: web
-  sessionAffinity: None
+  {affinity}
   type: ClusterIP
 status:
   loadBalancer: {{}}

@@ -109,7 +109,7 @@ impl Topology {
     /// The Service "web", over some of the pods.
     pub fn web(&self, backends: &[&str]) -> Service {
         let backends = backends.iter().map(|name| (name.to_string(), self.pod(name).addresses)).collect();
-        Service { name: "web".to_owned(), cluster_ip: CLUSTER_IP, backends }
+        Service { name: "web".to_owned(), cluster_ip: CLUSTER_IP, backends, balancing: None, affinity: 0 }
     }
 
     /// Where the Service "web" is.

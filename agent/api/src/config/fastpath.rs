@@ -27,6 +27,8 @@ pub struct FastPathConfig {
     pub memory: Memory,
     /// Most tracked connections.
     pub flows: u32,
+    /// Clients of Services with ClientIP affinity whose endpoint is remembered, at the least.
+    pub affinity_clients: u32,
     /// The port towards the other nodes.
     pub uplink: Uplink,
     /// What makes pods' ports.
@@ -92,6 +94,10 @@ impl FastPathConfig {
     pub const MAX_WORKERS: usize = 16;
     /// Bounds of `flows`.
     pub const FLOWS: std::ops::RangeInclusive<u32> = 1024..=1 << 26;
+    /// Bounds of `affinityClients`.
+    pub const AFFINITY_CLIENTS: std::ops::RangeInclusive<u32> = 1024..=1 << 24;
+    /// `affinityClients` where it is absent.
+    pub const DEFAULT_AFFINITY_CLIENTS: u32 = 1 << 16;
     /// Bounds of `memory.mbufs`: a few bursts for each port at least.
     pub const MBUFS: std::ops::RangeInclusive<u32> = 1024..=1 << 22;
     /// Bounds of `memory.megabytes`.
@@ -124,6 +130,8 @@ struct Raw {
     memory: RawMemory,
     #[serde(default = "default_flows")]
     flows: u32,
+    #[serde(default = "default_affinity_clients")]
+    affinity_clients: u32,
     uplink: RawUplink,
     #[serde(default)]
     pod_ports: PodPorts,
@@ -166,6 +174,10 @@ fn default_flows() -> u32 {
     1 << 16
 }
 
+fn default_affinity_clients() -> u32 {
+    FastPathConfig::DEFAULT_AFFINITY_CLIENTS
+}
+
 /// Bytes that one packet buffer takes in the pool: 2 KiB of data with headroom, its header, and the pool's own.
 const MBUF_BYTES: u64 = 2560;
 
@@ -174,8 +186,17 @@ const SUPER_PACKETS: u64 = 17;
 
 impl Raw {
     fn validate(self) -> Result<FastPathConfig, ConfigError> {
-        let Self { socket, control_cpu, workers, idle_sleep_microseconds, memory, flows, uplink, pod_ports } =
-            self;
+        let Self {
+            socket,
+            control_cpu,
+            workers,
+            idle_sleep_microseconds,
+            memory,
+            flows,
+            affinity_clients,
+            uplink,
+            pod_ports,
+        } = self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
         let idle_sleep = Duration::from_micros(idle_sleep_microseconds.into());
@@ -184,6 +205,7 @@ impl Raw {
             return Err(ConfigError::value("idleSleepMicroseconds", idle_sleep_microseconds, reason));
         }
         in_range("flows", flows, &FastPathConfig::FLOWS)?;
+        in_range("affinityClients", affinity_clients, &FastPathConfig::AFFINITY_CLIENTS)?;
         Ok(FastPathConfig {
             socket,
             control_cpu,
@@ -191,6 +213,7 @@ impl Raw {
             idle_sleep,
             memory: memory.validate()?,
             flows,
+            affinity_clients,
             uplink: match uplink {
                 RawUplink::Tap { name, mac } => Uplink::Tap { name, mac },
                 RawUplink::NetTap { name, mac } => Uplink::NetTap { name, mac },

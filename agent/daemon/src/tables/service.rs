@@ -71,6 +71,7 @@ pub(super) fn build(
                     tenant: 0,
                     backends: wanted.backends(endpoints, problems),
                     affinity_seconds,
+                    affinity_shared: affinity_seconds > 0 && ports.len() > 1,
                     balancing: balancing.into(),
                 });
             }

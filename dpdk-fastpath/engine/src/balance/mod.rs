@@ -1,11 +1,14 @@
-//! What workers remember from flow to flow to spread new ones: whose turn it is, and how many flows each endpoint has.
+//! What workers remember from flow to flow to spread new ones: whose turn it is, how many flows each endpoint has, and
+//! which endpoint each client used last.
 //!
 //! All of it is touched when a flow is opened or ends, never by the packets in between.
 
+mod affinity;
 mod least;
 mod loads;
 mod turns;
 
+pub use self::affinity::{Affinity, Calendar, Client, Endpoint, Kept, Moment};
 pub use self::least::least_loaded;
 pub use self::loads::{LoadWriter, Loads};
 pub use self::turns::Turns;

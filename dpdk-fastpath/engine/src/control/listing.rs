@@ -110,6 +110,7 @@ impl FastPath {
             ports: self.list_ports(),
             flows_created: flows.created,
             flows_expired: flows.expired,
+            affinity_forgotten: flows.forgotten,
         }
     }
 }

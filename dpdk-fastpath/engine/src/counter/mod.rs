@@ -63,6 +63,8 @@ pub struct FlowCounts {
     pub expired: u64,
     /// Packets forwarded without state, since the table was full.
     pub stateless: u64,
+    /// Clients whose affinity was forgotten before its time, for others.
+    pub forgotten: u64,
 }
 
 /// Counters of one worker's polling loop.
@@ -111,7 +113,7 @@ macro_rules! counted {
 
 counted! { #[repr(align(64))] PortCells => PortCounts { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped } }
 counted! { ServiceCells => ServiceCounts { packets, bytes, new_flows, rejected } }
-counted! { FlowCells => FlowCounts { created, expired, stateless } }
+counted! { FlowCells => FlowCounts { created, expired, stateless, forgotten } }
 counted! { LoopCells => LoopCounts { polls, empty_polls, packets, busy_cycles, total_cycles } }
 
 type ServiceChunk = Box<[ServiceCells]>;
@@ -334,6 +336,12 @@ impl CounterWriter {
     #[inline]
     pub fn flow_stateless(&mut self) {
         self.0.flows.stateless.add(1);
+    }
+
+    /// A client's affinity was forgotten before its time.
+    #[inline]
+    pub fn client_forgotten(&mut self) {
+        self.0.flows.forgotten.add(1);
     }
 
     /// Flows left the table.

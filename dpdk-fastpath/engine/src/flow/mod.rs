@@ -39,9 +39,10 @@ mod tick;
 
 use std::sync::Arc;
 
+use culvert_api::config::fastpath::FastPathConfig;
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 
-use crate::balance::{LoadWriter, Loads, Turns};
+use crate::balance::{Affinity, Calendar, LoadWriter, Loads, Turns};
 
 pub use self::arena::{Arena, Sweep};
 pub use self::key::Key;
@@ -56,10 +57,14 @@ pub use self::tick::Tick;
 
 /// There is not enough memory for the flow tables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("flows {flows}: no memory for so many; choose fewer")]
+#[error("flows {flows}, affinityClients {clients}: no memory for so many; choose fewer")]
 pub struct FlowMemoryError {
     flows: u32,
+    clients: u32,
 }
+
+/// Clients whose affinity is remembered where nothing else is said.
+pub const DEFAULT_CLIENTS: u32 = FastPathConfig::DEFAULT_AFFINITY_CLIENTS;
 
 /// The flows of both IP versions, which share one limit.
 #[derive(Debug)]
@@ -70,6 +75,8 @@ pub struct FlowTables {
     pub v6: Table<FlowKey6>,
     /// Open flows of every endpoint.
     pub loads: Arc<Loads>,
+    /// Which endpoint each client used last.
+    pub affinity: Affinity,
 }
 
 /// One worker's means to open and end flows.
@@ -85,15 +92,29 @@ pub struct FlowWorker {
     pub loads: LoadWriter,
     /// Its turns of services.
     pub turns: Turns,
+    /// Its time for affinity.
+    pub calendar: Calendar,
 }
 
 impl FlowTables {
-    /// Room for `flows` connections, rounded up to whole chunks. The memory is taken from the system as it fills.
+    /// Room for `flows` connections, rounded up to whole chunks, and for the affinity of [`DEFAULT_CLIENTS`] clients. The
+    /// memory is taken from the system as it fills.
     pub fn new(flows: u32) -> Result<Arc<Self>, FlowMemoryError> {
+        Self::with_clients(flows, DEFAULT_CLIENTS)
+    }
+
+    /// As [`new`](Self::new), for so many clients.
+    pub fn with_clients(flows: u32, clients: u32) -> Result<Arc<Self>, FlowMemoryError> {
         let budget = Arc::new(arena::Budget::new(flows));
-        let tables =
-            || Some(Self { v4: Table::new(&budget)?, v6: Table::new(&budget)?, loads: Loads::new()? });
-        Ok(Arc::new(tables().ok_or(FlowMemoryError { flows })?))
+        let tables = || {
+            Some(Self {
+                v4: Table::new(&budget)?,
+                v6: Table::new(&budget)?,
+                loads: Loads::new()?,
+                affinity: Affinity::new(clients)?,
+            })
+        };
+        Ok(Arc::new(tables().ok_or(FlowMemoryError { flows, clients })?))
     }
 
     /// Most connections of both tables together.
@@ -109,6 +130,7 @@ impl FlowTables {
             arena4: Arena::new(&self.v4),
             arena6: Arena::new(&self.v6),
             turns: Turns::new(loads.worker()),
+            calendar: Calendar::default(),
             loads,
         }
     }

@@ -247,7 +247,8 @@ fn a_sweep_goes_on_where_the_last_one_stopped_and_ends_what_is_over() {
 fn more_memory_than_there_is_is_an_error() {
     // 2^31 records of 192 bytes in all: address space that the system may well give; what matters is that it is no panic.
     if let Err(error) = FlowTables::new(u32::MAX) {
-        assert_eq!(error.to_string(), "flows 4294967295: no memory for so many; choose fewer");
+        let text = "flows 4294967295, affinityClients 65536: no memory for so many; choose fewer";
+        assert_eq!(error.to_string(), text);
     }
 }
 

@@ -19,7 +19,7 @@ impl Tick {
         Self(bits)
     }
 
-    pub(super) const fn bits(self) -> u16 {
+    pub(crate) const fn bits(self) -> u16 {
         self.0
     }
 

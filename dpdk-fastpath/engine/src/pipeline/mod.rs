@@ -30,6 +30,7 @@
 //! A worker looks at one [`Snapshot`] for a whole burst. There is no allocation, no system call and no log here, and no
 //! lock but that of two index buckets when a flow is opened.
 
+mod affinity;
 mod established;
 mod frame;
 mod neighbour;
@@ -252,7 +253,8 @@ impl Pipeline {
     /// to do: each call looks at a few records only.
     pub fn age(&mut self, view: &Snapshot, now: Tick) {
         let sweep = Sweep { now, pressure: false, records: AGED };
-        let FlowWorker { tables, arena4, arena6, loads, .. } = &mut self.flows;
+        let FlowWorker { tables, arena4, arena6, loads, calendar, .. } = &mut self.flows;
+        calendar.at(now);
         let gone = |backend| !view.has_backend(backend);
         let mut closed = |backend: BackendId| loads.add(backend.slot, -1);
         let ended =

@@ -29,8 +29,9 @@ impl Stage<'_> {
         let (tenant, (vip, port)) = (key.tenant(), key.destination());
         let service = self.view.service(&ServiceKey { tenant, vip, protocol: key.protocol(), port });
         // What depends on the flows before this one is not known yet.
-        let service = service.filter(|service| service.balancing() == Balancing::Maglev);
-        let backend = service.and_then(|service| service.pick(choice(service, key, hash)));
+        let by_hash =
+            |service: &&Service| service.balancing() == Balancing::Maglev && service.affinity().is_none();
+        let backend = service.filter(by_hash).and_then(|service| service.pick(hash));
         let translated = backend.and_then(|backend| {
             K::between(tenant, key.protocol(), key.source(), (backend.address, backend.port))
         });
@@ -69,8 +70,16 @@ impl Stage<'_> {
 
     /// The endpoint for a new flow.
     fn choose<'s, K: Key>(&mut self, service: &'s Service, key: &K, hash: u64) -> Option<&'s Backend> {
+        match service.affinity() {
+            Some(affinity) => self.choose_for_client(service, affinity, key),
+            None => self.choose_anew(service, hash),
+        }
+    }
+
+    /// The endpoint for a new flow that nothing ties to any.
+    pub(super) fn choose_anew<'s>(&mut self, service: &'s Service, hash: u64) -> Option<&'s Backend> {
         match service.balancing() {
-            Balancing::Maglev => service.pick(choice(service, key, hash)),
+            Balancing::Maglev => service.pick(hash),
             Balancing::RoundRobin => service.in_turn(self.flows.turns.take(service.slot())),
             Balancing::LeastFlow => least_loaded(service, &self.flows.loads, hash),
         }
@@ -151,7 +160,11 @@ impl Stage<'_> {
     /// each packet; replies would not be translated, but what needs none works on. TCP cannot.
     fn stateless<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, service: &Service) -> End {
         let udp = packet.parsed.l4 == L4::Udp;
-        let backend = service.pick(choice(service, key, packet.hash)).filter(|_| udp);
+        let backend = match service.affinity() {
+            Some(affinity) => self.choose_for_client(service, affinity, key),
+            None => service.pick(packet.hash),
+        };
+        let backend = backend.filter(|_| udp);
         // Nor can a pod reach itself, for which its source would change.
         let translated = backend.filter(|backend| backend.address != key.source().0).and_then(|backend| {
             K::between(key.tenant(), key.protocol(), key.source(), (backend.address, backend.port))
@@ -167,15 +180,6 @@ impl Stage<'_> {
             Step::Break(end) => end,
         }
     }
-}
-
-/// What the choice of an endpoint depends on: the flow, or only its client.
-fn choice<K: Key>(service: &Service, key: &K, hash: u64) -> u64 {
-    if !service.has_affinity() {
-        return hash;
-    }
-    let (client, _) = key.source();
-    K::between(key.tenant(), key.protocol(), (client, 0), key.destination()).map_or(hash, |key| key.hash64())
 }
 
 /// The source port for the next try: first the client's own, then any from 1024 on.

@@ -44,6 +44,6 @@ pub use self::port::{Door, MAX_PORTS, Port, PortIndex, PortKind};
 pub use self::remote::{MAX_REMOTES, Remote, Unreachable, Way};
 pub use self::route::Target;
 pub(crate) use self::service::octets;
-pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey};
+pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey, Stickiness};
 pub use self::snapshot::{BackendId, Snapshot};
 pub use self::tunnel::Tunnels;

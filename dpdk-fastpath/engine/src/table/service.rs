@@ -1,11 +1,13 @@
 //! Services: virtual addresses and what is behind them.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::net::IpAddr;
 
 use culvert_api::fastpath as proto;
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::ip::Protocol;
+use rapidhash::fast::RapidHasher;
 
 use super::balancing::Balancing;
 use super::error::{Problem, TableError};
@@ -77,6 +79,7 @@ pub(super) struct ServiceSpec {
     pub(super) name: String,
     pub(super) port_name: String,
     pub(super) affinity_seconds: u32,
+    pub(super) affinity_shared: bool,
     pub(super) balancing: Balancing,
     /// In order of address and port.
     pub(super) backends: Vec<BackendSpec>,
@@ -150,6 +153,7 @@ impl TryFrom<&proto::Service> for ServiceSpec {
                 name: service.name.clone(),
                 port_name: service.port_name.clone(),
                 affinity_seconds: service.affinity_seconds,
+                affinity_shared: service.affinity_shared,
                 balancing: Balancing::try_from(service.balancing)?,
                 backends,
             })
@@ -213,6 +217,32 @@ pub struct Service {
     takers: Box<[u16]>,
     /// Over `takers`, for round robin.
     rotation: Rotation,
+    affinity: Option<Stickiness>,
+}
+
+/// How a client keeps its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stickiness {
+    /// For how long after its last use, in seconds.
+    pub seconds: u32,
+    /// A hash of the service, which is one port of a Kubernetes Service.
+    pub port: u64,
+    /// A hash of the Kubernetes Service, if the client keeps the endpoint's address on its other ports.
+    pub service: Option<u64>,
+}
+
+impl Stickiness {
+    fn of(spec: &ServiceSpec) -> Option<Self> {
+        let ServiceSpec { key, namespace, name, port_name, affinity_seconds, affinity_shared, .. } = spec;
+        let service = (key.tenant, namespace, name);
+        let hash = BuildHasherDefault::<RapidHasher<'_>>::default();
+        (*affinity_seconds > 0).then(|| Self {
+            seconds: *affinity_seconds,
+            // By name, not by virtual address: those of one port share their clients.
+            port: hash.hash_one((service, port_name, key.protocol)),
+            service: affinity_shared.then(|| hash.hash_one(service)),
+        })
+    }
 }
 
 impl Service {
@@ -236,7 +266,8 @@ impl Service {
             Balancing::RoundRobin => Rotation::new(choices.iter().map(|c| c.weight)),
             Balancing::Maglev | Balancing::LeastFlow => Rotation::default(),
         };
-        Self { spec, slot, backends, choice, takers, rotation }
+        let affinity = Stickiness::of(&spec);
+        Self { spec, slot, backends, choice, takers, rotation, affinity }
     }
 
     /// What its packets are told by.
@@ -260,10 +291,23 @@ impl Service {
         &self.backends
     }
 
-    /// Whether all flows of a client shall go to the same endpoint.
+    /// How a client keeps its endpoint, if it does.
     #[inline]
-    pub fn has_affinity(&self) -> bool {
-        self.spec.affinity_seconds > 0
+    pub fn affinity(&self) -> Option<&Stickiness> {
+        self.affinity.as_ref()
+    }
+
+    /// The endpoint of this address and port, if it takes new flows.
+    pub fn taker(&self, (address, port): (IpAddr, u16)) -> Option<&Backend> {
+        let place = self.backends.binary_search_by_key(&(address, port), |b| (b.address, b.port)).ok()?;
+        self.backends.get(place).filter(|backend| backend.takes_new)
+    }
+
+    /// The first endpoint of this address, whatever its port, that takes new flows.
+    pub fn taker_at(&self, address: IpAddr) -> Option<&Backend> {
+        let first = self.backends.partition_point(|backend| backend.address < address);
+        let all = self.backends[first..].iter().take_while(|backend| backend.address == address);
+        all.into_iter().find(|backend| backend.takes_new)
     }
 
     /// How new flows are spread.
@@ -312,8 +356,16 @@ impl Backend {
 
 impl From<&Service> for proto::Service {
     fn from(service: &Service) -> Self {
-        let ServiceSpec { key, namespace, name, port_name, affinity_seconds, balancing, backends } =
-            &service.spec;
+        let ServiceSpec {
+            key,
+            namespace,
+            name,
+            port_name,
+            affinity_seconds,
+            affinity_shared,
+            balancing,
+            backends,
+        } = &service.spec;
         let protocol = match key.protocol {
             Protocol::TCP => proto::Protocol::Tcp,
             Protocol::UDP => proto::Protocol::Udp,
@@ -339,6 +391,7 @@ impl From<&Service> for proto::Service {
                 })
                 .collect(),
             affinity_seconds: *affinity_seconds,
+            affinity_shared: *affinity_shared,
             balancing: proto::Balancing::from(*balancing).into(),
         }
     }

@@ -21,6 +21,7 @@ fn only_the_uplink_has_no_default() {
         idle_sleep: Duration::from_micros(50),
         memory: Memory { hugepages: Hugepages::Preferred, megabytes: 256, mbufs: 16384 },
         flows: 65536,
+        affinity_clients: 65536,
         uplink: Uplink::Tap { name: "cvup0".parse().unwrap(), mac: None },
         pod_ports: PodPorts::Tap,
     };
@@ -38,6 +39,7 @@ workers: [2, 3]
 idleSleepMicroseconds: 0
 memory: { hugepages: required, megabytes: 512, mbufs: 65536 }
 flows: 1024
+affinityClients: 4096
 uplink:
   tap:
     name: up-1
@@ -53,6 +55,7 @@ podPorts: netTap
         idle_sleep: Duration::ZERO,
         memory: Memory { hugepages: Hugepages::Required, megabytes: 512, mbufs: 65536 },
         flows: 1024,
+        affinity_clients: 4096,
         uplink: Uplink::Tap {
             name: "up-1".parse().unwrap(),
             mac: Some("02:00:00:00:00:07".parse().unwrap()),
@@ -104,6 +107,7 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("idleSleepMicroseconds: 10001", "idleSleepMicroseconds 10001: must be 0-10000"),
         ("flows: 1023", "flows 1023: must be 1024-67108864"),
         ("flows: 67108865", "flows 67108865: must be 1024-67108864"),
+        ("affinityClients: 1023", "affinityClients 1023: must be 1024-16777216"),
         ("memory: { megabytes: 63 }", "memory.megabytes 63: must be 64-1048576"),
         ("memory: { mbufs: 1000 }", "memory.mbufs 1000: must be 1024-4194304"),
         ("memory: { mbufs: 131072 }", "memory.mbufs 131072: need 337 MiB, but memory.megabytes is 256"),

@@ -40,6 +40,8 @@ impl Sink<'_> {
         self.counter("answered", "Packets that the fast path answered itself", named("kind", &c.answered))?;
         self.counter("flows_created", "Flow entries made", one(c.flows_created))?;
         self.counter("flows_expired", "Flow entries that aged out", one(c.flows_expired))?;
+        let text = "Clients whose session affinity was forgotten before its time";
+        self.counter("affinity_forgotten", text, one(c.affinity_forgotten))?;
         self.ports(&c.ports)?;
         self.workers(&c.workers)
     }

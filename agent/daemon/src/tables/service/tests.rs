@@ -276,6 +276,19 @@ fn affinity_is_client_ip_with_its_timeout() {
 }
 
 #[test]
+fn ports_of_one_service_share_its_clients() {
+    for (ports, affinity, shared) in [
+        (json!([{ "name": "a", "port": 80 }, { "name": "b", "port": 81 }]), "ClientIP", true),
+        (json!([{ "name": "a", "port": 80 }, { "name": "b", "port": 81 }]), "None", false),
+        (json!([{ "port": 80 }]), "ClientIP", false),
+    ] {
+        let spec = json!({ "clusterIPs": ["10.96.0.1"], "ports": ports, "sessionAffinity": affinity });
+        let (entries, _) = built(&[service(spec)], &[]);
+        assert!(entries.iter().all(|entry| entry.affinity_shared == shared), "{entries:?}");
+    }
+}
+
+#[test]
 fn internal_traffic_policy_local_sends_new_flows_only_to_endpoints_of_this_node() {
     let mut local = web();
     local["spec"]["internalTrafficPolicy"] = json!("Local");

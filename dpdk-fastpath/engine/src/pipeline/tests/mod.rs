@@ -1,5 +1,6 @@
 //! A node with two pods, two other nodes and services, and tests of every stage with it.
 
+mod affinity;
 mod balancing;
 mod established;
 mod local;

@@ -56,7 +56,8 @@ fn a_service_is_listed_as_it_was_described() {
             proto::Backend { weight: 1000, ..backend(1) },
             proto::Backend { weight: 1, away: true, ..backend(2) },
         ];
-        let service = web(balancing, backends);
+        let service =
+            proto::Service { affinity_seconds: 9, affinity_shared: true, ..web(balancing, backends) };
         assert_eq!(proto::Service::from(&built(&service)), service);
     }
 }
@@ -81,6 +82,51 @@ fn endpoints_take_new_flows_by_their_state() {
             assert_eq!(service.in_turn(7).map(last).is_some(), service.takers().len() == 1);
         }
     }
+}
+
+#[test]
+fn endpoints_are_found_by_what_a_client_used() {
+    let at = |last, port| (IpAddr::from([10, 1, 0, last]), port);
+    let service = built(&web(
+        proto::Balancing::Maglev,
+        vec![
+            proto::Backend { terminating: true, ..backend(1) },
+            backend(2),
+            proto::Backend { port: 70, draining: true, ..backend(3) },
+            backend(3),
+        ],
+    ));
+    let found = |endpoint| service.taker(endpoint).map(last);
+    assert_eq!(
+        [found(at(1, 80)), found(at(2, 80)), found(at(2, 81)), found(at(3, 70))],
+        [None, Some(2), None, None]
+    );
+    let found = |address: u8| service.taker_at(at(address, 0).0).map(|backend| (last(backend), backend.port));
+    assert_eq!([found(1), found(2), found(3), found(4)], [None, Some((2, 80)), Some((3, 80)), None]);
+}
+
+#[test]
+fn clients_are_those_of_a_port_of_a_named_service_whatever_its_address() {
+    let sticky = |change: fn(&mut proto::Service)| {
+        let mut service = web(proto::Balancing::Maglev, vec![]);
+        (service.affinity_seconds, service.affinity_shared) = (7, true);
+        change(&mut service);
+        built(&service).affinity().copied()
+    };
+    let one = sticky(|_| ()).unwrap();
+    assert_eq!(sticky(|service| service.vip[3] = 9), Some(one));
+    let other_port = sticky(|service| service.port_name = "other".to_owned()).unwrap();
+    assert_eq!(one.service, other_port.service);
+    assert_ne!(one.port, other_port.port);
+    for change in [
+        |service: &mut proto::Service| service.name = "x".to_owned(),
+        |service: &mut proto::Service| service.tenant = 3,
+    ] {
+        let other = sticky(change).unwrap();
+        assert!(other.port != one.port && other.service != one.service);
+    }
+    assert_eq!(sticky(|service| service.affinity_shared = false).unwrap().service, None);
+    assert_eq!(sticky(|service| service.affinity_seconds = 0), None);
 }
 
 #[test]
