@@ -12,7 +12,9 @@ use culvert_api::agent::{
     NicReleaseReply, NicReleaseRequest, NicShowReply, NicShowRequest, NicWatchRequest, PortListRequest,
     Progress, ServiceListRequest, StatusReply, StatusRequest,
 };
-use culvert_api::fastpath::{ListFlowsResponse, ListPortsResponse, ListServicesResponse};
+use culvert_api::fastpath::{
+    ExplainRequest, Explanation, ListFlowsResponse, ListPortsResponse, ListServicesResponse,
+};
 use culvert_api::frame;
 
 /// Why a command failed.
@@ -86,6 +88,13 @@ impl Client {
     pub(crate) fn flow_list(&self, limit: u32) -> Result<ListFlowsResponse, ClientError> {
         match self.call(Call::FlowList(FlowListRequest { limit }))? {
             Reply::FlowList(reply) => Ok(reply),
+            _ => Err(self.mismatch()),
+        }
+    }
+
+    pub(crate) fn explain(&self, question: ExplainRequest) -> Result<Explanation, ClientError> {
+        match self.call(Call::Explain(question))? {
+            Reply::Explain(reply) => Ok(reply),
             _ => Err(self.mismatch()),
         }
     }

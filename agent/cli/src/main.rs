@@ -98,6 +98,9 @@ fn run(args: &Args) -> Result<u8, ClientError> {
         Command::Flow(FlowCommand::List { limit }) => {
             output.print(&view::flow::list(client.flow_list(*limit)?))
         }
+        Command::Explain(question) => {
+            output.print(&view::explain::explanation(client.explain(question.into())?))
+        }
         Command::Status => {
             let status = view::status::status(client.status()?);
             let code = if status.is_well() { 0 } else { DEGRADED };

@@ -11,7 +11,7 @@ use culvert_api::agent::{
     AgentReply, AgentRequest, Error, NicApplyReply, NicAttribute, NicDiffReply, NicEvent, NicListReply,
     NicPlanReply, NicShowReply, Pf, PlanStep, Progress, StatusReply, Subsystem, Vf, VfAttachment, VfCounters,
 };
-use culvert_api::fastpath::{Backend, ListServicesResponse, Service, ServiceStatus};
+use culvert_api::fastpath::{Backend, Explanation, ListServicesResponse, Service, ServiceStatus};
 use culvert_api::frame;
 
 /// Runs the binary with an agent that gives `replies`, or with none.
@@ -326,6 +326,23 @@ fn a_service_shows_its_backends_and_one_without_says_none() {
             && out.contains("none"),
         "{out}"
     );
+}
+
+#[test]
+fn explain_shows_each_step_and_the_endpoint_at_the_end() {
+    let reply = Explanation {
+        service: "default/web:http".into(),
+        endpoint: vec![10, 1, 0, 7],
+        endpoint_port: 8080,
+        steps: vec!["first".into(), "second".into()],
+    };
+    let args = ["explain", "--from", "10.1.0.5:40000", "--to", "10.96.0.10:80", "--protocol", "udp"];
+    let (code, out, _) = culvert(&args, vec![Reply::Explain(reply.clone())]);
+    assert_eq!((code, out.as_str()), (0, "first\nsecond\n-> 10.1.0.7:8080\n"));
+    let (_, out, _) = culvert(&[&args[..], &["-o", "json"]].concat(), vec![Reply::Explain(reply)]);
+    assert!(out.contains("\"endpoint\": \"10.1.0.7:8080\"") && out.contains("default/web:http"), "{out}");
+    let (code, _, err) = culvert(&["explain", "--from", "10.1.0.5", "--to", "10.96.0.10:80"], vec![]);
+    assert!(code == 1 && err.contains("--from"), "{err}");
 }
 
 #[test]

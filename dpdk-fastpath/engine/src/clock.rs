@@ -21,6 +21,11 @@ impl Clock {
 
     /// The present tick.
     pub fn tick(&self) -> Tick {
-        Tick::at(Duration::from_secs(tsc::now().wrapping_sub(self.start) / self.hz))
+        Tick::at(self.elapsed())
+    }
+
+    /// Whole seconds since the start.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_secs(tsc::now().wrapping_sub(self.start) / self.hz)
     }
 }

@@ -17,6 +17,7 @@ pub mod balance;
 pub mod clock;
 pub mod control;
 pub mod counter;
+pub mod explain;
 pub mod flow;
 pub mod neighbour;
 pub mod pipeline;

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod explain;
 mod nic;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use explain::Question;
 pub(crate) use nic::NicCommand;
 
 const EXIT: &str = "Exit status:
@@ -23,7 +25,8 @@ const EXAMPLES: &str = "Examples:
   culvert nic watch
   culvert nic list -o json | jq '.[].vfs[] | select(.owner != \"\")'
   culvert service list
-  culvert flow list --limit 20";
+  culvert flow list --limit 20
+  culvert explain --from 10.1.0.5:40000 --to 10.96.0.10:80";
 
 const PORT: &str = "Examples:
   culvert port list
@@ -35,6 +38,14 @@ const SERVICE: &str = "Examples:
 
 const FLOW: &str = "Examples:
   culvert flow list --limit 20";
+
+const EXPLAIN: &str = "Examples:
+  culvert explain --from 10.1.0.5:40000 --to 10.96.0.10:80
+  culvert explain --from [fd00::5]:5353 --to [fd00:96::a]:53 --protocol udp -o json
+
+Exit status:
+  0  done
+  1  failed";
 
 const STATUS: &str = "Examples:
   culvert status
@@ -92,6 +103,9 @@ pub(crate) enum Command {
     /// Flows that the fast path tracks.
     #[command(subcommand)]
     Flow(FlowCommand),
+    /// What would become of a pod's packet, and why; nothing changes by asking.
+    #[command(after_help = EXPLAIN)]
+    Explain(Question),
     /// How the agent and its parts are.
     #[command(after_help = STATUS)]
     Status,

@@ -1,5 +1,6 @@
 //! What each command shows: the agent's answer with addresses as text and field names that stay as they are.
 
+pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod nic;
 pub(crate) mod port;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use culvert_api::fastpath::fast_path_client::FastPathClient;
 use culvert_api::fastpath::{
-    AttachPortRequest, Counters, DetachPortRequest, GetCountersRequest, GetInfoRequest, Info,
-    ListFlowsRequest, ListFlowsResponse, ListPortsRequest, ListPortsResponse, ListServicesRequest,
-    ListServicesResponse, Port, ReplaceTablesResponse, Tables,
+    AttachPortRequest, Counters, DetachPortRequest, ExplainRequest, Explanation, GetCountersRequest,
+    GetInfoRequest, Info, ListFlowsRequest, ListFlowsResponse, ListPortsRequest, ListPortsResponse,
+    ListServicesRequest, ListServicesResponse, Port, ReplaceTablesResponse, Tables,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -139,6 +139,12 @@ impl FastPath {
         let mut client = self.client.clone();
         self.answer("ListFlows", DEADLINE, async move { client.list_flows(ListFlowsRequest { limit }).await })
             .await
+    }
+
+    /// What would become of a packet, and why.
+    pub async fn explain(&self, question: ExplainRequest) -> Result<Explanation, FastPathError> {
+        let mut client = self.client.clone();
+        self.answer("Explain", DEADLINE, async move { client.explain(question).await }).await
     }
 
     /// Counters of everything.

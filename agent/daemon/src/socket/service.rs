@@ -69,6 +69,10 @@ impl Service {
             }
             Call::PortList(_) => self.ask(FastPath::ports, Answer::PortList).await,
             Call::ServiceList(_) => self.ask(FastPath::services, Answer::ServiceList).await,
+            Call::Explain(question) => {
+                self.ask(async move |fastpath: &FastPath| fastpath.explain(question).await, Answer::Explain)
+                    .await
+            }
             Call::FlowList(request) => {
                 let limit = request.limit;
                 self.ask(async move |fastpath: &FastPath| fastpath.flows(limit).await, Answer::FlowList).await

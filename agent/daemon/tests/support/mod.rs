@@ -183,6 +183,10 @@ impl FastPath for FakeFastPath {
         Ok(Response::new(Default::default()))
     }
 
+    async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
     async fn get_counters(&self, _: Request<GetCountersRequest>) -> Result<Response<Counters>, Status> {
         Ok(Response::new(Default::default()))
     }

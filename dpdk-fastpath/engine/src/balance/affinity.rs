@@ -197,6 +197,13 @@ impl Drop for Guard<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u32);
 
+impl Moment {
+    /// The moment at some time after the same start as that of the ticks.
+    pub const fn after(elapsed: std::time::Duration) -> Self {
+        Self((elapsed.as_secs() / Tick::SECONDS) as u32)
+    }
+}
+
 /// Counts the turns of the ticks' counter. Every worker has one, which must see a tick every day.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Calendar {

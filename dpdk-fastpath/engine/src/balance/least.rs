@@ -1,6 +1,6 @@
 //! Who has the fewest open flows.
 
-use super::LoadWriter;
+use super::Loads;
 use crate::table::{Backend, Service};
 
 /// As many endpoints are all looked at.
@@ -12,7 +12,7 @@ const DRAWN: u64 = 4;
 
 /// The endpoint with the fewest open flows for its weight; among equals, whom the hash points at. `None` if there is no
 /// endpoint, or if the balancing is not least flow.
-pub fn least_loaded<'s>(service: &'s Service, loads: &LoadWriter, hash: u64) -> Option<&'s Backend> {
+pub fn least_loaded<'s>(service: &'s Service, loads: &Loads, hash: u64) -> Option<&'s Backend> {
     let takers = service.takers();
     if takers.len() > ALL {
         let draw = |n: u64| hash.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
@@ -24,7 +24,7 @@ pub fn least_loaded<'s>(service: &'s Service, loads: &LoadWriter, hash: u64) -> 
 }
 
 /// The first of those that would have the fewest flows for their weight if they had one more.
-fn least<'s>(backends: impl Iterator<Item = &'s Backend>, loads: &LoadWriter) -> Option<&'s Backend> {
+fn least<'s>(backends: impl Iterator<Item = &'s Backend>, loads: &Loads) -> Option<&'s Backend> {
     let flows = |backend: &Backend| u64::from(loads.of(backend.id.slot)) + 1;
     let load = backends.map(|backend| (flows(backend), backend));
     let lighter = |a: (u64, &'s Backend), b: (u64, &'s Backend)| {

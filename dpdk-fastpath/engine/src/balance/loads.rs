@@ -79,12 +79,6 @@ impl LoadWriter {
             count.store(sum, Ordering::Relaxed);
         }
     }
-
-    /// Open flows of the endpoint in a slot, of all workers.
-    #[inline]
-    pub fn of(&self, slot: u32) -> u32 {
-        self.loads.of(slot)
-    }
 }
 
 #[cfg(test)]
@@ -98,7 +92,7 @@ mod tests {
         assert_eq!((first.worker(), second.worker()), (0, 1));
         (0..5).for_each(|_| first.add(3, 1));
         (0..4).for_each(|_| second.add(3, -1));
-        assert_eq!((loads.of(3), second.of(3), loads.of(4)), (1, 1, 0));
+        assert_eq!((loads.of(3), loads.of(4)), (1, 0));
         second.add(3, -1);
         second.add(3, -1);
         assert_eq!(loads.of(3), 0, "not fewer than none");

@@ -7,8 +7,10 @@ mod affinity;
 mod least;
 mod loads;
 mod turns;
+mod visit;
 
 pub use self::affinity::{Affinity, Calendar, Client, Endpoint, Kept, Moment};
 pub use self::least::least_loaded;
 pub use self::loads::{LoadWriter, Loads};
 pub use self::turns::Turns;
+pub use self::visit::Visit;

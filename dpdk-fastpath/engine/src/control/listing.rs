@@ -3,6 +3,8 @@
 use culvert_api::fastpath as proto;
 
 use super::FastPath;
+use crate::balance::Moment;
+use crate::explain::{Present, QuestionError};
 use crate::port::Entry;
 use crate::table::{PortKind, Service, octets};
 
@@ -82,6 +84,16 @@ impl FastPath {
     /// Tracked flows, both directions of each, `limit` at most.
     pub fn list_flows(&self, limit: usize) -> proto::ListFlowsResponse {
         self.flows.list(self.tables.current(), self.clock.tick(), limit)
+    }
+
+    /// What would become of a packet, and why.
+    ///
+    /// # Errors
+    /// When the question makes no sense.
+    pub fn explain(&self, question: &proto::ExplainRequest) -> Result<proto::Explanation, QuestionError> {
+        let view = self.tables.current();
+        let (tick, moment) = (self.clock.tick(), Moment::after(self.clock.elapsed()));
+        Present { view, flows: &self.flows, tick, moment }.explain(question)
     }
 
     /// All counters.

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::error::{AttachError, ReplaceError, chain};
 use super::state::{FastPath, Published};
+use crate::explain::QuestionError;
 use crate::port::{BackendError, ManagerError};
 use crate::table::{Port, Problem, TableError};
 
@@ -142,6 +143,15 @@ impl Rpc for Service {
             limit => limit as usize,
         };
         self.ask(move |fast_path| Ok(fast_path.list_flows(limit))).await
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::Explanation>, Status> {
+        let question = request.into_inner();
+        let wrong = |error: QuestionError| Status::invalid_argument(error.to_string());
+        self.ask(move |fast_path| fast_path.explain(&question).map_err(wrong)).await
     }
 
     async fn get_counters(

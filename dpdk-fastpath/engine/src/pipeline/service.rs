@@ -81,7 +81,7 @@ impl Stage<'_> {
         match service.balancing() {
             Balancing::Maglev => service.pick(hash),
             Balancing::RoundRobin => service.in_turn(self.flows.turns.take(service.slot())),
-            Balancing::LeastFlow => least_loaded(service, &self.flows.loads, hash),
+            Balancing::LeastFlow => least_loaded(service, &self.tables.loads, hash),
         }
     }
 

@@ -120,6 +120,6 @@ impl TryFrom<&proto::AttachPortRequest> for Port {
     }
 }
 
-pub(super) fn tenant(id: u32) -> Result<Tenant, Problem> {
+pub(crate) fn tenant(id: u32) -> Result<Tenant, Problem> {
     Tenant::new(id).ok_or(Problem::Range { field: "tenant", value: id.into(), min: 0, max: 0xff_ffff })
 }

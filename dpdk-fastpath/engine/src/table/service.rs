@@ -299,7 +299,7 @@ impl Service {
 
     /// The endpoint of this address and port, if it takes new flows.
     pub fn taker(&self, (address, port): (IpAddr, u16)) -> Option<&Backend> {
-        let place = self.backends.binary_search_by_key(&(address, port), |b| (b.address, b.port)).ok()?;
+        let place = self.backends.binary_search_by_key(&(address, port), Backend::endpoint).ok()?;
         self.backends.get(place).filter(|backend| backend.takes_new)
     }
 
@@ -338,6 +338,12 @@ impl Service {
 }
 
 impl Backend {
+    /// Address and port.
+    #[inline]
+    pub fn endpoint(&self) -> (IpAddr, u16) {
+        (self.address, self.port)
+    }
+
     fn new(spec: &BackendSpec, id: BackendId) -> Self {
         let BackendSpec { address, port, terminating, draining, away, weight } = *spec;
         Self { address, port, terminating, draining, away, weight, takes_new: false, id }

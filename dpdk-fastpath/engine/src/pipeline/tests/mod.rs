@@ -3,6 +3,7 @@
 mod affinity;
 mod balancing;
 mod established;
+mod explain;
 mod local;
 mod pod;
 mod property;
