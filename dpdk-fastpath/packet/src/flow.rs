@@ -119,14 +119,13 @@ impl FlowKey4 {
     pub const fn new(tenant: Tenant, protocol: Protocol, src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Self {
         let ([a, b, c, d], [e, f, g, h]) = (src.0.octets(), dst.0.octets());
         let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        Self::of_words(tenant, protocol, addresses, ports(src.1, dst.1))
+        Self::of_words(tenant, addresses, (protocol.0 as u64) << 32 | ports(src.1, dst.1) as u64)
     }
 
-    /// The key of addresses and ports as they are in headers.
+    /// The key of addresses and, below a protocol, ports as they are in headers.
     #[inline(always)]
-    pub(crate) const fn of_words(tenant: Tenant, protocol: Protocol, addresses: u64, ports: u32) -> Self {
-        let tenant_protocol = (tenant.0 as u64) << 8 | protocol.0 as u64;
-        Self { addresses, rest: tenant_protocol << 32 | ports as u64 }
+    pub(crate) const fn of_words(tenant: Tenant, addresses: u64, protocol_and_ports: u64) -> Self {
+        Self { addresses, rest: (tenant.0 as u64) << 40 | protocol_and_ports }
     }
 
     #[inline(always)]

@@ -22,6 +22,9 @@ const HEAD: usize = TRANSPORT + UdpHeader::LEN;
 /// Checksum of TCP.
 const TCP_CHECKSUM: usize = TRANSPORT + 16;
 
+/// First byte of the first IPv4 address that is no unicast address.
+const MULTICAST: u8 = 224;
+
 /// What the first 15 bytes of a frame ought to be: its stations, as far as they matter, and that IPv4 without options
 /// follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +75,10 @@ const fn words(stations: [u8; 12], rest: [u8; 4]) -> [u64; 2] {
 pub struct Usual {
     /// Source and destination as in the header.
     addresses: u64,
-    /// Source and destination as in the header.
-    ports: u32,
+    /// Protocol above source and destination as in the header.
+    protocol_and_ports: u64,
     /// Length of the IP packet in bytes, at least 28.
     pub len: u16,
-    protocol: u8,
     /// What it may mean for its flow.
     pub kind: Kind,
 }
@@ -96,7 +98,8 @@ const OPENING_OR_CLOSING: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST
 
 impl Usual {
     /// Reads a frame that begins with `front`; verified is all that [`parse`](crate::parse::parse) verifies. `None` for
-    /// packets of another kind, among them UDP that leaves a part of its IP packet unused, and for whatever is wrong.
+    /// packets of another kind, among them those to no unicast address and UDP that leaves a part of its IP packet unused, and for
+    /// whatever is wrong.
     #[inline(always)]
     pub fn read(frame: &[u8], front: &Front) -> Option<Self> {
         /// "More fragments", and the offset.
@@ -108,7 +111,7 @@ impl Usual {
         if front.difference(head) | words[0] & FRAGMENT != 0 {
             return None;
         }
-        if usize::from(len) > frame.len() - IP || !words_are_valid(words) {
+        if usize::from(len) > frame.len() - IP || !words_are_valid(words) || head[30] >= MULTICAST {
             return None;
         }
         let kind = match Protocol(head[23]) {
@@ -129,25 +132,20 @@ impl Usual {
             }
             _ => return None,
         };
-        Some(Self {
-            addresses: word(head, IP + 12),
-            ports: half(head, TRANSPORT),
-            len,
-            protocol: head[23],
-            kind,
-        })
+        let protocol_and_ports = u64::from(head[23]) << 32 | u64::from(half(head, TRANSPORT));
+        Some(Self { addresses: word(head, IP + 12), protocol_and_ports, len, kind })
     }
 
     /// The key of the packet's flow.
     #[inline(always)]
     pub const fn key(&self, tenant: Tenant) -> FlowKey4 {
-        FlowKey4::of_words(tenant, self.protocol(), self.addresses, self.ports)
+        FlowKey4::of_words(tenant, self.addresses, self.protocol_and_ports)
     }
 
     /// [`Protocol::TCP`] or [`Protocol::UDP`].
     #[inline(always)]
     pub const fn protocol(&self) -> Protocol {
-        Protocol(self.protocol)
+        self.key(Tenant::DEFAULT).protocol()
     }
 
     /// Source address.

@@ -18,9 +18,6 @@ use super::stage::Stage;
 use crate::flow::{Calm, Moment, OutBits, Probe, Steady};
 use crate::table::{LocalNode, Port, PortIndex, PortKind};
 
-/// First byte of the first IPv4 address that is no unicast address.
-const MULTICAST: u8 = 224;
-
 /// What is usual at a port.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
@@ -107,7 +104,7 @@ impl Stage<'_> {
     ) -> Option<Usual> {
         let frame = buf.data();
         let usual = Usual::read(frame, front)?;
-        if usual.src() != source || usual.dst().octets()[0] >= MULTICAST || buf.offload().partial {
+        if usual.src() != source || buf.offload().partial {
             return None;
         }
         if usual.end() < frame.len() {
@@ -125,9 +122,6 @@ impl Stage<'_> {
         buf: &mut B,
     ) -> Option<(Usual, u32)> {
         let (src, usual) = usual::tunnelled(buf.data(), expected)?;
-        if usual.dst().octets()[0] >= MULTICAST {
-            return None;
-        }
         let view = self.view;
         let slot = self.vteps.get(src.to_bits().into(), || view.remote_of_vtep(src.into()))?;
         buf.keep(OVERHEAD_V4, OVERHEAD_V4 + usual.end()).then_some((usual, slot))
