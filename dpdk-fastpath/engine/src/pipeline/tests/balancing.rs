@@ -135,6 +135,32 @@ fn least_flow_levels_the_endpoints_and_their_weights() {
 }
 
 #[test]
+fn workers_count_each_others_flows() {
+    let mut node = Node::new();
+    let [ips, _] = both();
+    node.program(&[balanced(proto::Balancing::LeastFlow, proto::Protocol::Tcp, &ips, 4)]);
+    let (_, mut writers) = counters(1);
+    let mut other = Pipeline::new(node.flows.worker(), writers.remove(0));
+    let mut ports = BTreeMap::<u16, Vec<u16>>::new();
+    for port in 1000..1040 {
+        std::mem::swap(&mut node.pipeline, &mut other);
+        let to = sent_to(&mut node, &from_a(syn(at(ips.a, port), at(ips.vip, 80))));
+        ports.entry(to).or_default().push(port);
+    }
+    assert_eq!(loads(&node), [10; 4]);
+    // One worker sees the end of all of an endpoint's flows, half of which the other opened.
+    for port in &ports[&3] {
+        let reset = testkit::tcp(at(ips.a, *port), at(ips.vip, 80), TcpFlags::RST, b"");
+        node.run(POD_A, &from_a(reset));
+    }
+    assert_eq!(loads(&node), [10, 10, 0, 10]);
+    std::mem::swap(&mut node.pipeline, &mut other);
+    for port in 2000..2010 {
+        assert_eq!(sent_to(&mut node, &from_a(syn(at(ips.a, port), at(ips.vip, 80)))), 3);
+    }
+}
+
+#[test]
 fn least_flow_sees_what_ends() {
     let mut node = Node::new();
     let [ips, _] = both();

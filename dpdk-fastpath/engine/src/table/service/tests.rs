@@ -19,10 +19,12 @@ fn web(balancing: proto::Balancing, backends: Vec<proto::Backend>) -> proto::Ser
     }
 }
 
+fn ids(service: &proto::Service) -> Vec<BackendId> {
+    (0..service.backends.len() as u32).map(|slot| BackendId { slot, generation: 0 }).collect()
+}
+
 fn built(service: &proto::Service) -> Service {
-    let spec = ServiceSpec::try_from(service).unwrap();
-    let ids: Vec<_> = (0..spec.backends.len() as u32).map(|slot| BackendId { slot, generation: 0 }).collect();
-    Service::new(spec, 0, &ids, None)
+    Service::new(ServiceSpec::try_from(service).unwrap(), 0, &ids(service), None)
 }
 
 /// The last byte of an endpoint's address.
@@ -144,6 +146,35 @@ fn turns_go_round_by_weight_and_only_to_those_that_take_new_flows() {
     }
     assert_eq!(turns, [(1, 20), (2, 10), (4, 30)].into());
     assert!(built(&web(proto::Balancing::LeastFlow, backends)).in_turn(1).is_none());
+}
+
+#[test]
+fn an_endpoint_that_stops_taking_new_flows_moves_its_own_and_few_others() {
+    const HASHES: u64 = 50_000;
+    const N: u8 = 40;
+    let all = web(proto::Balancing::Maglev, (1..=N).map(backend).collect());
+    let before = built(&all);
+    for leave in [
+        |backend: &mut proto::Backend| backend.terminating = true,
+        |backend: &mut proto::Backend| backend.draining = true,
+        |backend: &mut proto::Backend| backend.away = true,
+    ] {
+        let mut fewer = all.clone();
+        leave(&mut fewer.backends[7]);
+        let spec = ServiceSpec::try_from(&fewer).unwrap();
+        let after = Service::new(spec, 0, &ids(&fewer), Some(&before));
+        let back = Service::new(ServiceSpec::try_from(&all).unwrap(), 0, &ids(&all), Some(&after));
+        let (mut own, mut others) = (0, 0);
+        for hash in (0..HASHES).map(|n| n * (u64::MAX / HASHES)) {
+            let (was, is) = (last(before.pick(hash).unwrap()), last(after.pick(hash).unwrap()));
+            assert_ne!(is, 8);
+            own += u64::from(was == 8);
+            others += u64::from(was != 8 && was != is);
+            assert_eq!(last(back.pick(hash).unwrap()), was, "it takes new flows again");
+        }
+        assert!(own.abs_diff(HASHES / u64::from(N)) < HASHES / 500, "{own}");
+        assert!(others < HASHES / 50, "{others}");
+    }
 }
 
 #[test]
