@@ -11,6 +11,7 @@ use culvert_packet::PacketBuf;
 use culvert_packet::encap::OVERHEAD_V4;
 use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
 use culvert_packet::ip::Protocol;
+use culvert_packet::rewrite::Translation4;
 use culvert_packet::usual::{self, Front, Tunnelled, Usual};
 
 use super::frame::set_stations;
@@ -139,14 +140,12 @@ impl Stage<'_> {
     ) -> Option<PortIndex> {
         let key = &lane.key;
         if lane.probe.is_absent() {
-            return self.transmit_usual(lane, from_pod, lane.out, buf, usual::hop);
+            return self.transmit_usual(lane, from_pod, lane.out, buf, None);
         }
         // Requests come from the client's own port only: that is where its address was checked.
         let Steady { translation, out, service } =
             self.tables.v4.follow(lane.probe, key, from_pod, moment, lane.calm)?;
-        let port = self.transmit_usual(lane, from_pod, out, buf, |frame| {
-            usual::hop_and_translate(frame, key.protocol(), &translation);
-        })?;
+        let port = self.transmit_usual(lane, from_pod, out, buf, Some(&translation))?;
         self.tally.add(self.counters, service, lane.len.into());
         Some(port)
     }
@@ -158,7 +157,7 @@ impl Stage<'_> {
         from_pod: bool,
         out: OutBits,
         buf: &mut B,
-        rewrite: impl FnOnce(&mut [u8]),
+        translation: Option<&Translation4>,
     ) -> Option<PortIndex> {
         let (ttl, traffic_class) = usual::ttl_and_traffic_class(buf.data())?;
         if ttl <= 1 {
@@ -170,7 +169,7 @@ impl Stage<'_> {
                 return None;
             }
             let frame = buf.data_mut();
-            rewrite(frame);
+            rewrite(frame, lane, translation);
             set_stations(frame, door.mac, self.local.gateway_mac);
             return Some(index);
         }
@@ -178,7 +177,17 @@ impl Stage<'_> {
         if !from_pod || lane.len > way.mtu {
             return None;
         }
-        way.template.encap_usual(buf, lane.len, entropy_port(lane.hash), traffic_class, rewrite)?;
+        let frame = way.template.encap_usual(buf, lane.len, entropy_port(lane.hash), traffic_class)?;
+        rewrite(frame, lane, translation);
         Some(way.uplink)
+    }
+}
+
+/// Takes a hop off a packet that is sure to go, and translates it. Not a closure, so that it becomes part of its callers.
+#[inline(always)]
+fn rewrite(frame: &mut [u8], lane: &Lane, translation: Option<&Translation4>) {
+    match translation {
+        Some(translation) => usual::hop_and_translate(frame, lane.key.protocol(), translation),
+        None => usual::hop(frame),
     }
 }

@@ -90,24 +90,23 @@ impl Template4 {
         self.fill(frame, inner_len as u16, source_port, traffic_class).ok_or(EncapError::Headroom)
     }
 
-    /// The same for a frame with an IPv4 packet of `len` bytes in it, and nothing else, which `rewrite` changes on the way;
-    /// `traffic_class` is that of the packet. `None`, and nothing has changed, if it cannot be.
+    /// The same for a frame with an IPv4 packet of `len` bytes in it, and nothing else; `traffic_class` is that of the packet.
+    /// Returns the frame inside. `None`, and nothing has changed, if it cannot be.
     #[inline(always)]
-    pub fn encap_usual(
+    pub fn encap_usual<'b>(
         &self,
-        buf: &mut impl PacketBuf,
+        buf: &'b mut impl PacketBuf,
         len: u16,
         source_port: u16,
         traffic_class: u8,
-        rewrite: impl FnOnce(&mut [u8]),
-    ) -> Option<()> {
+    ) -> Option<&'b mut [u8]> {
         if usize::from(len) > MAX_INNER - EthHeader::LEN {
             return None;
         }
         let frame = buf.prepend(OVERHEAD_V4)?;
-        rewrite(frame.get_mut(OVERHEAD_V4..)?);
         let inner_len = len + EthHeader::LEN as u16;
-        self.fill(frame, inner_len, source_port, self.outer_traffic_class(traffic_class))
+        self.fill(frame, inner_len, source_port, self.outer_traffic_class(traffic_class))?;
+        frame.get_mut(OVERHEAD_V4..)
     }
 
     /// Writes the headers into the room in front of a frame.
