@@ -102,22 +102,14 @@ impl Usual {
     /// whatever is wrong.
     #[inline(always)]
     pub fn read(frame: &[u8], front: &Front) -> Option<Self> {
-        /// "More fragments", and the offset.
-        const FRAGMENT: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0x3f, 0xff]);
         let head: &[u8; HEAD] = frame.first_chunk()?;
-        // The header up to the fragment offset, up to the source, and the rest.
-        let words = [word(head, IP), word(head, IP + 8), half(head, IP + 16).into()];
-        let len = u16::from_be_bytes([head[16], head[17]]);
-        if front.difference(head) | words[0] & FRAGMENT != 0 {
-            return None;
-        }
-        if usize::from(len) > frame.len() - IP || !words_are_valid(words) || head[30] >= MULTICAST {
+        let len = plain_len(head, frame.len(), front.difference(head))?;
+        if head[30] >= MULTICAST {
             return None;
         }
         let kind = match Protocol(head[23]) {
             Protocol::UDP => {
-                let length = usize::from(u16::from_be_bytes([head[38], head[39]]));
-                if length < UdpHeader::LEN || Ipv4Header::LEN + length != usize::from(len) {
+                if !is_filled(head, len) {
                     return None;
                 }
                 Kind::Udp
@@ -165,6 +157,28 @@ impl Usual {
     pub const fn end(&self) -> usize {
         IP + self.len as usize
     }
+}
+
+/// Length of the IP packet in a frame of `frame` bytes, if its header is plain, adds up, and nothing else is different from
+/// what it ought to be.
+#[inline(always)]
+fn plain_len(head: &[u8; HEAD], frame: usize, difference: u64) -> Option<u16> {
+    /// "More fragments", and the offset.
+    const FRAGMENT: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    // The header up to the fragment offset, up to the source, and the rest.
+    let words = [word(head, IP), word(head, IP + 8), half(head, IP + 16).into()];
+    let len = u16::from_be_bytes([head[16], head[17]]);
+    if difference | words[0] & FRAGMENT != 0 {
+        return None;
+    }
+    (usize::from(len) <= frame - IP && words_are_valid(words)).then_some(len)
+}
+
+/// Whether the UDP datagram in an IP packet of `len` bytes is as long as that.
+#[inline(always)]
+fn is_filled(head: &[u8; HEAD], len: u16) -> bool {
+    let length = usize::from(u16::from_be_bytes([head[38], head[39]]));
+    length >= UdpHeader::LEN && Ipv4Header::LEN + length == usize::from(len)
 }
 
 /// Time to live and traffic class of a usual packet; `None` if the frame is too short to be one.

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Front, HEAD, Kind, Usual, ttl_and_traffic_class, word};
+use super::{Front, HEAD, IP, Usual, is_filled, plain_len, ttl_and_traffic_class, word};
 use crate::encap::OVERHEAD_V4;
 use crate::eth::EthAddr;
-use crate::flow::Tenant;
+use crate::ip::Protocol;
 
 /// Where the VXLAN header begins, behind that of UDP.
 const VXLAN: usize = HEAD;
@@ -15,8 +15,8 @@ const VXLAN: usize = HEAD;
 pub struct Tunnelled {
     outer: Front,
     inner: Front,
-    endpoint: Ipv4Addr,
-    port: u16,
+    /// Endpoint, any source port, and destination port, as they lie in memory.
+    destination: u64,
     /// The VXLAN header, as it lies in memory.
     vxlan: u64,
 }
@@ -27,7 +27,9 @@ impl Tunnelled {
     pub const fn new(outer: EthAddr, endpoint: Ipv4Addr, port: u16, vni: u32, inner: EthAddr) -> Self {
         let [_, a, b, c] = vni.to_be_bytes();
         let vxlan = u64::from_ne_bytes([8, 0, 0, 0, a, b, c, 0]);
-        Self { outer: Front::to(outer), inner: Front::to(inner), endpoint, port, vxlan }
+        let ([d, e, f, g], [h, i]) = (endpoint.octets(), port.to_be_bytes());
+        let destination = u64::from_ne_bytes([d, e, f, g, 0, 0, h, i]);
+        Self { outer: Front::to(outer), inner: Front::to(inner), destination, vxlan }
     }
 }
 
@@ -39,18 +41,21 @@ impl Tunnelled {
 pub fn tunnelled(frame: &[u8], expected: &Tunnelled) -> Option<(Ipv4Addr, Usual)> {
     /// The flag that says that the VNI counts, and the VNI; the rest is reserved and ignored (RFC 7348, section 5).
     const COUNTS: u64 = u64::from_ne_bytes([8, 0, 0, 0, 0xff, 0xff, 0xff, 0]);
-    let outer = Usual::read(frame, &expected.outer)?;
-    let ours = (outer.kind == Kind::Udp)
-        & (outer.key(Tenant::DEFAULT).dst_port() == expected.port)
-        & (outer.dst() == expected.endpoint);
-    if !ours {
-        return None;
-    }
-    // UDP fills its packet.
-    let (headers, inner) = frame.get(..outer.end())?.split_first_chunk::<OVERHEAD_V4>()?;
+    /// Protocol; and all but the source port.
+    const PROTOCOL: u64 = u64::from_ne_bytes([0, 0xff, 0, 0, 0, 0, 0, 0]);
+    const DESTINATION: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+    const UDP: u64 = u64::from_ne_bytes([0, Protocol::UDP.0, 0, 0, 0, 0, 0, 0]);
+    let head: &[u8; HEAD] = frame.first_chunk()?;
+    let difference = expected.outer.difference(head)
+        | (word(head, IP + 8) & PROTOCOL ^ UDP)
+        | (word(head, IP + 16) ^ expected.destination) & DESTINATION;
+    let len = plain_len(head, frame.len(), difference).filter(|len| is_filled(head, *len))?;
+    // The datagram fills its packet.
+    let (headers, inner) = frame.get(..IP + usize::from(len))?.split_first_chunk::<OVERHEAD_V4>()?;
     let usual = Usual::read(inner, &expected.inner)?;
     let ((_, outer_class), (_, class)) = (ttl_and_traffic_class(frame)?, ttl_and_traffic_class(inner)?);
+    let src = Ipv4Addr::from([head[26], head[27], head[28], head[29]]);
     let mark = outer_class & 3;
     let usual_mark = (mark == 0) | (mark == class & 3);
-    ((word(headers, VXLAN) ^ expected.vxlan) & COUNTS == 0 && usual_mark).then_some((outer.src(), usual))
+    ((word(headers, VXLAN) ^ expected.vxlan) & COUNTS == 0 && usual_mark).then_some((src, usual))
 }
