@@ -197,11 +197,12 @@ impl Delta {
     /// As [`apply_udp`](Self::apply_udp), to the field's bytes.
     #[inline(always)]
     pub(crate) const fn apply_to_udp(self, field: [u8; 2]) -> [u8; 2] {
-        match (field, self.apply_to(field)) {
-            ([0, 0], _) => [0, 0],
-            (_, [0, 0]) => [0xff, 0xff],
-            (_, new) => new,
+        let before = u16::from_le_bytes(field);
+        if before == 0 {
+            return field;
         }
+        let after = Self::NONE.apply_both(self, before);
+        (if after == 0 { u16::MAX } else { after }).to_le_bytes()
     }
 
     /// As [`apply`](Self::apply) with both changes, to a field as a little-endian machine reads it.
