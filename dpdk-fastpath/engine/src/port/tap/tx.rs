@@ -72,13 +72,7 @@ impl TapTx {
                 plan.make(burst);
                 plan.write(burst, write, &mut drop);
             }
-            Way::Wire(cutter) => {
-                for packet in
-                    burst.iter_mut().filter_map(|packet| (!cutter.write(packet, write)).then_some(packet))
-                {
-                    drop(packet);
-                }
-            }
+            Way::Wire(cutter) => cutter.write(burst, write, drop),
         }
         burst.clear();
         dropped

@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 
+use culvert_packet::ip::Protocol;
 use culvert_packet::offload::tunnel::Tunnelled;
 use culvert_packet::offload::vnet::VnetHeader;
 use culvert_packet::offload::{Offload, complete};
@@ -21,7 +22,11 @@ const HEAD: usize = 256;
 /// A checksum that the kernel is to complete.
 const PARTIAL: Offload = Offload { segment: None, partial: true };
 
-/// Cuts super-packets in tunnels.
+/// Makes as many packets as can be go to the kernel at once.
+///
+/// The kernel cuts a UDP packet into several with the same headers if it is told to (UDP_SEGMENT), and for it that is much
+/// less work than one packet after the other: so all packets of one tunnel that only differ behind the outer headers are
+/// written as one.
 pub(super) struct Cutter {
     outer: [u8; HEAD],
     heads: [[u8; HEAD]; SEGMENTS],
@@ -32,20 +37,50 @@ impl Cutter {
         Self { outer: [0; HEAD], heads: [[0; HEAD]; SEGMENTS] }
     }
 
-    /// Writes a packet in as few calls as can be; `false` if not all of it was taken, or if it cannot be.
-    pub(super) fn write(
+    /// Writes packets in as few calls as can be; those that are not taken, or cannot be, are shown to `drop`.
+    pub(super) fn write<B: PacketBuf>(
         &mut self,
-        packet: &mut impl PacketBuf,
+        burst: &mut [B],
         write: impl Fn(&[IoSlice<'_>]) -> bool,
-    ) -> bool {
-        let offload = packet.offload();
-        if offload.segment.is_some() {
-            return self.cut(packet.data(), offload, write);
-        }
-        if offload.partial {
+        mut drop: impl FnMut(&B),
+    ) {
+        for packet in burst.iter_mut().filter(|packet| is_to_be_finished(packet.offload())) {
             finish(packet.data_mut());
         }
-        write(&[IoSlice::new(VnetHeader::wire(false).as_bytes()), IoSlice::new(packet.data())])
+        let mut rest = &*burst;
+        while let Some(first) = rest.first() {
+            let train = train(rest);
+            let (now, later) = rest.split_at(train);
+            let offload = first.offload();
+            let written = match train {
+                1 if offload.segment.is_some() => self.cut(first.data(), offload, &write),
+                1 => write(&[IoSlice::new(VnetHeader::wire(false).as_bytes()), IoSlice::new(first.data())]),
+                _ => self.couple(now, &write),
+            };
+            if !written {
+                now.iter().for_each(&mut drop);
+            }
+            rest = later;
+        }
+    }
+
+    /// Writes a train of packets: their common outer headers once.
+    fn couple<B: PacketBuf>(&mut self, train: &[B], write: impl Fn(&[IoSlice<'_>]) -> bool) -> bool {
+        let first = train[0].data();
+        let Some(tunnel) = Tunnelled::read(first) else { return false };
+        let udp_end = usize::from(tunnel.outer.l4_offset) + UdpHeader::LEN;
+        let each = first.len() - udp_end;
+        let outer = &mut self.outer[..udp_end];
+        outer.copy_from_slice(&first[..udp_end]);
+        tunnel.set_payload(outer, train.len() * each, true);
+        let header = VnetHeader::udp_segments(&tunnel.outer, each as u16);
+        let mut parts = [IoSlice::new(&[]); 2 + SEGMENTS];
+        parts[0] = IoSlice::new(header.as_bytes());
+        parts[1] = IoSlice::new(outer);
+        for (part, packet) in parts[2..].iter_mut().zip(train) {
+            *part = IoSlice::new(&packet.data()[udp_end..]);
+        }
+        write(&parts[..2 + train.len()])
     }
 
     /// Writes the segments of a super-packet: headers made here, payloads from where they are.
@@ -93,6 +128,37 @@ impl Cutter {
         }
         all
     }
+}
+
+/// How many packets from the first on have the same outer headers and the same length, so that the kernel can make all of
+/// them from one; at least one.
+fn train<B: PacketBuf>(burst: &[B]) -> usize {
+    /// Ends of the outer headers that tunnels have here, over IPv4 and over IPv6.
+    const ENDS: [(usize, usize); 2] = [(23, 42), (20, 62)];
+    let first = burst[0].data();
+    let end = match (first.get(12..14), first.len()) {
+        (Some([8, 0]), 64..) => ENDS[0],
+        (Some([0x86, 0xdd]), 84..) => ENDS[1],
+        _ => return 1,
+    };
+    let (protocol, end) = end;
+    if first[protocol] != Protocol::UDP.0 || burst[0].offload().segment.is_some() {
+        return 1;
+    }
+    // The checksum, the last two bytes, is made anew.
+    let same = |packet: &&B| {
+        let frame = packet.data();
+        frame.len() == first.len()
+            && frame[..end - 2] == first[..end - 2]
+            && packet.offload().segment.is_none()
+    };
+    let most = (PAYLOAD / (first.len() - end)).min(SEGMENTS);
+    burst.iter().take(most).take_while(same).count().max(1)
+}
+
+/// Whether only a checksum is missing.
+fn is_to_be_finished(offload: Offload) -> bool {
+    offload.partial && offload.segment.is_none()
 }
 
 /// Completes the checksum of a packet, or of the packet inside it.

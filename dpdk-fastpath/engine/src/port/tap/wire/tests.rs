@@ -36,9 +36,9 @@ fn tunnelled(v6: bool, len: usize, segment: Option<u16>) -> (TestBuf, Vec<u8>) {
 }
 
 /// The packets that go over the wire: what is written, cut by the header's rule as the kernel does it (UDP_SEGMENT).
-fn on_the_wire(buf: &mut TestBuf) -> Vec<Vec<u8>> {
+fn on_the_wire(burst: &mut [TestBuf]) -> (usize, Vec<Vec<u8>>) {
     const OUTER: usize = 42;
-    let packets = RefCell::new(Vec::new());
+    let (packets, calls) = (RefCell::new(Vec::new()), RefCell::new(0));
     let write = |parts: &[IoSlice<'_>]| {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let (header, frame) = VnetHeader::read_from_prefix(&bytes).unwrap();
@@ -48,24 +48,25 @@ fn on_the_wire(buf: &mut TestBuf) -> Vec<Vec<u8>> {
         assert_eq!(parsed.end(), frame.len(), "lengths");
         let size = offload.segment.map_or(frame.len() - OUTER, |size| usize::from(size.get()));
         let (outer, payload) = frame.split_at(OUTER);
+        *calls.borrow_mut() += 1;
         packets.borrow_mut().extend(payload.chunks(size).map(|part| [outer, part].concat()));
         true
     };
-    assert!(Cutter::new().write(buf, write));
-    packets.into_inner()
+    Cutter::new().write(burst, write, |_| panic!("nothing is dropped"));
+    (calls.into_inner(), packets.into_inner())
 }
 
 #[test]
 fn a_super_packet_in_a_tunnel_becomes_segments_in_tunnels() {
     for v6 in [false, true] {
-        let (mut buf, _) = tunnelled(v6, 60_000, Some(1000));
-        let packets = on_the_wire(&mut buf);
-        assert_eq!(packets.len(), 60);
+        let (buf, _) = tunnelled(v6, 64_000, Some(1000));
+        let (calls, packets) = on_the_wire(&mut [buf]);
+        assert_eq!((calls, packets.len()), (2, 64), "more than 64 KB in all");
         for (nth, packet) in packets.iter().enumerate() {
             let inner = &packet[50..];
             let parsed = parse(inner).unwrap();
             verify_transport(inner, &parsed).unwrap();
-            assert_eq!(parsed.tcp_flags.contains(TcpFlags::PSH), nth == 59);
+            assert_eq!(parsed.tcp_flags.contains(TcpFlags::PSH), nth == 63);
             let at = usize::from(parsed.l4_offset);
             assert_eq!(inner[at + 4..at + 8], (1000 + nth as u32 * 1000).to_be_bytes());
             assert!(inner[at + 20..].iter().zip(nth * 1000..).all(|(byte, n)| *byte == (n / 7) as u8));
@@ -75,14 +76,25 @@ fn a_super_packet_in_a_tunnel_becomes_segments_in_tunnels() {
 
 #[test]
 fn small_segments_are_written_in_several_calls() {
-    let (mut buf, _) = tunnelled(false, 60_000, Some(100));
-    assert_eq!(on_the_wire(&mut buf).len(), 600);
+    let (buf, _) = tunnelled(false, 60_000, Some(100));
+    assert_eq!(on_the_wire(&mut [buf]).1.len(), 600);
+}
+
+#[test]
+fn packets_of_one_length_and_flow_are_written_at_once_and_stay_in_order() {
+    let lengths = [100, 100, 100, 60, 100, 100];
+    let (mut burst, whole): (Vec<_>, Vec<_>) =
+        lengths.map(|len| tunnelled(false, len, None)).into_iter().unzip();
+    let (calls, packets) = on_the_wire(&mut burst);
+    assert_eq!(calls, 3);
+    let inner: Vec<_> = packets.iter().map(|packet| packet[50..].to_vec()).collect();
+    assert_eq!(inner, whole);
 }
 
 #[test]
 fn a_packet_that_is_not_cut_gets_its_checksum() {
-    let (mut buf, whole) = tunnelled(true, 999, None);
-    let packets = on_the_wire(&mut buf);
+    let (buf, whole) = tunnelled(true, 999, None);
+    let (_, packets) = on_the_wire(&mut [buf]);
     assert_eq!(packets.len(), 1);
     assert_eq!(packets[0][50..], whole);
 }
@@ -92,5 +104,7 @@ fn what_is_no_tunnel_and_to_be_cut_is_refused() {
     let mut buf =
         TestBuf::new(&testkit::udp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), b"data"));
     buf.set_offload(Offload { segment: NonZeroU16::new(1), partial: true });
-    assert!(!Cutter::new().write(&mut buf, |_| panic!("written")));
+    let mut dropped = 0;
+    Cutter::new().write(&mut [buf], |_| panic!("written"), |_| dropped += 1);
+    assert_eq!(dropped, 1);
 }
