@@ -29,6 +29,9 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_promiscuous_get",
     "rte_eth_stats_reset",
     "rte_get_tsc_hz",
+    "rte_hash_add_key_data",
+    "rte_hash_free",
+    "rte_hash_lookup_bulk_data",
     "rte_mempool_avail_count",
     "rte_mempool_free",
     "rte_pktmbuf_pool_create",
@@ -97,6 +100,7 @@ fn bindings(flags: &[String]) {
              #include <rte_dev.h>\n\
              #include <rte_errno.h>\n\
              #include <rte_ethdev.h>\n\
+             #include <rte_hash.h>\n\
              #include <rte_lcore.h>\n\
              #include <rte_mbuf.h>\n\
              #include <rte_mempool.h>\n\
@@ -106,7 +110,7 @@ fn bindings(flags: &[String]) {
         .clang_arg(format!("-I{}", PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("shim").display()))
         .clang_args(flags)
         .allowlist_type("shim_.*")
-        // No struct of DPDK's own: lib.rs defines the two that are pointed to.
+        // No struct of DPDK's own: lib.rs defines those that are pointed to.
         .allowlist_recursively(false)
         .derive_debug(false)
         .layout_tests(false)

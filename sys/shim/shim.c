@@ -11,8 +11,10 @@
 #include <rte_cycles.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_version.h>
 
@@ -129,6 +131,11 @@ uint16_t shim_headroom(void)
 	return RTE_PKTMBUF_HEADROOM;
 }
 
+uint64_t shim_rss_wanted(void)
+{
+	return RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP;
+}
+
 int shim_port_setup(uint16_t port, struct shim_port_config *config, struct rte_mempool *pool)
 {
 	struct rte_eth_conf conf;
@@ -149,8 +156,7 @@ int shim_port_setup(uint16_t port, struct shim_port_config *config, struct rte_m
 	}
 	if (config->rx_queues > 1) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-		conf.rx_adv_conf.rss_conf.rss_hf =
-			(RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP) & info.flow_type_rss_offloads;
+		conf.rx_adv_conf.rss_conf.rss_hf = shim_rss_wanted() & info.flow_type_rss_offloads;
 	}
 	ret = rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, &conf);
 	if (ret != 0)
@@ -187,6 +193,7 @@ int shim_port_info(uint16_t port, struct shim_port_info *out)
 	out->if_index = info.if_index;
 	out->rx_offload_capa = info.rx_offload_capa;
 	out->tx_offload_capa = info.tx_offload_capa;
+	out->rss_capa = shim_rss_wanted() & info.flow_type_rss_offloads;
 	return 0;
 }
 
@@ -241,6 +248,32 @@ int shim_port_set_mac(uint16_t port, const uint8_t mac[6])
 
 	memcpy(addr.addr_bytes, mac, 6);
 	return rte_eth_dev_default_mac_addr_set(port, &addr);
+}
+
+struct rte_hash *shim_hash_create(const char *name, uint32_t entries, uint32_t key_length)
+{
+	/* No hash_func: DPDK takes CRC32 where the CPU has it. */
+	struct rte_hash_parameters parameters = {
+		.name = name,
+		.entries = entries,
+		.key_len = key_length,
+		.socket_id = SOCKET_ID_ANY,
+		.extra_flag = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF | RTE_HASH_EXTRA_FLAGS_MULTI_WRITER_ADD |
+			      RTE_HASH_EXTRA_FLAGS_EXT_TABLE,
+	};
+
+	return rte_hash_create(&parameters);
+}
+
+uint64_t shim_memory_used(void)
+{
+	struct rte_malloc_socket_stats stats;
+	uint64_t used = 0;
+
+	for (unsigned int i = 0; i < rte_socket_count(); i++)
+		if (rte_malloc_get_socket_stats(rte_socket_id_by_idx(i), &stats) == 0)
+			used += stats.heap_allocsz_bytes;
+	return used;
 }
 
 static ssize_t log_write(void *sink, const char *text, size_t length)

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct rte_hash;
 struct rte_mbuf;
 struct rte_mempool;
 
@@ -96,8 +97,17 @@ struct shim_port_config {
 	uint16_t tx_descriptors;
 	uint16_t mtu;            /* bytes behind the Ethernet header; 0 leaves the device's own */
 };
-/* Configures the device and sets all its queues up; buffers for received packets come from `pool`. */
+/*
+ * Configures the device and sets all its queues up; buffers for received packets come from `pool`. With several receive
+ * queues they are spread by shim_rss_wanted(), as far as the device can.
+ */
 int shim_port_setup(uint16_t port, struct shim_port_config *config, struct rte_mempool *pool);
+
+/*
+ * RTE_ETH_RSS_*: addresses and ports of TCP, UDP and SCTP, addresses alone of fragments and anything else. Of a tunnel's
+ * packets, that is the outer UDP header, whose source port differs from flow to flow (RFC 7348).
+ */
+uint64_t shim_rss_wanted(void);
 
 struct shim_port_info {
 	char driver[32];
@@ -108,6 +118,7 @@ struct shim_port_info {
 	uint32_t if_index;          /* kernel interface behind the port; 0 if none */
 	uint64_t rx_offload_capa;   /* RTE_ETH_RX_OFFLOAD_* */
 	uint64_t tx_offload_capa;   /* RTE_ETH_TX_OFFLOAD_* */
+	uint64_t rss_capa;          /* of shim_rss_wanted(), what the device can spread received packets by */
 };
 int shim_port_info(uint16_t port, struct shim_port_info *out);
 
@@ -133,6 +144,15 @@ int shim_port_link(uint16_t port, struct shim_port_link *out);
 
 int shim_port_get_mac(uint16_t port, uint8_t mac[6]);
 int shim_port_set_mac(uint16_t port, const uint8_t mac[6]);
+
+/*
+ * A hash table of keys of `key_length` bytes whose readers take no lock while several threads add: what a table of flows
+ * would need. With chained buckets, so that all `entries` find room. NULL: see shim_errno.
+ */
+struct rte_hash *shim_hash_create(const char *name, uint32_t entries, uint32_t key_length);
+
+/* Bytes of EAL's memory that are in use, on all NUMA nodes. */
+uint64_t shim_memory_used(void);
 
 /*
  * From now on each line that DPDK logs goes to `sink` (level as in rte_log.h: 1 emergency ... 8 debug; text not

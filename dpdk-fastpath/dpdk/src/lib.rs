@@ -31,6 +31,7 @@
 //!   [`PacketBuf`](culvert_packet::buf::PacketBuf). A [`Burst`] is an array of them.
 //! - [`Port`] makes or takes a device and starts it; [`RxQueue`] and [`TxQueue`] are what workers hold. They can be sent
 //!   to another thread, but not shared; while one is held the port cannot be stopped.
+//! - [`hash`]: DPDK's hash table, to compare others with.
 //! - [`lcore::spawn`]: worker threads. [`tsc`]: the clock. [`log`]: where DPDK's own log goes.
 //!
 //! Who may call what: everything about devices and pools belongs to control threads, and may be done while workers poll
@@ -42,6 +43,7 @@
 mod burst;
 mod eal;
 mod error;
+pub mod hash;
 pub mod lcore;
 pub mod log;
 mod mbuf;

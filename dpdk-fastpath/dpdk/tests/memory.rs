@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use common::{Case, ordinary_pages, pool, run};
+use culvert_dpdk::hash::{self, HashTable};
 use culvert_dpdk::{Burst, Eal, Mempool, MempoolConfig, MempoolError, lcore, tsc};
 use culvert_packet::buf::PacketBuf;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Case::new("mbufs_freed_by_workers_are_counted_in_their_caches", workers),
         Case::new("a_worker_on_a_cpu_that_is_not_there_is_refused", no_such_cpu),
         Case::new("a_panic_of_a_worker_comes_back_and_its_lcore_is_free_again", worker_panic),
+        Case::new("a_hash_table_finds_the_keys_that_were_added_and_no_others", hash_table),
         Case::new("the_counter_runs_at_the_rate_it_says", clock),
     ])
 }
@@ -53,6 +55,36 @@ fn accounting() {
     burst.push(first).unwrap();
     drop((burst, second));
     assert_eq!(pool.in_use(), 0);
+}
+
+fn hash_table() {
+    let before = hash::memory_used(eal());
+    let table: HashTable<16> = HashTable::create(eal(), "keys", 1000).unwrap();
+    assert!(hash::memory_used(eal()) >= before + 1000 * 16);
+    let key = |n: u128| n.to_be_bytes();
+    for n in 0..1000 {
+        table.add(&key(n), 1).unwrap();
+        // It is there already.
+        table.add(&key(n), n as usize + 5).unwrap();
+    }
+    for first in (0..1000_usize).step_by(40) {
+        // As many that are there as are not.
+        let keys: Vec<_> =
+            (first..first + 40).flat_map(|n| [key(n as u128), key(n as u128 + 1000)]).collect();
+        let keys: Vec<_> = keys.iter().collect();
+        let mut values = [0; 80];
+        // No more than BULK at once.
+        assert_eq!(table.lookup_bulk(&keys, &mut values), u64::MAX / 3);
+        assert_eq!(table.lookup_bulk(&keys[hash::BULK..], &mut values[hash::BULK..]), 0x5555);
+        for (n, values) in values.chunks(2).enumerate() {
+            assert_eq!(values, [first + n + 5, 0]);
+        }
+    }
+    assert_eq!(table.lookup_bulk(&[], &mut []), 0);
+    let taken = HashTable::<16>::create(eal(), "keys", 10).unwrap_err();
+    assert!(taken.to_string().starts_with("hash keys: create: File exists"), "{taken}");
+    drop(table);
+    assert_eq!(hash::memory_used(eal()), before);
 }
 
 fn exhaustion() {

@@ -170,6 +170,7 @@ impl Port {
             if_index: Some(info.if_index).filter(|index| *index != 0),
             rx_offloads: info.rx_offload_capa,
             tx_offloads: info.tx_offload_capa,
+            rss: info.rss_capa,
         })
     }
 

@@ -5,7 +5,8 @@ use super::{RxQueue, TxQueue};
 /// How a port is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortConfig {
-    /// Receive queues: one for each worker that polls the port.
+    /// Receive queues: one for each worker that polls the port. The device spreads packets over them by addresses and
+    /// ports, as far as it can: see [`PortInfo::rss`].
     pub rx_queues: u16,
     /// Transmit queues: one for each worker that sends there.
     pub tx_queues: u16,
@@ -60,6 +61,9 @@ pub struct PortInfo {
     pub rx_offloads: u64,
     /// `RTE_ETH_TX_OFFLOAD_*` bits.
     pub tx_offloads: u64,
+    /// `RTE_ETH_RSS_*` bits: what of addresses and ports of TCP, UDP and SCTP, and of addresses of anything else, the
+    /// device can spread packets by. 0: it has no RSS; a tap is spread by the kernel all the same.
+    pub rss: u64,
 }
 
 /// What a port has counted since it was made or reset.
