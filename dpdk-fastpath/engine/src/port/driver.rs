@@ -106,11 +106,11 @@ impl Devices {
 }
 
 impl Devices {
-    /// A port by DPDK, with as many queues of both kinds as there are workers; see [`worker`](crate::worker) for why.
+    /// A port by DPDK, with as many queues of both kinds as there are workers, if it has so many to receive with; see [`worker`](crate::worker) for why.
     fn dpdk(&self, port: &NewPort<'_>, vdev: &Vdev) -> Result<(Device, Queues), PortError> {
         let mut device = Port::create(&self.eal, vdev)?;
         let config = PortConfig {
-            rx_queues: self.workers,
+            rx_queues: self.workers.min(device.info()?.max_rx_queues),
             tx_queues: self.workers,
             mtu: Some(port.mtu),
             ..PortConfig::default()
@@ -149,7 +149,7 @@ impl Backend for Devices {
             }
         };
         if let Some(team) = &self.team {
-            team.hand_over(port.index, port.worker, queues)?;
+            team.hand_over(port.index, port.polling, queues)?;
         }
         Ok(device)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use culvert_api::value::{IfName, IfNameError, Mac};
 
 use crate::table::{Port, PortIndex, PortKind};
+use crate::worker::Polling;
 
 /// What makes ports real: DPDK and the workers, or a fake.
 pub trait Backend {
@@ -13,7 +14,7 @@ pub trait Backend {
     /// Why one could not be started or stopped.
     type Error: std::error::Error + 'static;
 
-    /// Starts a port: packets flow between its device and the workers from now on, `worker` receiving.
+    /// Starts a port: packets flow between its device and the workers from now on.
     ///
     /// # Errors
     /// Nothing is left behind then.
@@ -31,8 +32,8 @@ pub trait Backend {
 pub struct NewPort<'a> {
     /// Number of the port.
     pub index: PortIndex,
-    /// Worker that polls the port.
-    pub worker: usize,
+    /// Who polls the port.
+    pub polling: Polling,
     /// Name of the kernel interface.
     pub interface: &'a IfName,
     /// Ethernet address of the kernel interface.
@@ -48,7 +49,7 @@ pub struct NewPort<'a> {
 pub struct Entry<D> {
     /// Number of the port.
     pub index: PortIndex,
-    /// Worker that polls the port.
+    /// Worker that polls the port, and sends what the control thread has for it; of the uplink, which all poll, the first.
     pub worker: usize,
     /// What packets need to know of it.
     pub port: Port,
@@ -225,8 +226,15 @@ impl<B: Backend> PortManager<B> {
         port: Port,
         mac: Mac,
     ) -> Result<Entry<B::Device>, ManagerError<B::Error>> {
-        let (index, worker) = (self.index_for(name.as_str())?, self.least_busy_worker());
-        let new = NewPort { index, worker, interface: name, mac, mtu: port.mtu, kind: port.kind };
+        let index = self.index_for(name.as_str())?;
+        let (worker, polling) = match port.kind {
+            PortKind::Uplink => (0, Polling::ByAll),
+            PortKind::Pod => {
+                let worker = self.least_busy_worker();
+                (worker, Polling::By(worker))
+            }
+        };
+        let new = NewPort { index, polling, interface: name, mac, mtu: port.mtu, kind: port.kind };
         let device = self.backend.open(&new).map_err(|source| {
             let port = name.clone();
             ManagerError::Backend { port, action: "started", source }
@@ -235,9 +243,10 @@ impl<B: Backend> PortManager<B> {
         Ok(Entry { index, worker, port, device })
     }
 
-    /// The worker with the fewest ports to poll; the first of them.
+    /// The worker with the fewest pods' ports to poll; the first of them.
     fn least_busy_worker(&self) -> usize {
-        let load = |worker: &usize| self.iter().filter(|entry| entry.worker == *worker).count();
+        let polls = |entry: &Entry<_>, worker| entry.port.kind == PortKind::Pod && entry.worker == worker;
+        let load = |worker: &usize| self.iter().filter(|entry| polls(entry, *worker)).count();
         (0..self.workers).min_by_key(load).unwrap_or(0)
     }
 }

@@ -31,7 +31,7 @@ pub enum Tx {
 /// The ends of one port.
 #[derive(Debug)]
 pub struct Queues {
-    /// All for the worker that polls the port.
+    /// For the workers that poll the port: one, or each of them.
     pub rx: Vec<Rx>,
     /// One for each worker.
     pub tx: Vec<Tx>,

@@ -4,11 +4,14 @@ use culvert_packet::flow::Tenant;
 
 use super::*;
 use crate::table::{Port, PortIndex, PortKind};
+use crate::worker::Polling;
 
 /// A backend that writes down what it is told, and fails for the interfaces it is told to.
 #[derive(Debug, Default)]
 struct Fake {
     open: Vec<(PortIndex, String)>,
+    /// Who polls those that were opened, in order.
+    polling: Vec<Polling>,
     fail_open: Option<&'static str>,
     fail_close: Option<PortIndex>,
 }
@@ -28,6 +31,7 @@ impl Backend for Fake {
         }
         assert!(self.open.iter().all(|(index, _)| *index != port.index), "{:?} is in use", port.index);
         self.open.push((port.index, interface.clone()));
+        self.polling.push(port.polling);
         Ok(interface)
     }
 
@@ -102,10 +106,12 @@ fn attaching_twice_keeps_the_device_and_takes_the_new_values() {
 #[test]
 fn ports_are_spread_over_the_workers() {
     let mut manager = manager(2);
-    for (name, worker) in [("p1", 1), ("p2", 0), ("p3", 1)] {
+    assert_eq!(manager.backend().polling, [Polling::ByAll], "the uplink");
+    for (name, worker) in [("p1", 0), ("p2", 1), ("p3", 0)] {
         assert_eq!(manager.attach(pod(name), mac(9)).unwrap().worker, worker, "{name}");
     }
-    detach(&mut manager, "p1");
+    assert_eq!(manager.backend().polling[1..], [0, 1, 0].map(Polling::By));
+    detach(&mut manager, "p2");
     assert_eq!(manager.attach(pod("p4"), mac(9)).unwrap().worker, 1, "where one has gone");
 }
 

@@ -1,10 +1,15 @@
 //! Workers: threads that poll their ports and do nothing else.
 //!
 //! # Who polls what
-//! Each port is polled by one worker and can be sent to by every worker, through a transmit queue of its own. net_tap
-//! insists on as many receive as transmit queues, and the kernel spreads what it sends over them; so a port has as many
-//! of both as there are workers, and its one worker polls all of its receive queues. That keeps a flow's packets in
-//! order whatever queue they come through, and needs no ring between workers.
+//! Each port can be sent to by every worker, through a transmit queue of its own. The uplink is polled by all of them, a
+//! receive queue each: the device spreads packets by addresses and ports, of tunnels by those outside, where the source
+//! port differs from flow to flow; fragments by addresses alone. net_tap has the kernel spread flows by a hash of its own;
+//! a tap has one queue to receive with, the first worker's. A pod's port is polled by one worker, all of its queues: the
+//! least busy when it came.
+//!
+//! Either way a flow's packets of one direction come to one worker, in order. That both directions come to the same one is
+//! not needed, as flow tables are shared; so nothing depends on how symmetric a device's hash is, and no ring between
+//! workers is needed either.
 //!
 //! # A round
 //! Look for orders and frames of the control thread. Take the current [`Snapshot`]; for each polled port receive a burst,
@@ -33,7 +38,7 @@ use std::time::Duration;
 
 pub use forwarder::Forwarder;
 pub use port::WorkerPort;
-pub use team::{Recruit, Team, WorkerError};
+pub use team::{Polling, Recruit, Team, WorkerError};
 
 /// Most packets received from a port at once.
 pub const BURST: usize = 64;

@@ -15,7 +15,7 @@ use crate::table::{MAX_PORTS, PortIndex};
 #[derive(Debug)]
 pub struct WorkerPort {
     pub(super) index: PortIndex,
-    /// Those it polls: all of the port, or none.
+    /// Those it polls.
     pub(super) rx: Vec<Rx>,
     /// Its own.
     pub(super) tx: Tx,

@@ -69,6 +69,15 @@ struct Member {
     thread: lcore::Worker<()>,
 }
 
+/// Who polls a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polling {
+    /// The worker of this number, all of its receive queues.
+    By(usize),
+    /// All workers: the first queue the first, and so on.
+    ByAll,
+}
+
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Recruit {
@@ -114,16 +123,24 @@ impl Team {
         Ok(team)
     }
 
-    /// Gives a started port to the workers: all its receive queues to `owner`, and a transmit queue to each. Returns
+    /// Gives a started port to the workers: its receive queues as `polling` says, and a transmit queue to each. Returns
     /// when all have it.
     ///
     /// # Errors
     /// No worker holds the port then, except one that does not answer.
-    pub fn hand_over(&self, index: PortIndex, owner: usize, queues: Queues) -> Result<(), WorkerError> {
-        let Queues { mut rx, tx } = queues;
+    pub fn hand_over(&self, index: PortIndex, polling: Polling, queues: Queues) -> Result<(), WorkerError> {
         let mut result = Ok(());
-        for (member, tx) in self.members.iter().zip(tx) {
-            let rx = if member.number == owner { std::mem::take(&mut rx) } else { Vec::new() };
+        let mut shares: Vec<_> = self.members.iter().map(|_| Vec::new()).collect();
+        for (n, rx) in queues.rx.into_iter().enumerate() {
+            let worker = match polling {
+                Polling::By(worker) => worker,
+                Polling::ByAll => n % self.members.len().max(1),
+            };
+            if let Some(share) = shares.get_mut(worker) {
+                share.push(rx);
+            }
+        }
+        for ((member, tx), rx) in self.members.iter().zip(queues.tx).zip(shares) {
             let port = Box::new(WorkerPort::new(index, rx, tx));
             result = result.and(member.order(Order::Take(port)));
         }

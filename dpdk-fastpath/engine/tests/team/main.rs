@@ -13,7 +13,7 @@ use culvert_engine::pipeline::Pipeline;
 use culvert_engine::port::Queues;
 use culvert_engine::quiescent::{Publisher, channel};
 use culvert_engine::table::{PortIndex, Snapshot};
-use culvert_engine::worker::{Recruit, Team};
+use culvert_engine::worker::{Polling, Recruit, Team};
 use libtest_mimic::{Arguments, Trial};
 
 /// What holds, and its body.
@@ -26,8 +26,9 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let eal =
         Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
         ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
+        ("the_queues_of_a_port_that_all_poll_are_spread_over_the_workers", spread),
         ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
         ("a_stopped_worker_leaves_no_buffer_behind", stop_with_packets),
         ("workers_with_and_without_rest_move_on_to_new_tables_at_once", adoption),
@@ -74,7 +75,7 @@ fn bench(eal: &Eal, name: &str, cpus: &[u32], idle_sleep: Duration) -> Bench {
 fn port(eal: &Eal, pool: &Mempool, vdev: &Vdev, team: &Team) -> Port {
     let mut port = Port::create(eal, vdev).unwrap();
     let queues = port.start(&PortConfig::default(), pool).unwrap();
-    team.hand_over(INDEX, 0, Queues::of_device(queues, false, pool)).unwrap();
+    team.hand_over(INDEX, Polling::By(0), Queues::of_device(queues, false, pool)).unwrap();
     port
 }
 
@@ -105,6 +106,30 @@ fn handed_over_and_back(eal: &Eal) {
     let worker = counters.worker(0);
     assert_eq!(worker.packets, 300);
     assert!(worker.empty_polls > 0 && worker.busy_cycles < worker.total_cycles, "{worker:?}");
+    team.stop().unwrap();
+}
+
+fn spread(eal: &Eal) {
+    // On one CPU, so that it needs no more than that.
+    let Bench { pool, team, counters, .. } = bench(eal, "spread", &[0, 0], Duration::from_micros(50));
+    for (name, polling, both) in [("of-all", Polling::ByAll, true), ("of-the-second", Polling::By(1), false)]
+    {
+        let mut port = Port::create(eal, &Vdev::Null { name: name.into(), packet: 64 }).unwrap();
+        let config = PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::default() };
+        let queues = port.start(&config, &pool).unwrap();
+        let before = [0, 1].map(|worker| counters.worker(worker).packets);
+        team.hand_over(INDEX, polling, Queues::of_device(queues, false, &pool)).unwrap();
+        let received = |worker: usize| counters.worker(worker).packets > before[worker] + 1000;
+        within("the second worker receives", || received(1));
+        if both {
+            within("the first worker receives", || received(0));
+        } else {
+            assert_eq!(counters.worker(0).packets, before[0], "it polls nothing");
+        }
+        team.take_back(INDEX).unwrap();
+        port.remove().unwrap();
+    }
+    assert_eq!(pool.in_use(), 0);
     team.stop().unwrap();
 }
 
