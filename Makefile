@@ -1,6 +1,6 @@
 # Thin over ci/: what CI runs and what a developer runs are the same commands.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test bench demo demo-fastpath demo-sriov audit fmt clean-testbed
+.PHONY: help setup build check test bench bench-micro demo demo-fastpath demo-sriov audit fmt clean-testbed
 
 help:           ## show this list
 	@sed -n 's/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -19,6 +19,9 @@ test:           ## check, then unit, property, netns and emulated NIC tests
 
 bench:          ## measure the control plane and the forwarding engine; fails when a goal is missed
 	@ci/bench
+
+bench-micro:    ## measure single functions of the data path, without root or hardware
+	@ci/bench micro
 
 demo:           ## show both halves at work, end to end
 	@ci/demo fastpath sriov

@@ -39,7 +39,7 @@ pub use self::balancing::Balancing;
 pub use self::builder::{Applied, Builder};
 pub use self::error::{Problem, TableError};
 pub use self::local::{LocalNode, UnderlayAddress};
-pub use self::maglev::Maglev;
+pub use self::maglev::{Choice, Maglev};
 pub(crate) use self::port::tenant;
 pub use self::port::{Door, MAX_PORTS, Port, PortIndex, PortKind};
 pub use self::remote::{MAX_REMOTES, Remote, Unreachable, Way};
