@@ -20,6 +20,9 @@ pub(crate) enum Command {
     /// The forwarding engine, on packets replayed from memory, as a share of the machine's limit
     #[command(after_long_help = ENGINE_HELP)]
     Engine(Engine),
+    /// The engine's table of flows beside DPDK's rte_hash: look-ups, inserts, memory
+    #[command(after_long_help = LOOKUP_HELP)]
+    Lookup(Lookup),
     /// Instructions per packet, which are the same on every machine, held against those in a file
     #[command(after_long_help = INSTRUCTIONS_HELP)]
     Instructions(Instructions),
@@ -82,6 +85,42 @@ pub(crate) struct Control {
     pub(crate) output: Output,
 }
 
+const LOOKUP_HELP: &str = "\
+Both tables hold the same connections, each by the keys of both its directions, and are asked for them in the same shuffled \
+order, in bursts. rte_hash is made for readers without locks and several writers, as a table of flows needs it. Alone it \
+gives a number for a key; with a record it also reads a cache line for each connection, as the engine's table does.
+
+Needs root: hugepages are reserved for the time of the measurement.
+
+Examples:
+  culvert-bench lookup
+  culvert-bench lookup --keys 1M --burst 64 -o json";
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Lookup {
+    /// Numbers of keys, two for each connection, such as 1k or 1M
+    #[arg(long, value_delimiter = ',', value_parser = keys, default_value = "1k,100k,1M")]
+    pub(crate) keys: Vec<u32>,
+    /// Keys that are looked up together
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) burst: u16,
+    /// Length of a run
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Runs; medians are printed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) runs: u16,
+    /// CPU of the measurement
+    #[arg(long, default_value_t = 1)]
+    pub(crate) cpu: u32,
+    /// CPU of everything else
+    #[arg(long, default_value_t = 0)]
+    pub(crate) control_cpu: u32,
+    /// How to print the figures
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+}
+
 const INSTRUCTIONS_HELP: &str = "\
 Sends each work's packets (1k flows, in plain memory, no ports) through the engine's pipeline under callgrind and counts \
 instructions, receive and transmit left out. With --baseline: exit status 1 if one of them is more than 3 % above the file's, \
@@ -123,6 +162,7 @@ Needs root: hugepages are reserved for the time of the measurement. Keep the mac
 Examples:
   culvert-bench engine                                 all works, as in docs/performance.md: about three minutes
   culvert-bench engine --work w3 --flows 1k,1M --runs 9
+  culvert-bench engine --work w3 --flows 1k --workers 1,2
   culvert-bench engine --work w1 --pcap pods.pcap      the packets of a capture, sent by pods
   culvert-bench engine -o json >engine.json
   culvert-bench engine --check --report engine.html    exit status 1 if a goal is missed";
@@ -138,6 +178,9 @@ pub(crate) struct Engine {
     /// Transport protocol of the flows; w4 always opens TCP connections
     #[arg(long, value_enum, default_value = "udp")]
     pub(crate) transport: Transport,
+    /// Numbers of workers, each with queues, ports and packets of its own
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) workers: Vec<u16>,
     /// Replay this capture (pcap, Ethernet) instead of packets of our own
     #[arg(long, value_name = "FILE", conflicts_with = "flows")]
     pub(crate) pcap: Option<PathBuf>,
@@ -153,9 +196,9 @@ pub(crate) struct Engine {
     /// Packets compared with the reference, before the runs and again after
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sample: u32,
-    /// CPU of the worker
-    #[arg(long, default_value_t = 1)]
-    pub(crate) cpu: u32,
+    /// CPUs of the workers, the first one's first [default: all but --control-cpu, then that one]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) cpus: Vec<u32>,
     /// CPU of everything else
     #[arg(long, default_value_t = 0)]
     pub(crate) control_cpu: u32,
@@ -177,18 +220,28 @@ pub(crate) enum Output {
     Json,
 }
 
-const MAX_FLOWS: u32 = 1_500_000;
+const MAX_FLOWS: u32 = 10_000_000;
 
 fn flows(text: &str) -> Result<u32, String> {
+    number(text)
+        .filter(|number| (1..=MAX_FLOWS).contains(number))
+        .ok_or_else(|| "must be 1 to 10M, such as 1000, 100k or 1M".to_owned())
+}
+
+fn keys(text: &str) -> Result<u32, String> {
+    number(text)
+        .filter(|number| (64..=MAX_FLOWS).contains(number))
+        .ok_or_else(|| "must be 64 to 10M, such as 1000, 100k or 1M".to_owned())
+}
+
+/// A number as people write it: 1000, 100k, 1M.
+fn number(text: &str) -> Option<u32> {
     let (digits, factor) = match text.as_bytes() {
         [.., b'k' | b'K'] => (&text[..text.len() - 1], 1_000),
         [.., b'm' | b'M'] => (&text[..text.len() - 1], 1_000_000),
         _ => (text, 1),
     };
-    let number = digits.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
-    number
-        .filter(|number| (1..=MAX_FLOWS).contains(number))
-        .ok_or_else(|| "must be 1 to 1500k, such as 1000, 100k or 1M".to_owned())
+    digits.parse::<u32>().ok().and_then(|number| number.checked_mul(factor))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -203,10 +256,10 @@ mod tests {
     #[test]
     fn flows_are_read_as_they_are_written() {
         assert_eq!(
-            ["1", "1k", "100K", "1M"].map(|text| flows(text).unwrap()),
-            [1, 1_000, 100_000, 1_000_000]
+            ["1", "1k", "100K", "1M", "10m"].map(|text| flows(text).unwrap()),
+            [1, 1_000, 100_000, 1_000_000, 10_000_000]
         );
-        for bad in ["", "k", "0", "2M", "1.5M", "-1", "5000000k", "1kk"] {
+        for bad in ["", "k", "0", "11M", "1.5M", "-1", "5000000k", "1kk"] {
             assert!(flows(bad).is_err(), "{bad}");
         }
     }

@@ -4,9 +4,11 @@
 
 mod cli;
 mod control;
+mod cpu;
 mod hugepages;
 mod input;
 mod instructions;
+mod lookup;
 mod measure;
 mod pods;
 mod reference;
@@ -22,8 +24,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use culvert_dpdk::{Eal, EalConfig, EalError, Hugepages, tsc};
+use nix::unistd::geteuid;
 
 use cli::{Arguments, Command, Engine, Output};
+use cpu::CpuError;
 use hugepages::{HugepageError, Reservation};
 use input::frame::{OUTER, Transport};
 use input::{Input, InputError};
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Engine(engine) => {
             run(&engine).map(|all_met| all_met || !engine.check).map_err(Box::<dyn Error>::from)
         }
+        Command::Lookup(options) => lookup::run(&options).map(|()| true).map_err(Box::<dyn Error>::from),
         Command::Instructions(options) => instructions::run(&options).map_err(Box::<dyn Error>::from),
         Command::Control(control) => control::run(&control).map_err(Box::<dyn Error>::from),
         Command::Pods(pods) => pods::run(&pods).map_err(Box::<dyn Error>::from),
@@ -61,12 +66,16 @@ fn main() -> ExitCode {
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 enum BenchError {
+    #[error("must be run as root: hugepages are reserved")]
+    NotRoot,
     #[error("hugepages")]
     Hugepages(#[from] HugepageError),
     #[error("DPDK")]
     Eal(#[from] EalError),
-    #[error("{}", .path.display())]
-    Input { path: PathBuf, source: InputError },
+    #[error("{input}")]
+    Input { input: String, source: InputError },
+    #[error(transparent)]
+    Cpus(#[from] CpuError),
     #[error("{case}: tables and flows")]
     Scene { case: String, source: SceneError },
     #[error("{case}: ports")]
@@ -85,13 +94,18 @@ struct Case {
     work: Work,
     /// 0: as many as a capture has.
     flows: u32,
+    workers: usize,
 }
 
 impl Case {
     fn name(self) -> String {
-        match self.flows {
-            0 => format!("{:?}", self.work),
-            flows => format!("{:?}, {} flows", self.work, short(flows as usize)),
+        let flows = match self.flows {
+            0 => String::new(),
+            flows => format!(", {} flows", short(flows as usize)),
+        };
+        match self.workers {
+            1 => format!("{:?}{flows}", self.work),
+            workers => format!("{:?}{flows}, {workers} workers", self.work),
         }
     }
 
@@ -99,10 +113,10 @@ impl Case {
     fn input(self, engine: &Engine) -> Result<Input, BenchError> {
         let work = if self.work == Work::W5 { Work::W3 } else { self.work };
         match &engine.pcap {
-            None => Ok(Input::generate(work, transport(self.work, engine), self.flows)),
-            Some(path) => {
-                Input::replay(work, path).map_err(|source| BenchError::Input { path: path.clone(), source })
-            }
+            None => Input::generate(work, transport(self.work, engine), self.flows, self.workers)
+                .map_err(|source| BenchError::Input { input: self.name(), source }),
+            Some(path) => Input::replay(work, path, self.workers)
+                .map_err(|source| BenchError::Input { input: path.display().to_string(), source }),
         }
     }
 }
@@ -118,12 +132,20 @@ fn cases(engine: &Engine) -> Vec<Case> {
         (None, []) => work.flows().to_vec(),
         (None, flows) => flows.to_vec(),
     };
-    works.iter().flat_map(|&work| flows(work).into_iter().map(move |flows| Case { work, flows })).collect()
+    let with_flows = works.iter().flat_map(|&work| flows(work).into_iter().map(move |flows| (work, flows)));
+    let cases = with_flows.flat_map(|(work, flows)| {
+        engine.workers.iter().map(move |&workers| Case { work, flows, workers: workers.into() })
+    });
+    cases.collect()
 }
 
 /// Measures everything; whether all goals were met.
 fn run(engine: &Engine) -> Result<bool, BenchError> {
+    if !geteuid().is_root() {
+        return Err(BenchError::NotRoot);
+    }
     let cases = cases(engine);
+    let cpus = cpu::of_workers(engine)?;
     let mut megabytes = 0;
     for case in &cases {
         let (packets, longest) = match (&engine.pcap, case.flows) {
@@ -133,7 +155,7 @@ fn run(engine: &Engine) -> Result<bool, BenchError> {
                 (input.frames().count(), input.longest() + OUTER)
             }
         };
-        megabytes = megabytes.max(rig::megabytes(packets, longest, input::MAX_PODS));
+        megabytes = megabytes.max(rig::megabytes(packets, longest, input::MAX_PODS + case.workers));
     }
     let _reservation = Reservation::of(megabytes)?;
     // Several processes' nice values count only within their session where sched_autogroup is on; elsewhere there is no
@@ -150,7 +172,7 @@ fn run(engine: &Engine) -> Result<bool, BenchError> {
     let mut figures = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         eprintln!("[{}/{}] {}", number + 1, cases.len(), case.name());
-        figures.push(measure(&eal, engine, *case, number)?);
+        figures.push(measure(&eal, engine, *case, &cpus, number)?);
     }
     match engine.output {
         Output::Table => print!("{}", report::table(&machine, &figures)),
@@ -163,23 +185,28 @@ fn run(engine: &Engine) -> Result<bool, BenchError> {
     Ok(figures.iter().all(Figure::is_met))
 }
 
-fn measure(eal: &Eal, engine: &Engine, case: Case, number: usize) -> Result<Figure, BenchError> {
+fn measure(
+    eal: &Eal,
+    engine: &Engine,
+    case: Case,
+    cpus: &[u32],
+    number: usize,
+) -> Result<Figure, BenchError> {
     let name = || case.name();
     let input = case.input(engine)?;
     let flows = input.flows;
-    let scene = Scene::new(case.work, transport(case.work, engine), input)
+    let scene = Scene::new(case.work, transport(case.work, engine), input, case.workers)
         .map_err(|source| BenchError::Scene { case: name(), source })?;
     let rig_error = |source| BenchError::Rig { case: name(), source };
     let mut rig = Rig::new(eal, &scene, number).map_err(rig_error)?;
     let plan = Plan {
-        cpu: engine.cpu,
         runs: engine.runs.into(),
         seconds: engine.seconds,
         warmup: engine.warmup,
         sample: engine.sample as usize,
     };
-    let measured = measure::measure(eal, case.work, scene, &mut rig, plan);
+    let measured = measure::measure(eal, case.work, scene, &mut rig, &cpus[..case.workers], plan);
     rig.remove().map_err(rig_error)?;
     let measured = measured.map_err(|source| BenchError::Measure { case: name(), source })?;
-    Ok(Figure::new(case.work, flows, tsc::hz(eal), &measured))
+    Ok(Figure::new(case.work, flows, case.workers, tsc::hz(eal), &measured))
 }

@@ -40,7 +40,7 @@ pub(crate) enum Wrong {
 pub(crate) struct Reference {
     work: Work,
     /// Endpoint and outer source port of each flow that was seen.
-    paths: HashMap<(u8, End), (End, u16)>,
+    paths: HashMap<(u8, End, End), (End, u16)>,
     checked: usize,
 }
 
@@ -63,7 +63,7 @@ impl Reference {
             Work::W3 | Work::W4 => {
                 let (_, _, endpoint) =
                     ends(Work::W5, sent).ok_or(Wrong::Input("no tunnel packet was sent"))?;
-                if !is_endpoint(endpoint) {
+                if !is_endpoint(endpoint, flow.2) {
                     return Err(Wrong::Endpoint(endpoint));
                 }
                 let packet = routed(received, None, Some(endpoint));
@@ -71,7 +71,8 @@ impl Reference {
             }
             Work::W2 => (From::Pod(flow.2.0), delivered(&routed(&received[frame::OUTER..], None, None))),
             Work::W5 => {
-                let service = (frame::VIP, frame::VIP_PORT);
+                let nth = flow.1.1.wrapping_sub(frame::REMOTE_PORT);
+                let service = (frame::VIP, frame::VIP_PORT.wrapping_add(nth));
                 (From::Pod(flow.2.0), delivered(&routed(&received[frame::OUTER..], Some(service), None)))
             }
         };
@@ -100,15 +101,15 @@ impl Reference {
     fn tunnelled(
         &mut self,
         ip: Vec<u8>,
-        (protocol, client, _): (u8, End, End),
+        flow: (u8, End, End),
         endpoint: End,
         sent: &[u8],
     ) -> Result<Vec<u8>, Wrong> {
         let port = sent.get(34..36).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
         let source_port = port.max(DYNAMIC_PORTS);
-        let path = *self.paths.entry((protocol, client)).or_insert((endpoint, source_port));
+        let path = *self.paths.entry(flow).or_insert((endpoint, source_port));
         if path != (endpoint, source_port) {
-            return Err(Wrong::Path(client));
+            return Err(Wrong::Path(flow.1));
         }
         let udp_len = (8 + 8 + 14 + ip.len()) as u16;
         let mut outer_ip = vec![0x45, 0];
@@ -164,9 +165,11 @@ fn delivered(ip: &[u8]) -> Vec<u8> {
     [&frame::POD_MAC[..], &frame::GATEWAY_MAC, &[8, 0], ip].concat()
 }
 
-fn is_endpoint((address, port): End) -> bool {
+/// Whether this is one of those behind a port of the service.
+fn is_endpoint((address, port): End, (_, service_port): End) -> bool {
     let number = u32::from(address).wrapping_sub(u32::from(frame::REMOTE_POD));
-    number < u32::from(frame::BACKENDS) && port == frame::REMOTE_PORT
+    let nth = service_port.wrapping_sub(frame::VIP_PORT);
+    number < u32::from(frame::BACKENDS) && port == frame::REMOTE_PORT.wrapping_add(nth)
 }
 
 fn compare(sent: &[u8], expected: &[u8]) -> Result<(), Wrong> {
@@ -213,8 +216,8 @@ mod tests {
 
     /// A packet to the service, and what an engine that does everything right makes of it: taken down by hand.
     fn good() -> (Vec<u8>, Vec<u8>) {
-        let received = from_pod(Transport::Udp, client(7), (VIP, VIP_PORT), Flags::Ack);
-        let hop = from_pod(Transport::Udp, client(7), (REMOTE_POD, REMOTE_PORT), Flags::Ack);
+        let received = from_pod(Transport::Udp, client(7, frame::PORTS), (VIP, VIP_PORT), Flags::Ack);
+        let hop = from_pod(Transport::Udp, client(7, frame::PORTS), (REMOTE_POD, REMOTE_PORT), Flags::Ack);
         let head = "020000006402020000006401080045000060000040004011f138c0a86401c0a86402\
                     c00012b5004c0000 0800000000000100 02000000f10202000000f1010800";
         let head: String = head.chars().filter(char::is_ascii_hexdigit).collect();
@@ -250,7 +253,7 @@ mod tests {
     fn a_packet_that_leaves_elsewhere_or_cut_is_found() {
         let (received, sent) = good();
         let mut reference = Reference::new(Work::W3);
-        let pod = From::Pod(client(7).0);
+        let pod = From::Pod(client(7, frame::PORTS).0);
         assert!(matches!(reference.check(&received, pod, &sent), Err(Wrong::Port { .. })));
         let cut = &sent[..sent.len() - 1];
         assert!(matches!(reference.check(&received, From::Underlay, cut), Err(Wrong::Length { .. })));
@@ -261,7 +264,9 @@ mod tests {
     fn an_engine_with_one_favourite_endpoint_is_found() {
         let mut reference = Reference::new(Work::W4);
         let endpoint = (REMOTE_POD, REMOTE_PORT);
-        reference.paths = (0..1000).map(|n| ((17, client(n)), (endpoint, DYNAMIC_PORTS))).collect();
+        reference.paths = (0..1000)
+            .map(|n| ((17, client(n, frame::PORTS), (VIP, VIP_PORT)), (endpoint, DYNAMIC_PORTS)))
+            .collect();
         assert_eq!(reference.finish(), Err(Wrong::Spread(1)));
     }
 }

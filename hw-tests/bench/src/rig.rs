@@ -3,7 +3,7 @@
 use std::io;
 
 use culvert_dpdk::{Eal, Mempool, MempoolConfig, MempoolError, Port, PortConfig, PortError, Vdev};
-use culvert_engine::port::{Queues, Rx, Tx};
+use culvert_engine::port::{self, Rx, Tx};
 use culvert_engine::table::PortIndex;
 use tempfile::TempDir;
 
@@ -33,6 +33,12 @@ pub(crate) enum RigError {
 /// Ports, ready to be polled. The queues must be gone before it is dropped.
 pub(crate) struct Rig {
     ports: Vec<Port>,
+    /// Each worker's.
+    pub(crate) queues: Vec<Queues>,
+}
+
+/// One worker's queues.
+pub(crate) struct Queues {
     /// The engine's port that each receive queue stands for.
     pub(crate) rx: Vec<(PortIndex, Rx)>,
     /// One transmit queue for each port of the engine.
@@ -40,7 +46,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Ports for the input of a scene. `number` tells this rig's devices from those of others.
+    /// Ports for the input of a scene, spread over its workers. `number` tells this rig's devices from those of others.
     pub(crate) fn new(eal: &Eal, scene: &Scene, number: usize) -> Result<Self, RigError> {
         let input = &scene.input;
         let frame = room(input.longest());
@@ -48,14 +54,25 @@ impl Rig {
             eal,
             &MempoolConfig {
                 name: format!("bench{number}"),
-                mbufs: mbufs(input.frames().count(), input.lanes.len()),
+                mbufs: mbufs(input.frames().count(), input.lanes.len() + scene.pipelines.len()),
                 cache: 256,
                 frame,
                 socket: None,
             },
         )?;
         let config = PortConfig { mtu: Some(frame - 18), ..PortConfig::default() };
-        let mut rig = Self { ports: Vec::new(), rx: Vec::new(), tx: Vec::new() };
+        let mut rig = Self { ports: Vec::new(), queues: Vec::new() };
+        let outs = input.pods.len() as u16 + 1;
+        for worker in 0..scene.pipelines.len() {
+            // One each: its queues' counters lie side by side, on cache lines that two workers would fight for.
+            let device = Vdev::Null { name: format!("bench{number}_{worker}"), packet: 0 };
+            let mut null = Port::create(eal, &device)?;
+            let queues = null.start(&PortConfig { tx_queues: outs, ..config }, &pool)?;
+            let queues = port::Queues::of_device(queues, true, &pool);
+            let tx = (UPLINK.0..outs).map(PortIndex).zip(queues.tx).collect();
+            rig.queues.push(Queues { rx: Vec::new(), tx });
+            rig.ports.push(null);
+        }
         let folder = TempDir::with_prefix("culvert-bench-")?;
         for (n, lane) in input.lanes.iter().enumerate() {
             let path = folder.path().join(format!("{n}.pcap"));
@@ -66,24 +83,21 @@ impl Rig {
             };
             let mut port = Port::create(eal, &device)?;
             let queues = port.start(&config, &pool)?;
-            rig.rx.extend(queues.rx.into_iter().map(|rx| (scene.port(lane.from), Rx::Device(rx))));
+            let worker = n % rig.queues.len();
+            rig.queues[worker]
+                .rx
+                .extend(queues.rx.into_iter().map(|rx| (scene.port(lane.from), Rx::Device(rx))));
             rig.ports.push(port);
             // It is in memory now.
             std::fs::remove_file(&path)?;
         }
-        let outs = input.pods.len() as u16 + 1;
-        let mut null = Port::create(eal, &Vdev::Null { name: format!("bench{number}"), packet: 0 })?;
-        let queues = null.start(&PortConfig { tx_queues: outs, ..config }, &pool)?;
-        let queues = Queues::of_device(queues, true, &pool);
-        rig.tx = (UPLINK.0..outs).map(PortIndex).zip(queues.tx).collect();
-        rig.ports.push(null);
         Ok(rig)
     }
 
     /// Removes the ports, once the queues are gone.
     pub(crate) fn remove(self) -> Result<(), RigError> {
-        let Self { ports, rx, tx } = self;
-        drop((rx, tx));
+        let Self { ports, queues } = self;
+        drop(queues);
         for port in ports {
             port.remove().map_err(|(_, error)| error)?;
         }

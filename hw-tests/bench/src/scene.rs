@@ -15,7 +15,7 @@ use culvert_packet::buf::TestBuf;
 use culvert_packet::eth::EthAddr;
 
 use crate::input::frame::{self, Flags, Transport};
-use crate::input::{From, Input, ends};
+use crate::input::{From, Input, InputError, ends};
 use crate::work::Work;
 
 /// The port to the underlay; those of the pods follow.
@@ -29,6 +29,8 @@ const POD_MTU: u32 = UNDERLAY_MTU as u32 - frame::OUTER as u32;
 pub(crate) enum SceneError {
     #[error("tables")]
     Tables(#[from] TableError),
+    #[error(transparent)]
+    Input(#[from] InputError),
     #[error("MTU")]
     Mtu(#[from] RangeError),
     #[error(transparent)]
@@ -40,7 +42,8 @@ pub(crate) enum SceneError {
 /// An engine with its flows.
 pub(crate) struct Scene {
     pub(crate) snapshot: Snapshot,
-    pub(crate) pipeline: Pipeline,
+    /// One for each worker.
+    pub(crate) pipelines: Vec<Pipeline>,
     pub(crate) counters: CounterSet,
     pub(crate) tables: Arc<FlowTables>,
     /// What it is fed with.
@@ -49,24 +52,30 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// An engine for a work on this input; that of W5 is W3's, whose replies are made here.
-    pub(crate) fn new(work: Work, transport: Transport, input: Input) -> Result<Self, SceneError> {
-        let snapshot = snapshot(&input.pods)?;
+    /// An engine of `workers` workers for a work on this input; that of W5 is W3's, whose replies are made here.
+    pub(crate) fn new(
+        work: Work,
+        transport: Transport,
+        input: Input,
+        workers: usize,
+    ) -> Result<Self, SceneError> {
+        let snapshot = snapshot(&input.pods, input.services)?;
         // Twice as many as there are flows, so that a full table is not what is measured.
         let tables = FlowTables::new((input.flows as u32 * 2).max(1 << 16))?;
-        let (counters, mut writers) = counters(1);
-        counters.reserve_services(2);
-        let pipeline = Pipeline::new(tables.worker(), writers.remove(0));
+        let (counters, writers) = counters(workers);
+        counters.reserve_services(2 * usize::from(input.services));
+        let pipelines = writers.into_iter().map(|writer| Pipeline::new(tables.worker(), writer)).collect();
         let pods = input.pods.clone();
-        let mut scene = Self { snapshot, pipeline, counters, tables, input, pods };
+        let mut scene = Self { snapshot, pipelines, counters, tables, input, pods };
         match work {
             Work::W0 | Work::W1 | Work::W2 | Work::W4 => {}
             Work::W3 => {
                 scene.establish(transport)?;
             }
             Work::W5 => {
-                let (replies, flows) = (scene.establish(transport)?, scene.input.flows);
-                scene.input = Input::of(Work::W5, replies, flows);
+                let replies = scene.establish(transport)?;
+                let Input { flows, services, .. } = scene.input;
+                scene.input = Input { services, ..Input::of(Work::W5, replies, flows, workers) };
             }
         }
         Ok(scene)
@@ -83,10 +92,11 @@ impl Scene {
         }
     }
 
-    /// Opens all flows of the input, answers included, and returns one packet of each one's server, for every packet
-    /// of the input.
+    /// Opens all flows of the input, each by the worker that its pod belongs to, answers included, and returns one packet
+    /// of each one's server, for every packet of the input.
     fn establish(&mut self, transport: Transport) -> Result<Vec<Vec<u8>>, SceneError> {
-        let input = std::mem::replace(&mut self.input, Input { lanes: vec![], pods: vec![], flows: 0 });
+        let input =
+            std::mem::replace(&mut self.input, Input { lanes: vec![], pods: vec![], flows: 0, services: 0 });
         let mut replies = Vec::new();
         for (flow, (from, bytes)) in input.frames().enumerate() {
             let port = self.port(from);
@@ -97,15 +107,16 @@ impl Scene {
             };
             let Some((_, client, service)) = ends(Work::W3, bytes) else { continue };
             let syn = frame::from_pod(transport, client, service, Flags::Syn);
-            let (verdict, request) = self.pass(port, &syn);
+            let worker = usize::from(port.0.wrapping_sub(1)) % self.pipelines.len();
+            let (verdict, request) = self.pass(worker, port, &syn);
             let server = ends(Work::W5, &request).filter(|_| verdict == Verdict::Send(UPLINK));
             let Some((_, _, server)) = server else { return Err(not_forwarded("first packet", verdict)) };
             let answer = frame::from_tunnel(transport, server, client, Flags::SynAck, flow as u32);
-            match self.pass(UPLINK, &answer) {
+            match self.pass(worker, UPLINK, &answer) {
                 (verdict, _) if verdict == Verdict::Send(port) => {}
                 (verdict, _) => return Err(not_forwarded("answer", verdict)),
             }
-            match self.pass(port, bytes) {
+            match self.pass(worker, port, bytes) {
                 (Verdict::Send(UPLINK), _) => {}
                 (verdict, _) => return Err(not_forwarded("second packet", verdict)),
             }
@@ -115,16 +126,16 @@ impl Scene {
         Ok(replies)
     }
 
-    fn pass(&mut self, port: PortIndex, bytes: &[u8]) -> (Verdict, Vec<u8>) {
+    fn pass(&mut self, worker: usize, port: PortIndex, bytes: &[u8]) -> (Verdict, Vec<u8>) {
         let mut verdicts = Vec::with_capacity(1);
         let mut buf = [TestBuf::new(bytes)];
         let now = Tick::at(Duration::ZERO);
-        self.pipeline.process(&self.snapshot, now, port, &mut buf, &mut verdicts);
+        self.pipelines[worker].process(&self.snapshot, now, port, &mut buf, &mut verdicts);
         (verdicts[0], buf[0].data().to_vec())
     }
 }
 
-fn snapshot(pods: &[Ipv4Addr]) -> Result<Snapshot, SceneError> {
+fn snapshot(pods: &[Ipv4Addr], services: u16) -> Result<Snapshot, SceneError> {
     let mut builder = Builder::new();
     builder.attach(
         UPLINK,
@@ -140,30 +151,33 @@ fn snapshot(pods: &[Ipv4Addr]) -> Result<Snapshot, SceneError> {
         };
         builder.attach(PortIndex(n), Port::try_from(&request)?)?;
     }
-    builder.apply(&tables())?;
+    builder.apply(&tables(services))?;
     builder.set_neighbours([(frame::REMOTE_VTEP.into(), EthAddr(frame::REMOTE_MAC))]);
     Ok(builder.snapshot())
 }
 
-fn tables() -> proto::Tables {
+fn tables(services: u16) -> proto::Tables {
     let octets = |address: Ipv4Addr| address.octets().to_vec();
     let range = |address: [u8; 4]| vec![proto::Prefix { address: address.to_vec(), prefix_len: 24 }];
     let first = u32::from(frame::REMOTE_POD);
-    let backend = |n| proto::Backend {
+    let backend = |nth: u16, n: u8| proto::Backend {
         address: octets(Ipv4Addr::from(first + u32::from(n))),
-        port: frame::REMOTE_PORT.into(),
+        port: (frame::REMOTE_PORT + nth).into(),
         ..Default::default()
     };
-    let service = |protocol: proto::Protocol, port_name: &str| proto::Service {
+    let service = |protocol: proto::Protocol, name: &str, nth: u16| proto::Service {
         namespace: "bench".to_owned(),
         name: "service".to_owned(),
-        port_name: port_name.to_owned(),
+        port_name: format!("{name}{nth}"),
         protocol: protocol.into(),
         vip: octets(frame::VIP),
-        port: frame::VIP_PORT.into(),
-        backends: (0..frame::BACKENDS).map(backend).collect(),
+        port: (frame::VIP_PORT + nth).into(),
+        backends: (0..frame::BACKENDS).map(|n| backend(nth, n)).collect(),
         ..Default::default()
     };
+    let services = (0..services).flat_map(|nth| {
+        [service(proto::Protocol::Udp, "udp", nth), service(proto::Protocol::Tcp, "tcp", nth)]
+    });
     proto::Tables {
         revision: 1,
         synced: true,
@@ -187,6 +201,6 @@ fn tables() -> proto::Tables {
             vtep_mac: frame::REMOTE_VTEP_MAC.to_vec(),
             pod_cidrs: range([10, 244, 2, 0]),
         }],
-        services: vec![service(proto::Protocol::Udp, "udp"), service(proto::Protocol::Tcp, "tcp")],
+        services: services.collect(),
     }
 }

@@ -68,9 +68,12 @@ pub(crate) enum Flags {
 /// One end of a flow.
 pub(crate) type End = (Ipv4Addr, u16);
 
-/// The pod's end of flow number `n`: 50,000 ports of each address, from 10.244.1.2:10000 on.
-pub(crate) fn client(n: u32) -> End {
-    let (pod, port) = (n / 50_000, n % 50_000);
+/// Flows of each pod's address: so many of its ports.
+pub(crate) const PORTS: u32 = 50_000;
+
+/// The pod's end of flow number `n`, `ports` of each address, from 10.244.1.2:10000 on.
+pub(crate) fn client(n: u32, ports: u32) -> End {
+    let (pod, port) = (n / ports, n % ports);
     (Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 1, 2)) + pod), 10_000 + port as u16)
 }
 
@@ -168,7 +171,7 @@ mod tests {
     /// Expected bytes: made by another program from the same description.
     #[test]
     fn frames_are_those_that_other_programs_were_measured_on() {
-        let src = client(50_001);
+        let src = client(50_001, PORTS);
         assert_eq!(src, (Ipv4Addr::new(10, 244, 1, 3), 10_001));
         for (made, expected) in [
             (

@@ -26,11 +26,13 @@ pub(super) fn run(work: Work) -> Result<usize, SceneError> {
         Work::W5 => (Work::W3, Transport::Udp, ROUNDS),
         work => (work, Transport::Udp, ROUNDS),
     };
-    let scene = Scene::new(work, transport, Input::generate(source, transport, FLOWS))?;
+    let input = Input::generate(source, transport, FLOWS, 1)?;
+    let scene = Scene::new(work, transport, input, 1)?;
     let frames: Vec<_> = scene.input.frames().take(FLOWS as usize).collect();
     let port = frames.first().map_or(PortIndex(u16::MAX), |(from, _)| scene.port(*from));
     let once: Vec<_> = frames.iter().filter_map(|(_, frame)| Buffer::new(frame)).collect();
-    let Scene { snapshot, mut pipeline, .. } = scene;
+    let Scene { snapshot, mut pipelines, .. } = scene;
+    let pipeline = &mut pipelines[0];
     let mut verdicts = Vec::with_capacity(once.len() * rounds);
     if work != Work::W4 {
         // Destinations and tunnels are looked up once per snapshot, and then remembered.
@@ -38,7 +40,7 @@ pub(super) fn run(work: Work) -> Result<usize, SceneError> {
         pipeline.process(&snapshot, now, port, &mut once.clone(), &mut verdicts);
     }
     let mut bufs: Vec<_> = (0..rounds).flat_map(|_| once.clone()).collect();
-    counted(&mut pipeline, &snapshot, port, &mut bufs, &mut verdicts);
+    counted(pipeline, &snapshot, port, &mut bufs, &mut verdicts);
     match verdicts.iter().enumerate().find(|(_, verdict)| !matches!(verdict, Verdict::Send(_))) {
         None => Ok(bufs.len()),
         Some((flow, verdict)) => Err(SceneError::NotForwarded {

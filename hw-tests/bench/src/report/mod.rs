@@ -6,8 +6,8 @@ mod table;
 use serde::Serialize;
 
 pub(crate) use self::html::html;
-pub(crate) use self::table::table;
-use crate::measure::{Measured, Run};
+pub(crate) use self::table::{aligned, table};
+use crate::measure::{Measured, Misses, Run};
 use crate::stats::Spread;
 use crate::work::{Goal, Work};
 
@@ -17,12 +17,15 @@ pub(crate) struct Figure {
     pub(crate) work: Work,
     pub(crate) flows: usize,
     pub(crate) workers: usize,
-    /// Million packets per second.
+    /// Million packets per second of all workers together.
     pub(crate) mpps: Spread,
     /// TSC cycles per packet, receive and transmit included.
     pub(crate) cycles: Spread,
     /// Of what the machine does without work on the same packets: median over the pairs of runs.
     pub(crate) share_of_io: f64,
+    /// Misses of caches per packet; only where the CPU counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) misses: Option<Misses>,
     /// Million packets per second without work.
     #[serde(skip)]
     pub(crate) io_mpps: Spread,
@@ -36,26 +39,28 @@ pub(crate) struct Figure {
 
 impl Figure {
     /// `hz`: TSC cycles per second.
-    pub(crate) fn new(work: Work, flows: usize, hz: u64, measured: &Measured) -> Self {
-        let mpps = |run: &Run| hz as f64 / run.cycles_per_packet() / 1e6;
+    pub(crate) fn new(work: Work, flows: usize, workers: usize, hz: u64, measured: &Measured) -> Self {
+        // All workers begin and end at the same time.
+        let mpps = |run: &Run| workers as f64 * hz as f64 / run.cycles_per_packet() / 1e6;
         let cycles = |run: &Run| run.cycles_per_packet();
         let pairs = measured.io.iter().zip(&measured.work);
         Self {
             work,
             flows,
-            workers: 1,
+            workers,
             mpps: Spread::of(measured.work.iter().map(mpps)),
             cycles: Spread::of(measured.work.iter().map(cycles)),
             share_of_io: Spread::of(pairs.map(|(io, work)| cycles(io) / cycles(work))).median,
             io_mpps: Spread::of(measured.io.iter().map(mpps)),
             io_cycles: Spread::of(measured.io.iter().map(cycles)),
+            misses: measured.misses,
             checked: measured.checked,
         }
     }
 
-    /// What is demanded.
+    /// What is demanded, of one worker.
     pub(crate) fn goal(&self) -> Option<Goal> {
-        self.work.goal(self.flows)
+        self.work.goal(self.flows).filter(|_| self.workers == 1)
     }
 
     /// Whether what is demanded was reached, if anything is.
@@ -107,8 +112,8 @@ pub(crate) mod tests {
 
     pub(crate) fn figure(work: Work, flows: usize, io: [u64; 3], cycles: [u64; 3]) -> Figure {
         let runs = |cycles: [u64; 3]| cycles.map(|cycles| Run { packets: 10, cycles: cycles * 10 }).to_vec();
-        let measured = Measured { io: runs(io), work: runs(cycles), checked: 8192 };
-        Figure::new(work, flows, 2_000_000_000, &measured)
+        let measured = Measured { io: runs(io), work: runs(cycles), misses: None, checked: 8192 };
+        Figure::new(work, flows, 1, 2_000_000_000, &measured)
     }
 
     #[test]
@@ -139,6 +144,13 @@ pub(crate) mod tests {
             "share_of_io": 0.5,
         }]);
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn misses_are_there_only_if_they_were_counted() {
+        let misses = Some(Misses { l1: 2.5, llc: 0.5, tlb: 0.0 });
+        let json = serde_json::to_value(Figure { misses, ..figure(Work::W1, 1, [1; 3], [1; 3]) }).unwrap();
+        assert_eq!(json["misses"], serde_json::json!({ "l1": 2.5, "llc": 0.5, "tlb": 0.0 }));
     }
 
     #[test]

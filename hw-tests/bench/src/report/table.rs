@@ -1,11 +1,13 @@
 //! An aligned table.
 
 use super::{Figure, Machine, short};
+use crate::measure::Misses;
 use crate::work::Goal;
 
-const HEADING: [&str; 10] = [
+const HEADING: [&str; 11] = [
     "WORK",
     "FLOWS",
+    "WORKERS",
     "MPPS min/med/max",
     "CYCLES min/med/max",
     "NS",
@@ -20,21 +22,44 @@ const HEADING: [&str; 10] = [
 pub(crate) fn table(machine: &Machine, figures: &[Figure]) -> String {
     let mut rows = vec![HEADING.map(str::to_owned)];
     rows.extend(figures.iter().map(|figure| row(machine, figure)));
+    let mut text = format!("{}\n\n{}", machine.line(), aligned(&rows));
+    let checked: usize = figures.iter().map(|figure| figure.checked).sum();
+    text += &format!("\n{checked} packets compared with the reference, all right\n");
+    let misses = |figure: &Figure| figure.misses.map(|misses| (name(figure), short(figure.flows), misses));
+    for (work, flows, Misses { l1, llc, tlb }) in figures.iter().filter_map(misses) {
+        text +=
+            &format!("{work}, {flows} flows: misses per packet: L1 {l1:.2}, LLC {llc:.2}, TLB {tlb:.2}\n");
+    }
+    for figure in figures.iter().filter(|figure| figure.workers > 1) {
+        let same = |one: &&Figure| (one.work, one.flows, one.workers) == (figure.work, figure.flows, 1);
+        if let Some(one) = figures.iter().find(same) {
+            let times = figure.mpps.median / one.mpps.median;
+            text += &format!(
+                "{}, {} flows: {} workers do {times:.2} times as much as one\n",
+                name(figure),
+                short(figure.flows),
+                figure.workers
+            );
+        }
+    }
+    for missed in figures.iter().filter(|figure| !figure.is_met()) {
+        text += &format!("missed: {} {}, {} flows\n", name(missed), missed.work.title(), short(missed.flows));
+    }
+    text
+}
+
+/// Rows with their columns one below the other, the first to the left, the others to the right.
+pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; HEADING.len()] = std::array::from_fn(width);
-    let mut text = format!("{}\n\n", machine.line());
-    for row in &rows {
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
         let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
             0 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
         text += cells.collect::<Vec<_>>().join("  ").trim_end();
         text.push('\n');
-    }
-    let checked: usize = figures.iter().map(|figure| figure.checked).sum();
-    text += &format!("\n{checked} packets compared with the reference, all right\n");
-    for missed in figures.iter().filter(|figure| !figure.is_met()) {
-        text += &format!("missed: {} {}, {} flows\n", name(missed), missed.work.title(), short(missed.flows));
     }
     text
 }
@@ -53,6 +78,7 @@ fn row(machine: &Machine, figure: &Figure) -> [String; HEADING.len()] {
     [
         format!("{} {}", name(figure), figure.work.title()),
         short(figure.flows),
+        figure.workers.to_string(),
         format!("{:.1} / {:.1} / {:.1}", mpps.min, mpps.median, mpps.max),
         format!("{:.0} / {:.0} / {:.0}", cycles.min, cycles.median, cycles.max),
         format!("{:.1}", cycles.median / machine.hz as f64 * 1e9),
@@ -78,9 +104,9 @@ mod tests {
         let expected = "\
 CPU, 2 CPUs, TSC 2.00 GHz, DPDK 22.11
 
-WORK          FLOWS    MPPS min/med/max  CYCLES min/med/max     NS  IO MPPS  IO CYCLES  SHARE        MUST         AIM
-W1 encap         1k  25.0 / 25.0 / 25.0        80 / 80 / 80   40.0     50.0         40   0.50        0.42        0.57
-W4 new flows     1M     2.9 / 2.9 / 2.9     700 / 700 / 700  350.0     20.0        100   0.14  650 cycles  330 cycles
+WORK          FLOWS  WORKERS    MPPS min/med/max  CYCLES min/med/max     NS  IO MPPS  IO CYCLES  SHARE        MUST         AIM
+W1 encap         1k        1  25.0 / 25.0 / 25.0        80 / 80 / 80   40.0     50.0         40   0.50        0.42        0.57
+W4 new flows     1M        1     2.9 / 2.9 / 2.9     700 / 700 / 700  350.0     20.0        100   0.14  650 cycles  330 cycles
 
 16384 packets compared with the reference, all right
 missed: W4 new flows, 1M flows
