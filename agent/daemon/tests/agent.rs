@@ -43,6 +43,33 @@ async fn a_change_in_the_folder_is_in_the_fast_path_within_100_ms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_sent_as_a_difference_and_as_the_whole_where_that_is_refused() {
+    let node = Node::new();
+    node.manifest("web.yaml", SERVICE);
+    let _process = node.start_fastpath("one");
+    let _agent = node.agent().await;
+    eventually("synced", async || node.fastpath.told().tables.synced).await;
+    assert!(node.fastpath.told().changes.is_empty());
+
+    node.manifest("db.yaml", &SERVICE.replace("web", "db").replace("10.96.0.10", "10.96.0.11"));
+    eventually("two services", async || node.fastpath.told().tables.services.len() == 2).await;
+    {
+        let told = node.fastpath.told();
+        let [change] = &told.changes[..] else { panic!("{:?}", told.changes) };
+        let named: Vec<_> = change.services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!((change.base, change.revision, named), (1, 2, vec!["db"]));
+        assert!(change.removed_services.is_empty() && change.remotes.is_empty());
+    }
+
+    // Somebody else has been there.
+    node.fastpath.told().tables.revision = 40;
+    std::fs::remove_file(node.path("manifests/db.yaml")).unwrap();
+    eventually("one service", async || node.fastpath.told().tables.services.len() == 1).await;
+    let told = node.fastpath.told();
+    assert_eq!((told.changes.len(), told.tables.revision), (1, 41));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn revisions_go_on_from_those_of_the_agent_before_and_begin_anew_with_the_fast_path() {
     let node = Node::new();
     let process = node.start_fastpath("one");

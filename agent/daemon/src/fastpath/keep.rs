@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use culvert_api::fastpath::{Info, Tables};
+use culvert_api::fastpath::{Changes, Info, Tables};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::difference::difference;
 use super::{FastPath, FastPathError};
 use crate::health::{Reporter, State};
 use crate::metrics::Metrics;
@@ -58,12 +59,17 @@ struct Met {
     instance: String,
     /// Highest revision seen or sent.
     revision: u64,
-    /// The tables it was given by us.
-    given: Option<Arc<Tables>>,
+    /// The tables it was given by us, and their revision.
+    given: Option<(u64, Arc<Tables>)>,
     ports: Ports,
 }
 
 impl Met {
+    /// Whether it has its tables, and its ports as far as that is possible.
+    fn is_settled(&self) -> bool {
+        self.given.is_some() && !self.is_restoring()
+    }
+
     fn is_restoring(&self) -> bool {
         matches!(self.ports, Ports::Restoring(_))
     }
@@ -82,8 +88,20 @@ impl Keeper {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut met: Option<Met> = None;
         let mut wait = FIRST_WAIT;
+        let (mut changed, mut asked) = (false, Instant::now());
         loop {
-            let pause = match self.step(&mut met).await {
+            // A change need not wait for the question who is there, as long as that is asked often enough.
+            let hurry = changed && wait == FIRST_WAIT && asked.elapsed() < PROBE;
+            let done = match &mut met {
+                Some(known) if hurry && known.is_settled() => {
+                    self.publish(known).await.map(|()| self.report(known))
+                }
+                _ => {
+                    asked = Instant::now();
+                    self.step(&mut met).await
+                }
+            };
+            let pause = match done {
                 Ok(()) => {
                     wait = FIRST_WAIT;
                     if met.as_ref().is_some_and(Met::is_restoring) { RESTORE_PROBE } else { PROBE }
@@ -101,7 +119,7 @@ impl Keeper {
                     pause
                 }
             };
-            let changed = async {
+            let change = async {
                 // The other end is gone only when the agent stops.
                 if self.desired.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -109,8 +127,8 @@ impl Keeper {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(pause) => {}
-                () = changed => {}
+                () = sleep(pause) => changed = false,
+                () = change => changed = true,
             }
         }
     }
@@ -143,27 +161,54 @@ impl Keeper {
 
     async fn publish(&mut self, met: &mut Met) -> Result<(), FastPathError> {
         let Some(desired) = self.desired.borrow_and_update().clone() else { return Ok(()) };
-        if met.given.as_ref().is_some_and(|given| Arc::ptr_eq(given, &desired.tables)) {
+        if met.given.as_ref().is_some_and(|(_, given)| Arc::ptr_eq(given, &desired.tables)) {
             return Ok(());
         }
         // A fast path that knows of no node at all would refuse tables without one.
         if desired.tables.node.is_none() && met.revision == 0 {
             return Ok(());
         }
+        if !self.change(met, &desired).await? {
+            self.replace(met, &desired).await?;
+        }
+        self.metrics.programmed(desired.since.elapsed());
+        met.given = Some((met.revision, desired.tables));
+        Ok(())
+    }
+
+    /// Sends what is different from the tables that are in force; `false` where that cannot be told, or is refused.
+    async fn change(&self, met: &mut Met, desired: &Desired) -> Result<bool, FastPathError> {
+        let given = met.given.as_ref().filter(|(revision, _)| *revision == met.revision);
+        let Some(changes) = given.and_then(|(_, given)| difference(given, &desired.tables)) else {
+            return Ok(false);
+        };
+        let changes = Changes { base: met.revision, revision: met.revision + 1, ..changes };
+        match self.fastpath.apply_changes(changes).await {
+            Ok(answer) => {
+                met.revision = answer.revision;
+                debug!(revision = answer.revision, took = ?desired.since.elapsed(), "changes in force");
+                Ok(true)
+            }
+            Err(FastPathError::Refused { status, .. }) => {
+                warn!("changes refused, the whole tables are sent: {}", status.message());
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn replace(&self, met: &mut Met, desired: &Desired) -> Result<(), FastPathError> {
         met.revision += 1;
         let tables = Tables { revision: met.revision, ..Tables::clone(&desired.tables) };
         let answer = self.fastpath.replace_tables(tables).await?;
-        let took = desired.since.elapsed();
-        self.metrics.programmed(took);
         debug!(
             revision = answer.revision,
             services = answer.services,
             backends = answer.backends,
             remotes = answer.remotes,
-            ?took,
+            took = ?desired.since.elapsed(),
             "tables in force"
         );
-        met.given = Some(desired.tables);
         Ok(())
     }
 
@@ -208,13 +253,13 @@ impl Keeper {
                 let detail = format!("ports not made again: {}, the first: {}", lost.len(), lost[0]);
                 self.health.set(State::Degraded, detail);
             }
-            Some(tables) if !tables.synced => {
+            Some((_, tables)) if !tables.synced => {
                 self.health.set(
                     State::Degraded,
                     "programmed, but not synced: the folder of manifests or this node's Node is missing",
                 );
             }
-            Some(tables) => {
+            Some((_, tables)) => {
                 let counts =
                     format!("{} services, {} remote nodes", tables.services.len(), tables.remotes.len());
                 self.health.set(State::Ok, format!("revision {}, {counts}", met.revision));

@@ -1,5 +1,6 @@
 //! The fast path, as the agent sees it: a gRPC service on a Unix socket that may go and come back at any time.
 
+mod difference;
 mod keep;
 
 use std::path::{Path, PathBuf};
@@ -7,9 +8,10 @@ use std::time::Duration;
 
 use culvert_api::fastpath::fast_path_client::FastPathClient;
 use culvert_api::fastpath::{
-    AttachPortRequest, Counters, DetachPortRequest, ExplainRequest, Explanation, GetCountersRequest,
-    GetInfoRequest, Info, ListFlowsRequest, ListFlowsResponse, ListPortsRequest, ListPortsResponse,
-    ListServicesRequest, ListServicesResponse, Port, ReplaceTablesResponse, Tables,
+    ApplyChangesResponse, AttachPortRequest, Changes, Counters, DetachPortRequest, ExplainRequest,
+    Explanation, GetCountersRequest, GetInfoRequest, Info, ListFlowsRequest, ListFlowsResponse,
+    ListPortsRequest, ListPortsResponse, ListServicesRequest, ListServicesResponse, Port,
+    ReplaceTablesResponse, Tables,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -115,6 +117,12 @@ impl FastPath {
     pub async fn replace_tables(&self, tables: Tables) -> Result<ReplaceTablesResponse, FastPathError> {
         let mut client = self.client.clone();
         self.answer("ReplaceTables", DEADLINE, async move { client.replace_tables(tables).await }).await
+    }
+
+    /// Publishes what is different from the tables in force.
+    pub async fn apply_changes(&self, changes: Changes) -> Result<ApplyChangesResponse, FastPathError> {
+        let mut client = self.client.clone();
+        self.answer("ApplyChanges", DEADLINE, async move { client.apply_changes(changes).await }).await
     }
 
     /// All ports with their counters.

@@ -18,9 +18,10 @@ use tracing::{debug, warn};
 use super::folder::{Look, Others};
 use super::{Folder, Snapshot};
 
-/// After a change the folder is read when it has been quiet this long,
+/// A file that is complete is read at once, if none was read just before. Of a burst of changes the others are read when
+/// the folder has been quiet this long,
 const QUIET: Duration = Duration::from_millis(10);
-/// but this long after the first change at the latest.
+/// but this long after the first of them at the latest.
 const LATEST: Duration = Duration::from_millis(40);
 /// How often the folder is looked through for changes that inotify did not tell of: after an overflow of its queue,
 /// on network file systems, or because the folder did not exist.
@@ -28,7 +29,8 @@ const RESCAN: Duration = Duration::from_secs(1);
 
 /// Reads `folder` and sends what it holds, now and after every change, until `stop`.
 pub async fn watch(folder: Folder, send: watch::Sender<Arc<Snapshot>>, stop: CancellationToken) {
-    let mut source = Source { folder: Some(folder), ears: None, pending: Look::default() };
+    let mut source =
+        Source { folder: Some(folder), ears: None, pending: Look::default(), read: Instant::now() };
     let mut rescan = interval(RESCAN);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -50,6 +52,8 @@ struct Source {
     ears: Option<Ears>,
     /// What the next read is to look at.
     pending: Look,
+    /// When the last one was done.
+    read: Instant,
 }
 
 /// An inotify watch on one folder.
@@ -102,6 +106,10 @@ impl Source {
                 break;
             }
             if latest.is_none() && self.pending != Look::default() {
+                let complete = event.mask.intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO);
+                if complete && self.read.elapsed() > LATEST {
+                    return;
+                }
                 latest = Some(Instant::now() + LATEST);
             }
         }
@@ -117,7 +125,9 @@ impl Source {
             let snapshot = folder.read(&look);
             (folder, snapshot)
         });
-        match task.await {
+        let outcome = task.await;
+        self.read = Instant::now();
+        match outcome {
             Ok((folder, snapshot)) => {
                 self.folder = Some(folder);
                 snapshot

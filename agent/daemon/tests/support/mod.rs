@@ -163,7 +163,7 @@ impl FastPath for FakeFastPath {
         tables.services.retain(|s| !changes.services.iter().any(|new| key(new) == key(s)));
         tables.services.retain(|s| !changes.removed_services.contains(&key(s)));
         tables.services.extend(changes.services);
-        Ok(Response::new(ApplyChangesResponse::default()))
+        Ok(Response::new(ApplyChangesResponse { revision: changes.revision, ..Default::default() }))
     }
 
     async fn list_ports(&self, _: Request<ListPortsRequest>) -> Result<Response<ListPortsResponse>, Status> {
