@@ -339,6 +339,7 @@ async fn what_the_agent_was_at_when_it_was_killed_is_undone_when_it_starts_again
         boot,
         created: 1,
         phase: Phase::Attaching,
+        tenant: None,
         lease,
     };
     Store::open(&node.path("state")).unwrap().put(&record).unwrap();

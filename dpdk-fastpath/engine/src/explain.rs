@@ -117,7 +117,7 @@ impl Present<'_> {
 
     fn no_service(&self, tenant: Tenant, address: IpAddr, said: &mut proto::Explanation) {
         let local = self.view.local();
-        if local.is_some_and(|local| local.is_gateway(address) || local.is_vtep(address)) {
+        if local.is_some_and(|local| local.is_own(tenant, address)) {
             return said.add(format!("{address} is the node's own: ping is answered, all else refused"));
         }
         let pod = self.view.pod(tenant, address).and_then(|port| self.view.port(port));

@@ -200,6 +200,7 @@ fn tables(services: u16) -> proto::Tables {
             vtep: octets(frame::REMOTE_VTEP),
             vtep_mac: frame::REMOTE_VTEP_MAC.to_vec(),
             pod_cidrs: range([10, 244, 2, 0]),
+            ..proto::RemoteNode::default()
         }],
         services: services.collect(),
     }

@@ -48,9 +48,9 @@ fn bad_files(context: &Context) -> Outcome {
 
 fn turns_bad(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
-    net.node.manifests.write("web-slices.yaml", "apiVersion: v1\nkind: List\nitems:\n- half")?;
+    net.node.manifests.write("default-web-slices.yaml", "apiVersion: v1\nkind: List\nitems:\n- half")?;
     wait_for("the log names the file", Duration::from_secs(3), || {
-        Ok(net.node.agent.log().contains("web-slices.yaml").then_some(()))
+        Ok(net.node.agent.log().contains("default-web-slices.yaml").then_some(()))
     })?;
     net.wait_for_backends(BACKENDS.len())?;
     net::http::name(net.pod("client").netns(), Topology::web_address(Family::V6))?;
@@ -60,7 +60,7 @@ fn turns_bad(context: &Context) -> Outcome {
 
 fn deleted(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
-    net.node.manifests.remove("web.yaml")?;
+    net.node.manifests.remove("default-web.yaml")?;
     wait_for("the fast path has no Service", Duration::from_secs(2), || {
         Ok(net.node.control()?.services()?.is_empty().then_some(()))
     })?;

@@ -13,6 +13,7 @@ mod service;
 mod sriov;
 mod sriov_cni;
 mod sriov_return;
+mod tunnel;
 mod yardstick;
 
 use crate::frame::Case;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Case> {
     [
         yardstick::CASES,
         connectivity::CASES,
+        tunnel::CASES,
         service::CASES,
         balancing::CASES,
         resilience::CASES,

@@ -2,13 +2,13 @@
 
 use crate::frame::{Case, Context, Outcome, Place::Netns};
 use crate::net::{self, Ping};
-use crate::topology::{Far, POD_PORT, Pod, pod_address};
+use crate::topology::{Family, Far, POD_PORT, Pod, pod_address};
 
 pub(super) const CASES: &[Case] =
     &[Case { name: "two_kernels_reach_each_other_over_vxlan", place: Netns, run: kernels }];
 
 fn kernels(context: &Context) -> Outcome {
-    let (near, far) = (Far::create(1)?, Far::create(2)?);
+    let (near, far) = (Far::create(1, Family::V4)?, Far::create(2, Family::V4)?);
     let wire = net::Netns::create("wire")?;
     wire.ip("link add cvup0 type veth peer name other")?;
     near.take_wire(&wire)?;

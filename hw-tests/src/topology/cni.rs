@@ -64,6 +64,13 @@ impl Cni {
         Self { container_id: container_id.to_owned(), netns, ifname: "eth0".to_owned(), args, config }
     }
 
+    /// The same for a pod of another namespace than "default".
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        self.args = self.args.replace("K8S_POD_NAMESPACE=default", &format!("K8S_POD_NAMESPACE={namespace}"));
+        self
+    }
+
     /// ADD, which must succeed; returns the result.
     pub fn add(&self) -> Outcome<Value> {
         self.succeed("ADD")

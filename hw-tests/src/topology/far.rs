@@ -1,6 +1,6 @@
 //! The far node: a namespace with the kernel's own VXLAN device.
 
-use super::Addresses;
+use super::{Addresses, Family};
 use crate::frame::Outcome;
 use crate::net::Netns;
 
@@ -9,18 +9,19 @@ use crate::net::Netns;
 pub struct Far {
     netns: Netns,
     number: u8,
+    underlay: Family,
 }
 
 impl Far {
     /// Kernel interface name of the wire.
     pub const WIRE: &str = "cvup0";
 
-    /// Makes node 1 or 2 of the two; it has no wire yet.
-    pub fn create(number: u8) -> Outcome<Self> {
+    /// Makes node 1 or 2 of the two, whose tunnel goes over `underlay`; it has no wire yet.
+    pub fn create(number: u8, underlay: Family) -> Outcome<Self> {
         let netns = Netns::create("far")?;
         netns.sh("for f in ipv4.ip_forward ipv6.conf.all.forwarding; do sysctl -qw net.$f=1; done
             sysctl -qw net.ipv6.conf.default.accept_dad=0")?;
-        Ok(Self { netns, number })
+        Ok(Self { netns, number, underlay })
     }
 
     /// Its namespace.
@@ -33,31 +34,81 @@ impl Far {
         node.ip(&format!("link set {} netns {}", Self::WIRE, self.netns.name()))?;
         let own = self.number;
         let peer = 3 - own;
-        // The inner MAC address of a VXLAN tunnel endpoint is 02:63 and its underlay address unless its Node object
-        // says otherwise. The peer's first pod address, as a next hop, is never resolved: its neighbour entry is fixed.
         self.netns.ip(&format!(
             "link set cvup0 mtu 1500 up
             addr add 10.1.1.{own}/24 dev cvup0
-            addr add fd00:1::{own}/64 dev cvup0 nodad
-            link add vxlan0 address 02:63:0a:01:01:0{own} mtu 1450 type vxlan id 4096 dstport 4789 local 10.1.1.{own} nolearning
-            link set vxlan0 up
-            addr add 10.244.{own}.1/32 dev vxlan0
-            neigh add 10.244.{peer}.0 lladdr 02:63:0a:01:01:0{peer} dev vxlan0 nud permanent
-            neigh add fd00:244:{peer}:: lladdr 02:63:0a:01:01:0{peer} dev vxlan0 nud permanent
-            route add 10.244.{peer}.0/24 via 10.244.{peer}.0 dev vxlan0 onlink
-            route add fd00:244:{peer}::/64 via fd00:244:{peer}:: dev vxlan0 onlink",
+            addr add fd00:1::{own}/64 dev cvup0 nodad",
         ))?;
-        self.netns.sh(&format!("bridge fdb add 02:63:0a:01:01:0{peer} dev vxlan0 dst 10.1.1.{peer}"))?;
+        self.add_tunnel("vxlan0", 4096)?;
+        self.netns.ip(&format!("link set vxlan0 up\naddr add 10.244.{own}.1/32 dev vxlan0"))?;
+        self.lead_through(&self.netns, "vxlan0", peer)
+    }
+
+    /// Makes a VXLAN device to the other node.
+    fn add_tunnel(&self, name: &str, vni: u32) -> Outcome {
+        let own = self.number;
+        let peer = 3 - own;
+        // The inner MAC address of a tunnel endpoint is 02:63 and the last four bytes of its underlay address unless its
+        // Node object says otherwise.
+        let (mac, peer_mac, mtu) = (self.inner_mac(own), self.inner_mac(peer), self.mtu());
+        let (local, remote) = match self.underlay {
+            Family::V4 => (format!("10.1.1.{own}"), format!("10.1.1.{peer}")),
+            Family::V6 => (format!("fd00:1::{own}"), format!("fd00:1::{peer}")),
+        };
+        self.netns.ip(&format!(
+            "link add {name} address {mac} mtu {mtu} type vxlan id {vni} dstport 4789 local {local} nolearning"
+        ))?;
+        self.netns.sh(&format!("bridge fdb add {peer_mac} dev {name} dst {remote}"))?;
         Ok(())
+    }
+
+    /// Routes to the other node's pods through a VXLAN device. Their first address, as a next hop, is never resolved: its
+    /// neighbour entry is fixed.
+    fn lead_through(&self, netns: &Netns, device: &str, peer: u8) -> Outcome {
+        let peer_mac = self.inner_mac(peer);
+        netns.ip(&format!(
+            "neigh add 10.244.{peer}.0 lladdr {peer_mac} dev {device} nud permanent
+            neigh add fd00:244:{peer}:: lladdr {peer_mac} dev {device} nud permanent
+            route add 10.244.{peer}.0/24 via 10.244.{peer}.0 dev {device} onlink
+            route add fd00:244:{peer}::/64 via fd00:244:{peer}:: dev {device} onlink"
+        ))
+    }
+
+    fn inner_mac(&self, node: u8) -> String {
+        match self.underlay {
+            Family::V4 => format!("02:63:0a:01:01:0{node}"),
+            Family::V6 => format!("02:63:00:00:00:0{node}"),
+        }
+    }
+
+    /// Largest IP packet that fits into the tunnel, in bytes.
+    pub fn mtu(&self) -> u16 {
+        match self.underlay {
+            Family::V4 => 1450,
+            Family::V6 => 1430,
+        }
+    }
+
+    /// Makes a pod's namespace one end of another network over the same wire: its only interface is a VXLAN device.
+    pub fn add_tenant(&self, pod: &Netns, vni: u32, addresses: Addresses) -> Outcome {
+        let Addresses { v4, v6 } = addresses;
+        let name = format!("vxlan{vni}");
+        self.add_tunnel(&name, vni)?;
+        // It goes on to send and receive through the namespace that it was made in.
+        self.netns.ip(&format!("link set {name} netns {}", pod.name()))?;
+        pod.ip(&format!(
+            "link set {name} up\naddr add {v4}/32 dev {name}\naddr add {v6}/128 dev {name} nodad"
+        ))?;
+        self.lead_through(pod, &name, 3 - self.number)
     }
 
     /// Hangs a pod's namespace on the node by a veth pair named after it.
     pub fn add_pod(&self, name: &str, pod: &Netns, addresses: Addresses) -> Outcome {
         let Addresses { v4, v6 } = addresses;
-        let own = self.number;
+        let (own, mtu) = (self.number, self.mtu());
         // IPv6, unlike ARP, answers for an address only on the interface that has it.
         self.netns.ip(&format!(
-            "link add {name} mtu 1450 type veth peer name eth0 mtu 1450 netns {}
+            "link add {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}
             link set {name} up
             addr add fd00:244:{own}::1/128 dev {name} nodad",
             pod.name()

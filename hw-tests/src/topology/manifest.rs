@@ -16,7 +16,9 @@ pub struct Manifests {
 /// A Service with a TCP and a UDP port, and the slices of its endpoints.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// Its name; its namespace is "default".
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
     pub name: String,
     /// Its virtual addresses.
     pub cluster_ip: Addresses,
@@ -56,10 +58,10 @@ impl Manifests {
         }
     }
 
-    /// Writes both Nodes.
-    pub fn nodes(&self) -> Outcome {
-        self.write("node-a.yaml", &node("node-a", VTEP, 1))?;
-        self.write("node-b.yaml", &node("node-b", FAR_VTEP, 2))
+    /// Writes both Nodes, whose tunnels go over `underlay`.
+    pub fn nodes(&self, underlay: Family) -> Outcome {
+        self.write("node-a.yaml", &node("node-a", VTEP, underlay, 1))?;
+        self.write("node-b.yaml", &node("node-b", FAR_VTEP, underlay, 2))
     }
 
     /// Writes a Pod that runs on `node`.
@@ -92,25 +94,31 @@ status:
 
     /// Writes a Service and the slices of its endpoints.
     pub fn service(&self, service: &Service) -> Outcome {
-        let Service { name, backends, .. } = service;
-        self.write(&format!("{name}-slices.yaml"), &slices(name, backends))?;
-        self.write(&format!("{name}.yaml"), &service_yaml(service))
+        let Service { namespace, name, .. } = service;
+        self.endpoints(service)?;
+        self.write(&format!("{namespace}-{name}.yaml"), &service_yaml(service))
     }
 
     /// Writes the slices of a Service's endpoints alone.
     pub fn endpoints(&self, service: &Service) -> Outcome {
-        self.write(&format!("{}-slices.yaml", service.name), &slices(&service.name, &service.backends))
+        let Service { namespace, name, .. } = service;
+        self.write(&format!("{namespace}-{name}-slices.yaml"), &slices(service))
     }
 }
 
-fn node(name: &str, underlay: Addresses, number: u8) -> String {
-    let Addresses { v4, v6 } = underlay;
+fn node(name: &str, addresses: Addresses, underlay: Family, number: u8) -> String {
+    let Addresses { v4, v6 } = addresses;
+    // Without the annotation a node is reached over IPv4 if it can be.
+    let vtep = match underlay {
+        Family::V4 => String::new(),
+        Family::V6 => format!("\n    culvert.io/vtep-address: \"{v6}\""),
+    };
     format!(
         "apiVersion: v1
 kind: Node
 metadata:
   annotations:
-    node.alpha.kubernetes.io/ttl: \"0\"
+    node.alpha.kubernetes.io/ttl: \"0\"{vtep}
   creationTimestamp: \"2026-11-02T09:00:00Z\"
   labels:
     kubernetes.io/hostname: {name}
@@ -175,7 +183,7 @@ status:
 }
 
 fn service_yaml(service: &Service) -> String {
-    let Service { name, cluster_ip: Addresses { v4, v6 }, balancing, affinity, .. } = service;
+    let Service { namespace, name, cluster_ip: Addresses { v4, v6 }, balancing, affinity, .. } = service;
     let annotations = match balancing {
         Some(balancing) => format!("  annotations:\n    culvert.io/balancing: {balancing}\n"),
         None => String::new(),
@@ -192,7 +200,7 @@ kind: Service
 metadata:
 {annotations}  creationTimestamp: \"2026-11-02T09:20:00Z\"
   name: {name}
-  namespace: default
+  namespace: {namespace}
   resourceVersion: \"1403\"
 spec:
   clusterIP: {v4}
@@ -224,7 +232,8 @@ status:
 }
 
 /// One slice for each family, in a list as kubectl prints several objects.
-fn slices(service: &str, backends: &[(String, Addresses)]) -> String {
+fn slices(service: &Service) -> String {
+    let Service { namespace, name: service, backends, .. } = service;
     let mut text = "apiVersion: v1\nkind: List\nmetadata:\n  resourceVersion: \"\"\nitems:\n".to_owned();
     for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
         text += &format!(
@@ -236,7 +245,7 @@ fn slices(service: &str, backends: &[(String, Addresses)]) -> String {
       endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
       kubernetes.io/service-name: {service}
     name: {service}-{}
-    namespace: default
+    namespace: {namespace}
   ports:
   - name: http
     port: {POD_PORT}
@@ -260,7 +269,7 @@ fn slices(service: &str, backends: &[(String, Addresses)]) -> String {
     targetRef:
       kind: Pod
       name: {name}
-      namespace: default
+      namespace: {namespace}
 ",
                 addresses.get(family)
             );

@@ -68,7 +68,12 @@ pub struct Topology {
 impl Topology {
     /// Starts everything and returns when the Service has been programmed.
     pub fn start(context: &Context) -> Outcome<Self> {
-        let mut net = Self::without_pods(context)?;
+        Self::start_over(context, Family::V4)
+    }
+
+    /// The same with tunnels over either IP version.
+    pub fn start_over(context: &Context, underlay: Family) -> Outcome<Self> {
+        let mut net = Self::configured(context, underlay, "")?;
         for name in ["pod-a", "pod-b", "client"] {
             let pod = Pod::local(context, &net.node, name)?;
             net.pods.insert(name, pod);
@@ -88,10 +93,16 @@ impl Topology {
 
     /// Both nodes, and no pod.
     pub fn without_pods(context: &Context) -> Outcome<Self> {
-        let far = Far::create(2)?;
+        Self::configured(context, Family::V4, "")
+    }
+
+    /// The same with tunnels over `underlay`, and with `overlay`, which begins with a comma, in the agent's configuration of
+    /// the overlay.
+    pub fn configured(context: &Context, underlay: Family, overlay: &str) -> Outcome<Self> {
+        let far = Far::create(2, underlay)?;
         let manifests = Manifests::create(context.dir())?;
-        manifests.nodes()?;
-        let mut node = Node::create(context, manifests)?;
+        manifests.nodes(underlay)?;
+        let mut node = Node::create(context, manifests, overlay)?;
         node.start_fastpath()?;
         far.take_wire(node.netns())?;
         node.start_agent()?;
@@ -109,7 +120,14 @@ impl Topology {
     /// The Service "web", over some of the pods.
     pub fn web(&self, backends: &[&str]) -> Service {
         let backends = backends.iter().map(|name| (name.to_string(), self.pod(name).addresses)).collect();
-        Service { name: "web".to_owned(), cluster_ip: CLUSTER_IP, backends, balancing: None, affinity: 0 }
+        Service {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            cluster_ip: CLUSTER_IP,
+            backends,
+            balancing: None,
+            affinity: 0,
+        }
     }
 
     /// Where the Service "web" is.

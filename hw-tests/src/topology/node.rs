@@ -21,8 +21,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Makes the namespace and writes the configuration; nothing runs yet.
-    pub fn create(context: &Context, manifests: Manifests) -> Outcome<Self> {
+    /// Makes the namespace and writes the configuration, with more keys of the overlay in it; nothing runs yet.
+    pub fn create(context: &Context, manifests: Manifests, overlay: &str) -> Outcome<Self> {
         let netns = Netns::create("node")?;
         let dir = context.dir().to_owned();
         let socket = dir.join("fastpath.sock").display().to_string();
@@ -37,7 +37,7 @@ impl Node {
         )?;
         let config = format!(
             "node: node-a\nmetrics: 127.0.0.1:9470\nmanifests: {}\nfastpath: {{ socket: {socket} }}\n\
-             overlay: {{ vni: 4096, underlayPrefix: 24 }}\n",
+             overlay: {{ vni: 4096, underlayPrefix: 24{overlay} }}\n",
             manifests.dir().display()
         );
         let agent = Agent::configure(context, Some(&netns), &config)?;

@@ -1,17 +1,18 @@
 //! Configuration of culvert-agent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use self::overlay::RawOverlay;
+pub use self::overlay::{DscpModel, EcnMode, Encapsulation, Overlay, Tenant, Ttl, ZeroChecksum};
 use super::ConfigError;
-use super::balancing::Balancing;
 use super::cni::{Cni, RawCni};
 use super::device_plugin::{DevicePlugin, RawDevicePlugin};
 use super::nic::{NicPolicy, RawNicPolicy};
-use crate::value::{Mtu, Vni};
 
+mod overlay;
 #[cfg(test)]
 mod tests;
 
@@ -52,33 +53,6 @@ pub struct ApiServer {
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// The overlay network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overlay {
-    /// VXLAN network identifier of the cluster's own routing domain.
-    pub vni: Vni,
-    /// UDP destination port of VXLAN.
-    pub vxlan_port: u16,
-    /// Largest IP packet of the underlay, in bytes.
-    pub underlay_mtu: Mtu,
-    /// Length of the prefix that the nodes' IPv4 underlay addresses share.
-    pub underlay_prefix: u8,
-    /// Next hop for nodes outside that prefix.
-    pub underlay_router: Option<IpAddr>,
-    /// How Services spread new flows that do not say it themselves.
-    pub balancing: Balancing,
-}
-
-impl Overlay {
-    /// Bytes that VXLAN over IPv4 adds to a packet: IPv4, UDP and VXLAN headers and the inner Ethernet header.
-    pub const VXLAN_OVERHEAD: u16 = 20 + 8 + 8 + 14;
-
-    /// Largest IP packet of a pod, in bytes.
-    pub fn pod_mtu(&self) -> u16 {
-        self.underlay_mtu.get() - Self::VXLAN_OVERHEAD
-    }
-}
-
 impl AgentConfig {
     /// Reads a configuration file's text.
     ///
@@ -112,17 +86,6 @@ struct RawFastPath {
     socket: PathBuf,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct RawOverlay {
-    vni: Vni,
-    vxlan_port: u16,
-    underlay_mtu: Mtu,
-    underlay_prefix: u8,
-    underlay_router: Option<IpAddr>,
-    balancing: Balancing,
-}
-
 impl Default for Raw {
     fn default() -> Self {
         Self {
@@ -144,19 +107,6 @@ impl Default for Raw {
 impl Default for RawFastPath {
     fn default() -> Self {
         Self { socket: PathBuf::from("/run/culvert/fastpath.sock") }
-    }
-}
-
-impl Default for RawOverlay {
-    fn default() -> Self {
-        Self {
-            vni: Vni::try_from(4096).expect("is within 24 bits"),
-            vxlan_port: 4789,
-            underlay_mtu: Mtu::try_from(1500).expect("is an MTU"),
-            underlay_prefix: 24,
-            underlay_router: None,
-            balancing: Balancing::default(),
-        }
     }
 }
 
@@ -209,32 +159,6 @@ impl ApiServer {
             check_absolute("apiServer.kubeconfig", kubeconfig)?;
         }
         Ok(self)
-    }
-}
-
-impl RawOverlay {
-    fn validate(self) -> Result<Overlay, ConfigError> {
-        let Self { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router, balancing } = self;
-        if vxlan_port == 0 {
-            return Err(ConfigError::value("overlay.vxlanPort", vxlan_port, "must be 1-65535"));
-        }
-        // IPv6 in the pods needs its 1280 bytes after the overlay has taken its share (RFC 8200, section 5).
-        let least = Mtu::MIN.get() + Overlay::VXLAN_OVERHEAD;
-        if underlay_mtu.get() < least {
-            let reason =
-                format!("must be at least {least}, so that pods have the {} that IPv6 needs", Mtu::MIN);
-            return Err(ConfigError::value("overlay.underlayMtu", underlay_mtu, reason));
-        }
-        if !(1..=32).contains(&underlay_prefix) {
-            return Err(ConfigError::value("overlay.underlayPrefix", underlay_prefix, "must be 1-32"));
-        }
-        if let Some(router) = underlay_router
-            && (router.is_unspecified() || router.is_multicast() || router.is_loopback())
-        {
-            let reason = "must be the unicast address of a router on the underlay";
-            return Err(ConfigError::value("overlay.underlayRouter", router, reason));
-        }
-        Ok(Overlay { vni, vxlan_port, underlay_mtu, underlay_prefix, underlay_router, balancing })
     }
 }
 

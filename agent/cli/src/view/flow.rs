@@ -3,7 +3,7 @@
 use culvert_api::fastpath::{Flow, ListFlowsResponse};
 use serde::Serialize;
 
-use super::{endpoint, or_dash, protocol};
+use super::{endpoint, or_dash, protocol, tenant};
 use crate::output::{Block, View};
 
 /// `flow list`.
@@ -50,6 +50,7 @@ fn flow_view(flow: Flow) -> FlowView {
 impl View for List {
     fn blocks(&self) -> Vec<Block> {
         let heading = vec![
+            "TENANT",
             "PROTOCOL",
             "SOURCE",
             "DESTINATION",
@@ -73,6 +74,7 @@ impl View for List {
 impl FlowView {
     fn row(&self) -> Vec<String> {
         vec![
+            tenant(self.tenant),
             self.protocol.to_owned(),
             self.source.clone(),
             self.destination.clone(),

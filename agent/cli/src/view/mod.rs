@@ -55,6 +55,11 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
+/// A tenant by its number, which is its VNI; `-` for the cluster's own.
+fn tenant(number: u32) -> String {
+    if number == 0 { or_dash("") } else { number.to_string() }
+}
+
 fn on_off(flag: bool) -> String {
     if flag { "on" } else { "off" }.to_owned()
 }
@@ -71,6 +76,7 @@ mod tests {
         (six[0], six[1], six[15]) = (0xfd, 0, 7);
         assert_eq!(endpoint(&six, 80), "[fd00::7]:80");
         assert_eq!(address(&[1, 2]), "0102");
+        assert_eq!((tenant(0), tenant(5001)), ("-".to_owned(), "5001".to_owned()));
         assert_eq!(mac(&[2, 0, 0, 0, 0, 0x1f]), "02:00:00:00:00:1f");
     }
 }

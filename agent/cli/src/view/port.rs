@@ -3,7 +3,7 @@
 use culvert_api::fastpath::{ListPortsResponse, Port, PortKind};
 use serde::Serialize;
 
-use super::{address, mac, or_dash};
+use super::{address, mac, or_dash, tenant};
 use crate::output::{Block, View};
 
 /// `port list`.
@@ -68,6 +68,7 @@ impl View for List {
             "ADDRESSES",
             "MAC",
             "MTU",
+            "TENANT",
             "WORKER",
             "RX PACKETS",
             "RX DROPPED",
@@ -82,6 +83,7 @@ impl View for List {
                 or_dash(&p.addresses.join(" ")),
                 or_dash(&p.mac),
                 p.mtu.to_string(),
+                tenant(p.tenant),
                 p.worker.to_string(),
                 p.rx_packets.to_string(),
                 p.rx_dropped.to_string(),

@@ -3,7 +3,7 @@
 use culvert_api::fastpath::{Backend, Balancing, ListServicesResponse, ServiceStatus};
 use serde::Serialize;
 
-use super::{address, endpoint, protocol};
+use super::{address, endpoint, protocol, tenant};
 use crate::output::{Block, View};
 
 /// `service list`.
@@ -103,6 +103,7 @@ impl View for List {
     fn blocks(&self) -> Vec<Block> {
         let heading = vec![
             "SERVICE",
+            "TENANT",
             "PORT",
             "PROTOCOL",
             "VIP",
@@ -130,6 +131,7 @@ impl ServiceView {
         let backends: Vec<&str> = self.backends.iter().map(|b| b.text.as_str()).collect();
         vec![
             format!("{}/{}", self.namespace, self.name),
+            tenant(self.tenant),
             port,
             self.protocol.to_owned(),
             self.vip.clone(),

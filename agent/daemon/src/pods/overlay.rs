@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_api::config::agent;
 use culvert_api::fastpath::AttachPortRequest;
-use culvert_api::value::Mac;
+use culvert_api::value::{Mac, Vni};
 use culvert_host::netns::{Netns, NetnsError};
 use futures::StreamExt as _;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -76,7 +76,7 @@ pub enum AttachError {
     /// No address.
     #[error(transparent)]
     Ipam(#[from] IpamError),
-    /// Another pod of the node has it.
+    /// Another pod of the node, and of the same tenant, has it.
     #[error("mac {mac}: is that of pod {holder}, too; give each pod of a node its own")]
     MacTaken {
         /// The MAC.
@@ -256,16 +256,24 @@ impl Overlay {
 
     /// Chooses addresses and writes the record.
     async fn reserve(&self, request: &OverlayRequest, before: Vec<IpAddr>) -> Result<Record, AttachError> {
-        let cidrs = self.addresses()?.pod_cidrs;
+        let tenant = request.pod.as_ref().and_then(|pod| self.config.tenant_of(&pod.namespace));
+        let node = self.addresses()?;
+        let cidrs = node.ranges_of(tenant.map(|tenant| tenant.vni)).to_vec();
+        if let Some(tenant) = tenant.filter(|_| cidrs.is_empty()) {
+            let (name, node) = (&tenant.name, &self.node);
+            return Err(AttachError::NotReady(format!("node {node}: no pod range of tenant {name}")));
+        }
+        let tenant = tenant.map(|tenant| tenant.vni);
         // What it had a moment ago is what it should have again.
         let mut wish = request.wish.clone();
         wish.preferred.splice(..0, before);
         let (store, request, boot) = (self.store.clone(), request.clone(), self.boot.clone());
-        let mtu = self.config.pod_mtu();
+        let mtu = self.config.pod_mtu(node.is_over_ipv4());
         let make = move |records: &BTreeMap<Key, Record>| {
-            let addresses = ipam::assign(&wish, &cidrs, &leases(records), &newest(records))?;
+            let of_tenant = || records.values().filter(|record| record.tenant == tenant);
+            let addresses = ipam::assign(&wish, &cidrs, &leases(of_tenant()), &newest(of_tenant()))?;
             let mac = request.mac.unwrap_or_else(|| derived_mac(&addresses));
-            let mut others = records.values().filter(|r| r.key != request.key);
+            let mut others = of_tenant().filter(|r| r.key != request.key);
             if let Some(other) = others.find(|r| r.lease.mac == mac) {
                 return Err(AttachError::MacTaken { mac, holder: other.owner() });
             }
@@ -278,6 +286,7 @@ impl Overlay {
                 boot,
                 created: milliseconds_since_1970(),
                 phase: Phase::Attaching,
+                tenant,
                 lease: Lease { port, addresses, gateways, mac, mtu },
                 key: request.key,
             })
@@ -295,7 +304,7 @@ impl Overlay {
             addresses: lease.addresses.iter().map(|a| octets(*a)).collect(),
             mac: lease.mac.octets().to_vec(),
             mtu: lease.mtu.into(),
-            tenant: 0,
+            tenant: record.tenant.map_or(0, Vni::get),
             owner: record.owner(),
         };
         self.fastpath.attach_port(port).await?;
@@ -333,7 +342,7 @@ impl Overlay {
         let node = snapshot.objects.nodes.get(&self.node).ok_or_else(|| {
             AttachError::NotReady(format!("there is no Node object {}, the name of this node", self.node))
         })?;
-        NodeAddresses::of(node, &mut Vec::new()).map_err(AttachError::NotReady)
+        NodeAddresses::of(node, &self.config.tenants, &mut Vec::new()).map_err(AttachError::NotReady)
     }
 
     async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
@@ -342,18 +351,18 @@ impl Overlay {
     }
 }
 
-/// Who holds which address.
-fn leases(records: &BTreeMap<Key, Record>) -> BTreeMap<IpAddr, String> {
+/// Who of one tenant's pods holds which address.
+fn leases<'a>(records: impl Iterator<Item = &'a Record>) -> BTreeMap<IpAddr, String> {
     let of = |r: &Record| {
         let owner = r.owner();
         r.lease.addresses.clone().into_iter().map(move |address| (address, owner.clone()))
     };
-    records.values().flat_map(of).collect()
+    records.flat_map(of).collect()
 }
 
 /// The addresses that were given out last.
-fn newest(records: &BTreeMap<Key, Record>) -> Vec<IpAddr> {
-    records.values().max_by_key(|r| r.created).map(|r| r.lease.addresses.clone()).unwrap_or_default()
+fn newest<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<IpAddr> {
+    records.max_by_key(|r| r.created).map(|r| r.lease.addresses.clone()).unwrap_or_default()
 }
 
 /// The same MAC address whenever a pod gets the same address: 02:70 and the last four bytes of the first one.

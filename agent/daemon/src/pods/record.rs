@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use culvert_api::hash::fnv1a;
-use culvert_api::value::{IfName, Mac};
+use culvert_api::value::{IfName, Mac, Vni};
 use serde::{Deserialize, Serialize};
 
 /// What tells attachments apart (CNI specification 1.1.0, section 2: a container and an interface name in it).
@@ -37,6 +37,9 @@ pub struct Record {
     pub created: u64,
     /// How far it is.
     pub phase: Phase,
+    /// Network identifier of its tenant; absent: the cluster's own routing domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Vni>,
     /// What was given.
     #[serde(flatten)]
     pub lease: Lease,
@@ -146,6 +149,7 @@ mod tests {
             boot: "b".to_owned(),
             created: 17,
             phase: Phase::Attaching,
+            tenant: Some(5001.try_into().unwrap()),
             lease: Lease {
                 port: "cv1".parse().unwrap(),
                 addresses: vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],

@@ -9,7 +9,7 @@ mod task;
 use culvert_api::config::agent::Overlay;
 use culvert_api::fastpath::Tables;
 
-pub use node::{GATEWAY_MAC, NodeAddresses, VTEP_ADDRESS, VTEP_MAC};
+pub use node::{GATEWAY_MAC, NodeAddresses, TENANT_RANGES, VTEP_ADDRESS, VTEP_MAC};
 pub use task::Builder;
 
 use crate::kube::Objects;
@@ -27,7 +27,7 @@ pub struct Built {
 pub fn build(objects: &Objects, node: &str, overlay: &Overlay) -> Built {
     let mut problems = Vec::new();
     let (local, remotes) = node::build(&objects.nodes, node, overlay, &mut problems);
-    let services = service::build(objects, node, overlay.balancing, &mut problems);
+    let services = service::build(objects, node, overlay, &mut problems);
     Built { tables: Tables { revision: 0, synced: false, node: local, remotes, services }, problems }
 }
 

@@ -4,9 +4,9 @@ use std::collections::btree_map::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use culvert_api::config::agent::Overlay;
-use culvert_api::fastpath::{LocalNode, Prefix, RemoteNode, UnderlayAddress};
-use culvert_api::value::Mac;
+use culvert_api::config::agent::{DscpModel, EcnMode, Encapsulation, Overlay, Tenant, Ttl};
+use culvert_api::fastpath::{self, LocalNode, Marking, Prefix, RemoteNode, TenantRanges, UnderlayAddress};
+use culvert_api::value::{Mac, Mtu, Vni};
 use ipnet::IpNet;
 
 use super::octets;
@@ -14,8 +14,12 @@ use crate::kube::Node;
 
 /// Annotation of a Node: its address on the underlay, where that is not its InternalIP.
 pub const VTEP_ADDRESS: &str = "culvert.io/vtep-address";
-/// Annotation of a Node: inner MAC address of its VXLAN tunnel endpoint.
+/// Annotation of a Node: inner MAC address of its tunnel endpoint.
 pub const VTEP_MAC: &str = "culvert.io/vtep-mac";
+
+/// Annotation of a Node, with a tenant's name behind it: ranges of the tenant's pods, at most one of each family, where
+/// these are not those of the node's other pods.
+pub const TENANT_RANGES: &str = "culvert.io/pod-cidrs.";
 
 /// MAC address of the router that pods see, the same on every node: a pod's neighbour entry holds wherever it runs.
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0x63, 0x00, 0x00, 0x00, 0x01];
@@ -28,9 +32,11 @@ const UNDERLAY_PREFIX_V6: u32 = 64;
 pub struct NodeAddresses {
     /// Ranges of its pods, at most one of each family.
     pub pod_cidrs: Vec<IpNet>,
+    /// Ranges of the pods of each tenant, which may be the same.
+    pub tenants: BTreeMap<Vni, Vec<IpNet>>,
     /// Its addresses on the underlay, the preferred one first, at most one of each family.
     pub underlay: Vec<IpAddr>,
-    /// Inner MAC address of its VXLAN tunnel endpoint, if it was given one.
+    /// Inner MAC address of its tunnel endpoint, if it was given one.
     pub vtep_mac: Option<Mac>,
 }
 
@@ -39,9 +45,9 @@ impl NodeAddresses {
     ///
     /// # Errors
     /// What keeps the node out of the overlay. Lesser faults go to `problems`.
-    pub fn of(node: &Node, problems: &mut Vec<String>) -> Result<Self, String> {
+    pub fn of(node: &Node, tenants: &[Tenant], problems: &mut Vec<String>) -> Result<Self, String> {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let annotation = |key| node.metadata.annotations.as_ref().and_then(|a| a.get(key));
+        let annotation = |key: &str| node.metadata.annotations.as_ref().and_then(|a| a.get(key));
         let vtep_mac = annotation(VTEP_MAC)
             .map(|text| text.parse::<Mac>().map_err(|e| format!("node {name}: annotation {VTEP_MAC}: {e}")))
             .transpose()?;
@@ -70,7 +76,28 @@ impl NodeAddresses {
         if pod_cidrs.is_empty() {
             return Err(format!("node {name}: no usable spec.podCIDRs"));
         }
-        Ok(Self { pod_cidrs, underlay, vtep_mac })
+        let mut of_tenant = |tenant: &Tenant| match annotation(&format!("{TENANT_RANGES}{}", tenant.name)) {
+            Some(text) => {
+                let what = format!("node {name}: tenant {}: pod range", tenant.name);
+                ranges(text.split(',').map(str::trim), &what, problems)
+            }
+            None => pod_cidrs.clone(),
+        };
+        let tenants = tenants.iter().map(|tenant| (tenant.vni, of_tenant(tenant))).collect();
+        Ok(Self { pod_cidrs, tenants, underlay, vtep_mac })
+    }
+
+    /// Ranges of a tenant's pods, or of the cluster's own.
+    pub fn ranges_of(&self, tenant: Option<Vni>) -> &[IpNet] {
+        match tenant {
+            None => &self.pod_cidrs,
+            Some(vni) => self.tenants.get(&vni).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// Whether its packets to other nodes go over IPv4 where these have that, too.
+    pub fn is_over_ipv4(&self) -> bool {
+        self.underlay.iter().any(IpAddr::is_ipv4)
     }
 
     /// The address that pods of `cidr` use as their router: the first of the range.
@@ -103,13 +130,23 @@ pub(super) fn build(
 ) -> (Option<LocalNode>, Vec<RemoteNode>) {
     let mut claims = Claims::default();
     let own = match nodes.get(local) {
-        Some(node) => NodeAddresses::of(node, problems).map_err(|e| problems.push(e)).ok(),
+        Some(node) => NodeAddresses::of(node, &overlay.tenants, problems).map_err(|e| problems.push(e)).ok(),
         None => {
             problems
                 .push(format!("node {local}: there is no Node object of this name, the name of this node"));
             None
         }
     };
+    if let Some(own) = &own
+        && overlay.pod_mtu(own.is_over_ipv4()) < Mtu::MIN.get()
+    {
+        problems.push(format!(
+            "node {local}: overlay.underlayMtu {} leaves pods {} bytes over IPv6, less than the {} that IPv6 needs",
+            overlay.underlay_mtu,
+            overlay.pod_mtu(false),
+            Mtu::MIN
+        ));
+    }
     // This node's own ranges first: whatever another object says, they are here.
     let own = own.map(|addresses| {
         claims.vteps.extend(addresses.underlay.iter().map(|vtep| (*vtep, local.to_owned())));
@@ -117,7 +154,7 @@ pub(super) fn build(
     });
     let mut remotes = Vec::new();
     for (name, node) in nodes.iter().filter(|(name, _)| *name != local) {
-        let addresses = match NodeAddresses::of(node, problems) {
+        let addresses = match NodeAddresses::of(node, &overlay.tenants, problems) {
             Ok(addresses) => claims.grant(name, addresses, problems),
             Err(problem) => {
                 problems.push(problem);
@@ -145,10 +182,45 @@ fn local_node(name: &str, addresses: &NodeAddresses, overlay: &Overlay) -> Local
         underlay: underlay.collect(),
         vtep_mac: addresses.mac(addresses.underlay[0]).to_vec(),
         vni: overlay.vni.get(),
-        tunnel_port: overlay.vxlan_port.into(),
+        tunnel_port: overlay.port.into(),
         underlay_mtu: overlay.underlay_mtu.get().into(),
         pod_cidrs: addresses.pod_cidrs.iter().map(prefix).collect(),
-        ..LocalNode::default()
+        encapsulation: match overlay.encapsulation {
+            Encapsulation::Vxlan => fastpath::Encapsulation::Vxlan.into(),
+            Encapsulation::Geneve => fastpath::Encapsulation::Geneve.into(),
+        },
+        marking: Some(marking(overlay)),
+        send_zero_checksum6: overlay.zero_checksum.send,
+        accept_zero_checksum6: overlay.zero_checksum.accept,
+        tenants: overlay.tenants.iter().map(|tenant| local_tenant(tenant, addresses)).collect(),
+    }
+}
+
+fn marking(overlay: &Overlay) -> Marking {
+    let (dscp_model, dscp) = match overlay.dscp {
+        DscpModel::Pipe(dscp) => (fastpath::DscpModel::Pipe, dscp),
+        DscpModel::Copy => (fastpath::DscpModel::Copy, 0),
+        DscpModel::Uniform => (fastpath::DscpModel::Uniform, 0),
+    };
+    let ecn = match overlay.ecn {
+        EcnMode::Normal => fastpath::EcnMode::Normal,
+        EcnMode::Compatibility => fastpath::EcnMode::Compatibility,
+    };
+    let (ttl, copy_ttl) = match overlay.ttl {
+        Ttl::Fixed(ttl) => (ttl.into(), false),
+        Ttl::Copy => (0, true),
+    };
+    Marking { dscp_model: dscp_model.into(), dscp: dscp.into(), ecn: ecn.into(), ttl, copy_ttl }
+}
+
+fn local_tenant(tenant: &Tenant, addresses: &NodeAddresses) -> fastpath::Tenant {
+    let ranges = addresses.ranges_of(Some(tenant.vni));
+    fastpath::Tenant {
+        id: tenant.vni.get(),
+        vni: tenant.vni.get(),
+        gateways: ranges.iter().map(|cidr| octets(NodeAddresses::gateway(cidr))).collect(),
+        pod_cidrs: ranges.iter().map(prefix).collect(),
+        name: tenant.name.clone(),
     }
 }
 
@@ -171,20 +243,27 @@ fn remote_node(
         return None;
     }
     claims.vteps.insert(vtep, name.to_owned());
-    (!addresses.pod_cidrs.is_empty()).then(|| RemoteNode {
+    let tenants = addresses.tenants.iter().filter(|(_, ranges)| !ranges.is_empty());
+    let tenants = tenants.map(|(vni, ranges)| TenantRanges {
+        tenant: vni.get(),
+        pod_cidrs: ranges.iter().map(prefix).collect(),
+    });
+    let tenants: Vec<_> = tenants.collect();
+    (!addresses.pod_cidrs.is_empty() || !tenants.is_empty()).then(|| RemoteNode {
         name: name.to_owned(),
         vtep: octets(vtep),
         vtep_mac: addresses.mac(vtep).to_vec(),
         pod_cidrs: addresses.pod_cidrs.iter().map(prefix).collect(),
+        tenants,
     })
 }
 
-/// What nodes have claimed: no two may have the same underlay address or pod range.
+/// What nodes have claimed: no two may have the same underlay address, or the same pod range of one tenant.
 #[derive(Default)]
 struct Claims {
     vteps: BTreeMap<IpAddr, String>,
-    /// Disjoint ranges by their first address.
-    cidrs: BTreeMap<IpAddr, (IpNet, String)>,
+    /// Disjoint ranges of each tenant, and of the cluster's own pods, by their first address.
+    cidrs: BTreeMap<(Option<Vni>, IpAddr), (IpNet, String)>,
 }
 
 impl Claims {
@@ -195,27 +274,33 @@ impl Claims {
         mut addresses: NodeAddresses,
         problems: &mut Vec<String>,
     ) -> NodeAddresses {
-        addresses.pod_cidrs.retain(|cidr| match self.overlap(cidr) {
-            Some((other, owner)) => {
-                problems.push(format!(
-                    "node {name}: pod range {cidr} overlaps with {other} of node {owner}; the first counts"
-                ));
-                false
-            }
-            None => {
-                self.cidrs.insert(cidr.network(), (*cidr, name.to_owned()));
-                true
-            }
-        });
+        addresses.pod_cidrs.retain(|cidr| self.claim(name, None, cidr, problems));
+        for (vni, ranges) in &mut addresses.tenants {
+            ranges.retain(|cidr| self.claim(name, Some(*vni), cidr, problems));
+        }
         addresses
     }
 
+    fn claim(&mut self, name: &str, tenant: Option<Vni>, cidr: &IpNet, problems: &mut Vec<String>) -> bool {
+        if let Some((other, owner)) = self.overlap(tenant, cidr) {
+            let of = tenant.map_or_else(String::new, |vni| format!(" of VNI {vni}"));
+            problems.push(format!(
+                "node {name}: pod range {cidr}{of} overlaps with {other} of node {owner}; the first counts"
+            ));
+            return false;
+        }
+        self.cidrs.insert((tenant, cidr.network()), (*cidr, name.to_owned()));
+        true
+    }
+
     /// Two ranges are disjoint or one holds the other: only the neighbours in order need a look.
-    fn overlap(&self, cidr: &IpNet) -> Option<&(IpNet, String)> {
-        let before = self.cidrs.range(..=cidr.network()).next_back();
-        let after = self.cidrs.range(cidr.network()..).next();
+    fn overlap(&self, tenant: Option<Vni>, cidr: &IpNet) -> Option<&(IpNet, String)> {
+        let at = (tenant, cidr.network());
+        let before = self.cidrs.range(..=at).next_back();
+        let after = self.cidrs.range(at..).next();
+        let neighbours = before.into_iter().chain(after).filter(|((of, _), _)| *of == tenant);
         let touches = |other: &IpNet| other.contains(cidr) || cidr.contains(other);
-        before.into_iter().chain(after).map(|(_, claim)| claim).find(|(other, _)| touches(other))
+        neighbours.map(|(_, claim)| claim).find(|(other, _)| touches(other))
     }
 }
 
@@ -230,7 +315,7 @@ fn internal_ips(node: &Node, name: &str, problems: &mut Vec<String>) -> Vec<IpAd
                 .push(format!("node {name}: InternalIP {:?}: must be a unicast IP address", address.address)),
         }
     }
-    // VXLAN over IPv4 is what pods' MTU is made for.
+    // Tunnels over IPv4 leave pods more of the underlay's packets.
     found.sort_by_key(IpAddr::is_ipv6);
     found
 }
@@ -240,17 +325,26 @@ fn pod_cidrs(node: &Node, name: &str, problems: &mut Vec<String>) -> Vec<IpNet> 
     let many = spec.and_then(|s| s.pod_cidrs.as_ref()).filter(|c| !c.is_empty());
     let one = spec.and_then(|s| s.pod_cidr.as_ref());
     let texts = many.map_or_else(|| one.into_iter().collect::<Vec<_>>(), |many| many.iter().collect());
+    ranges(texts.into_iter().map(String::as_str), &format!("node {name}: pod range"), problems)
+}
+
+/// At most one range of each family, IPv4 first. `what` begins what is said of another.
+fn ranges<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+    what: &str,
+    problems: &mut Vec<String>,
+) -> Vec<IpNet> {
     let mut cidrs: Vec<IpNet> = Vec::new();
     for text in texts.into_iter().filter(|text| !text.is_empty()) {
         match text.parse::<IpNet>() {
             Ok(cidr) if !is_pod_range(&cidr) => problems.push(format!(
-                "node {name}: pod range {text}: must be a range of unicast addresses with room for a gateway and a pod"
+                "{what} {text}: must be a range of unicast addresses with room for a gateway and a pod"
             )),
             Ok(cidr) if cidrs.iter().any(|c| c.addr().is_ipv4() == cidr.addr().is_ipv4()) => {
-                problems.push(format!("node {name}: pod range {text}: is the second of its family, which is not used"));
+                problems.push(format!("{what} {text}: is the second of its family, which is not used"));
             }
             Ok(cidr) => cidrs.push(cidr.trunc()),
-            Err(_) => problems.push(format!("node {name}: pod range {text:?}: must look like 10.1.0.0/24 or fd00::/64")),
+            Err(_) => problems.push(format!("{what} {text:?}: must look like 10.1.0.0/24 or fd00::/64")),
         }
     }
     cidrs.sort_by_key(|c| c.addr().is_ipv6());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use culvert_api::config::agent::Overlay;
 use culvert_api::config::balancing::Balancing;
 use culvert_api::fastpath::{self, Protocol};
 
@@ -29,37 +30,37 @@ const AFFINITY_SECONDS_MAX: u32 = 86_400;
 
 type Slices<'a> = BTreeMap<Name, Vec<(&'a Name, &'a EndpointSlice)>>;
 
-/// The entries of all Services that have a virtual IP address, for node `node`. `balancing` is that of Services which do
-/// not say.
+/// The entries of all Services that have a virtual IP address, for node `node`.
 pub(super) fn build(
     objects: &Objects,
     node: &str,
-    balancing: Balancing,
+    overlay: &Overlay,
     problems: &mut Vec<String>,
 ) -> Vec<fastpath::Service> {
     let slices = slices_by_service(objects, problems);
     let place = Place::of(objects, node);
     let weights = Weights::of(objects, problems);
     let mut entries = Vec::new();
-    let mut taken: BTreeMap<(IpAddr, i32, u16), &Name> = BTreeMap::new();
+    let mut taken: BTreeMap<(u32, IpAddr, i32, u16), &Name> = BTreeMap::new();
     for (name, service) in &objects.services {
         let Some(spec) = served(service) else { continue };
+        let tenant = overlay.tenant_of(&name.namespace).map_or(0, |tenant| tenant.vni.get());
         let vips = cluster_ips(name, spec, problems);
         let ports = ports(name, spec, problems);
         let affinity_seconds = affinity(name, spec, problems);
-        let balancing = balancing_of(name, service, balancing, problems);
+        let balancing = balancing_of(name, service, overlay.balancing, problems);
         let local_only = local_only(name, spec, problems);
         let endpoints = slices.get(name).map_or(&[][..], Vec::as_slice);
         for vip in &vips {
             for port in &ports {
-                if let Some(other) = taken.get(&(*vip, port.protocol as i32, port.number)) {
+                if let Some(other) = taken.get(&(tenant, *vip, port.protocol as i32, port.number)) {
                     let (number, protocol) = (port.number, protocol_name(port.protocol));
                     problems.push(format!(
                         "service {name}: {vip} port {number}/{protocol} is that of service {other}; the first counts"
                     ));
                     continue;
                 }
-                taken.insert((*vip, port.protocol as i32, port.number), name);
+                taken.insert((tenant, *vip, port.protocol as i32, port.number), name);
                 let wanted = Wanted { vip: *vip, port, place, local_only, weights: &weights };
                 entries.push(fastpath::Service {
                     namespace: name.namespace.clone(),
@@ -68,7 +69,7 @@ pub(super) fn build(
                     protocol: port.protocol.into(),
                     vip: octets(*vip),
                     port: port.number.into(),
-                    tenant: 0,
+                    tenant,
                     backends: wanted.backends(endpoints, problems),
                     affinity_seconds,
                     affinity_shared: affinity_seconds > 0 && ports.len() > 1,

@@ -4,7 +4,7 @@
 //!   pod port                                   uplink
 //!   pod: parse, MAC and address its own?       uplink: parse, for our tunnel endpoint?
 //!     ARP, ND for the router -> answer           ARP, ND, ping for it -> answer; neighbours -> learned
-//!        |                                       VXLAN: node known? VNI, MAC ours? -> inner packet
+//!        |                                       tunnel: VNI a tenant's? node known? -> inner packet
 //!        +---------------------+--------------------+
 //!                              |
 //!                look up flows of the whole burst        (three passes: hash, prefetch, compare)

@@ -44,7 +44,7 @@ impl Stage<'_> {
         if !arp.sender_ip().is_unspecified() && port.v4 != Some(arp.sender_ip()) {
             return self.drop(DropReason::SPOOFED_ADDRESS);
         }
-        if self.local.gateway4 != Some(arp.target_ip()) {
+        if !self.local.is_gateway(port.tenant, arp.target_ip().into()) {
             return self.drop(DropReason::NEIGHBOUR_IGNORED);
         }
         buf.truncate(parsed.end());
@@ -66,7 +66,7 @@ impl Stage<'_> {
             return self.drop(DropReason::SPOOFED_ADDRESS);
         }
         let target = solicited_target(buf.data(), parsed);
-        if target.is_none() || target != self.local.gateway6.map(IpAddr::V6) {
+        if !target.is_some_and(|target| self.local.is_gateway(port.tenant, target)) {
             return self.drop(DropReason::NEIGHBOUR_IGNORED);
         }
         let advertised = neighbour_advertisement(buf, parsed, self.local.gateway_mac, ROUTER | OVERRIDE);

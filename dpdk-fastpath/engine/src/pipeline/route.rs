@@ -150,7 +150,7 @@ impl Stage<'_> {
 /// What an address is, by the tables.
 #[inline(never)]
 fn ask(view: &Snapshot, local: &LocalNode, tenant: Tenant, address: IpAddr) -> Destination {
-    if local.is_gateway(address) || local.is_vtep(address) {
+    if local.is_own(tenant, address) {
         Destination::Local
     } else if view.is_vip(tenant, address) {
         Destination::Vip

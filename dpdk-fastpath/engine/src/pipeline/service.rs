@@ -141,8 +141,8 @@ impl Stage<'_> {
         let (client, _) = key.source();
         match client {
             _ if client != backend.address => Some(client),
-            IpAddr::V4(_) => self.local.gateway4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.local.gateway6.map(IpAddr::V6),
+            IpAddr::V4(_) => self.local.gateways(key.tenant()).0.map(IpAddr::V4),
+            IpAddr::V6(_) => self.local.gateways(key.tenant()).1.map(IpAddr::V6),
         }
     }
 

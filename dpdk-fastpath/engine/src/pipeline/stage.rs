@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use culvert_packet::answer::{self, IcmpError, NoAnswer, icmp_error, sctp_abort, tcp_reset};
-use culvert_packet::flow::{FlowKey4, FlowKey6};
+use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::offload::Offload;
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
@@ -47,7 +47,7 @@ pub(super) struct Stage<'a> {
 pub(super) enum Origin {
     /// A local pod.
     Pod,
-    /// The remote node in this slot, through its tunnel.
+    /// The remote node in this slot, through its tunnel for the slot's tenant.
     Tunnel(u32),
 }
 
@@ -80,6 +80,15 @@ impl Stage<'_> {
         Step::Break(self.drop(reason))
     }
 
+    /// Whose packets come from there.
+    fn tenant_of(&self, origin: Origin) -> Tenant {
+        let tenant = match origin {
+            Origin::Pod => self.view.port(self.in_port).map(|port| port.tenant),
+            Origin::Tunnel(slot) => self.view.remote(slot).map(|remote| remote.tenant),
+        };
+        tenant.unwrap_or_default()
+    }
+
     /// Ends a packet and tells its sender with an ICMP error.
     pub(super) fn report<B: PacketBuf>(
         &mut self,
@@ -88,9 +97,10 @@ impl Stage<'_> {
         error: IcmpError,
     ) -> End {
         let verdict = self.drop(reason);
+        let (gateway4, gateway6) = self.local.gateways(self.tenant_of(packet.origin));
         let gateway = match packet.parsed.l3 {
-            L3::Ipv4 => self.local.gateway4.map(Into::into),
-            _ => self.local.gateway6.map(Into::into),
+            L3::Ipv4 => gateway4.map(Into::into),
+            _ => gateway6.map(Into::into),
         };
         let Some(gateway) = gateway else { return verdict };
         let kind = match error {

@@ -69,15 +69,18 @@ impl Stage<'_> {
         buf: &mut B,
         outer: &Parsed,
     ) -> Step<Admitted> {
-        let Some(slot) = self.view.remote_of_vtep(src) else {
-            return self.stop(DropReason::TUNNEL_UNKNOWN_SOURCE);
-        };
         let tunnel = match self.read_tunnel(buf.data(), outer) {
             Ok(tunnel) => tunnel,
             Err(reason) => return self.stop(reason),
         };
-        if tunnel.vni != self.local.vni.get() {
+        let Some(tenant) = self.local.tenant_of(tunnel.vni) else {
             return self.stop(DropReason::TUNNEL_WRONG_VNI);
+        };
+        let Some(slot) = self.view.remote_of_tenant(tenant, src) else {
+            return self.stop(DropReason::TUNNEL_UNKNOWN_SOURCE);
+        };
+        if let Err(reason) = self.verify_outer(buf.data(), outer) {
+            return self.stop(reason);
         }
         tunnel.strip(buf);
         let parsed = match parse(buf.data()) {
@@ -94,7 +97,6 @@ impl Stage<'_> {
         if parsed.vlan.is_some() {
             return self.stop(DropReason::VLAN_TAG);
         }
-        let tenant = Tenant::DEFAULT;
         let origin = Origin::Tunnel(slot);
         let (admitted, multicast) = match parsed.l3 {
             L3::Ipv4 => match FlowKey4::of(buf.data(), &parsed, tenant) {
@@ -126,23 +128,27 @@ impl Stage<'_> {
         Step::Continue(admitted)
     }
 
-    /// Where the inner frame of a tunnel packet is, if nothing is wrong with the outer headers.
+    /// Where the inner frame of a tunnel packet is.
     #[inline]
     fn read_tunnel(&self, frame: &[u8], outer: &Parsed) -> Result<Decap, DropReason> {
-        let tunnel = match self.local.tunnels.encapsulation {
-            Encapsulation::Vxlan => decap(frame, outer)?,
-            Encapsulation::Geneve => decap_geneve(frame, outer)?,
-        };
-        // Over IPv6 the checksum is all that protects the addresses.
-        if outer.l3 == L3::Ipv6 {
-            let checksum = &frame[usize::from(outer.l4_offset) + UDP_CHECKSUM..][..2];
-            match (checksum, self.local.tunnels.accept_zero_checksum6) {
-                ([0, 0], true) => {}
-                ([0, 0], false) => return Err(DropReason::TUNNEL_NO_CHECKSUM),
-                _ => verify_transport(frame, outer)?,
-            }
+        match self.local.tunnels.encapsulation {
+            Encapsulation::Vxlan => Ok(decap(frame, outer)?),
+            Encapsulation::Geneve => Ok(decap_geneve(frame, outer)?),
         }
-        Ok(tunnel)
+    }
+
+    /// The checksum of an outer packet over IPv6, where nothing else protects the addresses.
+    #[inline]
+    fn verify_outer(&self, frame: &[u8], outer: &Parsed) -> Result<(), DropReason> {
+        if outer.l3 != L3::Ipv6 {
+            return Ok(());
+        }
+        let checksum = &frame[usize::from(outer.l4_offset) + UDP_CHECKSUM..][..2];
+        match (checksum, self.local.tunnels.accept_zero_checksum6) {
+            ([0, 0], true) => Ok(()),
+            ([0, 0], false) => Err(DropReason::TUNNEL_NO_CHECKSUM),
+            _ => Ok(verify_transport(frame, outer)?),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_api::fastpath as proto;
 use culvert_packet::eth::EthAddr;
+use culvert_packet::flow::Tenant;
 use culvert_packet::ip::Protocol;
 use ipnet::IpNet;
 
@@ -15,7 +16,7 @@ use super::local::LocalNode;
 use super::map::Map;
 use super::port::{MAX_PORTS, Port, PortIndex, PortKind};
 use super::remote::{MAX_REMOTES, Remote, RemoteNode};
-use super::route::{Routes, Target};
+use super::route::{Routing, Target};
 use super::service::{BackendSpec, MAX_SERVICES, Service, ServiceKey, ServiceSpec};
 use super::snapshot::{BackendId, Ports, Remotes, Snapshot};
 
@@ -45,7 +46,10 @@ pub struct Applied {
 pub struct Builder {
     ports: Vec<Option<Port>>,
     neighbours: Map<IpAddr, EthAddr>,
+    /// With their slots for packets of the default tenant.
     pub(super) remotes: BTreeMap<String, (u32, RemoteNode)>,
+    /// Their slots for packets of other tenants.
+    tenant_slots: BTreeMap<String, BTreeMap<Tenant, u32>>,
     remote_slots: Slots,
     service_slots: Slots,
     backend_slots: Slots,
@@ -242,7 +246,7 @@ impl Builder {
         let services = check_services(&tables.services)?;
         let kept = |present: usize| if tables.synced { 0 } else { present };
         for (what, count, max) in [
-            ("remotes", remotes.len() + kept(self.remotes.len()), MAX_REMOTES),
+            ("remotes", slots(remotes.values()) + kept(self.placed().count()), MAX_REMOTES),
             ("services", services.len() + kept(self.service_count), MAX_SERVICES),
         ] {
             check_count(what, count, max)?;
@@ -251,8 +255,10 @@ impl Builder {
     }
 
     pub(super) fn remove_remotes(&mut self, gone: impl Fn(&str) -> bool) {
-        for (_, (slot, _)) in self.remotes.extract_if(.., |name, _| gone(name)) {
+        for (name, (slot, _)) in self.remotes.extract_if(.., |name, _| gone(name)) {
             self.remote_slots.give_back(slot);
+            let others = self.tenant_slots.remove(&name).unwrap_or_default();
+            others.into_values().for_each(|slot| self.remote_slots.give_back(slot));
             self.stale.remotes = true;
             self.stale.decisions = true;
         }
@@ -263,9 +269,21 @@ impl Builder {
         nodes.retain(|name, node| self.remotes.get(name).is_none_or(|(_, known)| known != node));
         for (name, node) in nodes {
             let slot = self.remotes.get(&name).map_or_else(|| self.remote_slots.take(), |(slot, _)| *slot);
+            self.place_tenants(&name, &node);
             self.remotes.insert(name, (slot, node));
             self.stale.remotes = true;
             self.stale.decisions = true;
+        }
+    }
+
+    /// Gives each tenant of a node its slot, and takes back those of tenants that the node no longer has.
+    fn place_tenants(&mut self, name: &str, node: &RemoteNode) {
+        let slots = self.tenant_slots.entry(name.to_owned()).or_default();
+        for (_, slot) in slots.extract_if(.., |tenant, _| !node.tenants.contains_key(tenant)) {
+            self.remote_slots.give_back(slot);
+        }
+        for tenant in node.tenants.keys() {
+            slots.entry(*tenant).or_insert_with(|| self.remote_slots.take());
         }
     }
 
@@ -377,33 +395,53 @@ impl Builder {
         let uplink = self.snapshot.uplink();
         let mac = uplink.and_then(|uplink| self.snapshot.port(uplink)).map(|port| port.mac);
         let mut remotes = Remotes::default();
-        for (slot, node) in self.remotes.values() {
-            if remotes.by_slot.len() <= *slot as usize {
-                remotes.by_slot.resize(*slot as usize + 1, None);
-                remotes.ways.resize(*slot as usize + 1, None);
+        for (tenant, slot, node) in self.placed() {
+            let at = slot as usize;
+            if remotes.by_slot.len() <= at {
+                remotes.by_slot.resize(at + 1, None);
+                remotes.ways.resize(at + 1, None);
             }
-            let remote = Remote::new(node, self.snapshot.local(), mac, &self.neighbours);
-            remotes.ways[*slot as usize] = remote.way(uplink);
-            remotes.by_slot[*slot as usize] = Some(remote);
-            remotes.vteps.insert(node.vtep, *slot);
+            let remote = Remote::new(node, tenant, self.snapshot.local(), mac, &self.neighbours);
+            remotes.ways[at] = remote.way(uplink);
+            remotes.by_slot[at] = Some(remote);
+            if tenant == Tenant::DEFAULT {
+                remotes.vteps.insert(node.vtep, slot);
+            } else {
+                remotes.tenant_vteps.insert((tenant, node.vtep), slot);
+            }
         }
         remotes
     }
 
-    /// Local ranges win over remote ones of the same length.
-    fn routes(&self) -> Routes {
-        let local = self.snapshot.local().into_iter().flat_map(|local| &local.pod_cidrs);
-        let local = local.map(|net| (*net, Target::Local));
-        let nets = |(slot, node): &'_ (u32, RemoteNode)| {
-            let slot = *slot;
-            node.pod_cidrs.clone().into_iter().map(move |net| (net, Target::Remote(slot)))
-        };
-        Routes::new(self.remotes.values().flat_map(nets).chain(local))
+    /// All slots of remote nodes with tenant and node.
+    fn placed(&self) -> impl Iterator<Item = (Tenant, u32, &RemoteNode)> {
+        self.remotes.iter().flat_map(|(name, (slot, node))| {
+            let others = self.tenant_slots.get(name).into_iter().flatten();
+            let others = others.map(move |(tenant, slot)| (*tenant, *slot, node));
+            std::iter::once((Tenant::DEFAULT, *slot, node)).chain(others)
+        })
+    }
+
+    /// Local ranges win over remote ones of the same length. A tenant that this node does not know has none.
+    fn routes(&self) -> Routing {
+        let node = self.snapshot.local();
+        let known = |tenant| node.is_none_or(|node| node.vni_of(tenant).is_some());
+        let local = node.into_iter().flat_map(|node| {
+            let others = node.domains.iter().map(|domain| (domain.tenant, &domain.pod_cidrs));
+            std::iter::once((Tenant::DEFAULT, &node.pod_cidrs)).chain(others)
+        });
+        let local =
+            local.flat_map(|(tenant, nets)| nets.iter().map(move |net| (tenant, *net, Target::Local)));
+        let remote = self.placed().filter(|(tenant, ..)| known(*tenant)).flat_map(|(tenant, slot, node)| {
+            let ranges = node.ranges().filter(move |(of, _)| *of == tenant);
+            ranges.map(move |(tenant, net)| (tenant, net, Target::Remote(slot)))
+        });
+        Routing::new(remote.chain(local))
     }
 }
 
 fn check_gateways(local: &LocalNode, port: &Port) -> Result<(), Problem> {
-    match port.addresses().find(|&address| local.is_gateway(address)) {
+    match port.addresses().find(|&address| local.is_gateway(port.tenant, address)) {
         Some(address) => {
             Err(Problem::AddressTaken { field: "gateway", address, owner: format!("port {}", port.name) })
         }
@@ -418,10 +456,15 @@ pub(super) fn check_count(what: &'static str, count: usize, max: usize) -> Resul
     Err(TableError::new("tables", Problem::TooMany { what, count, max }))
 }
 
+/// Slots that remote nodes take.
+pub(super) fn slots<'a>(nodes: impl IntoIterator<Item = &'a RemoteNode>) -> usize {
+    nodes.into_iter().map(RemoteNode::slots).sum()
+}
+
 pub(super) fn check_remotes(list: &[proto::RemoteNode]) -> Result<BTreeMap<String, RemoteNode>, TableError> {
     let mut remotes = BTreeMap::new();
     let mut vteps = Map::<IpAddr, String>::default();
-    let mut nets = Map::<IpNet, String>::default();
+    let mut nets = Map::<(Tenant, IpNet), String>::default();
     for node in list {
         let node = RemoteNode::try_from(node)?;
         let taken = |field, address, owner: String| {
@@ -431,8 +474,8 @@ pub(super) fn check_remotes(list: &[proto::RemoteNode]) -> Result<BTreeMap<Strin
         if let Some(owner) = vteps.insert(node.vtep, node.name.clone()) {
             return Err(taken("vtep", node.vtep, owner));
         }
-        for net in &node.pod_cidrs {
-            if let Some(owner) = nets.insert(*net, node.name.clone()) {
+        for (tenant, net) in node.ranges() {
+            if let Some(owner) = nets.insert((tenant, net), node.name.clone()) {
                 return Err(taken("podCIDR", net.addr(), owner));
             }
         }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use culvert_api::fastpath as proto;
+use culvert_packet::flow::Tenant;
 use ipnet::IpNet;
 
-use super::builder::{Applied, Builder, check_count, check_remotes, check_services};
+use super::builder::{Applied, Builder, check_count, check_remotes, check_services, slots};
 use super::error::{Problem, TableError};
 use super::map::Map;
 use super::remote::{MAX_REMOTES, RemoteNode};
@@ -58,8 +59,9 @@ impl Builder {
         let remotes = check_remotes(&changes.remotes)?;
         let removed_remotes = self.check_removed_remotes(&changes.removed_remotes, &remotes)?;
         self.check_taken(&remotes, &removed_remotes)?;
-        let count = remotes.keys().filter(|name| !self.remotes.contains_key(*name)).count();
-        check_count("remotes", self.remotes.len() + count - removed_remotes.len(), MAX_REMOTES)?;
+        let goes = |name: &String| remotes.contains_key(name) || removed_remotes.contains(name);
+        let stays = self.remotes.iter().filter(|(name, _)| !goes(name)).map(|(_, (_, node))| node);
+        check_count("remotes", slots(stays.chain(remotes.values())), MAX_REMOTES)?;
         Ok(Checked { remotes, removed_remotes, services, removed_services })
     }
 
@@ -111,8 +113,8 @@ impl Builder {
             return Ok(());
         }
         let vteps: Map<_, _> = remotes.values().map(|node| (node.vtep, node)).collect();
-        let nets: Map<IpNet, _> =
-            remotes.values().flat_map(|node| node.pod_cidrs.iter().map(move |net| (*net, node))).collect();
+        let nets: Map<(Tenant, IpNet), _> =
+            remotes.values().flat_map(|node| node.ranges().map(move |range| (range, node))).collect();
         let stays = |name: &String| !remotes.contains_key(name) && !removed.contains(name);
         for (name, (_, known)) in self.remotes.iter().filter(|(name, _)| stays(name)) {
             let taken = |node: &RemoteNode, field, address| {
@@ -125,7 +127,8 @@ impl Builder {
             if let Some(node) = vteps.get(&known.vtep) {
                 return Err(taken(node, "vtep", known.vtep));
             }
-            if let Some((net, node)) = known.pod_cidrs.iter().find_map(|net| Some((net, nets.get(net)?))) {
+            let claimed = known.ranges().find_map(|range| Some((range.1, nets.get(&range)?)));
+            if let Some((net, node)) = claimed {
                 return Err(taken(node, "podCIDR", net.addr()));
             }
         }

@@ -72,6 +72,10 @@ pub enum Problem {
     NotThere,
     #[error("is named twice")]
     Again,
+    #[error("tenant {tenant}: is there twice")]
+    TenantTwice { tenant: u32 },
+    #[error("vni {vni}: is already tenant {owner}'s")]
+    VniTaken { vni: u32, owner: u32 },
     #[error("the local node is missing")]
     NoLocalNode,
     #[error("{count} {what}: at most {max}")]

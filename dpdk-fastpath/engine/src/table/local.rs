@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use culvert_api::fastpath as proto;
 use culvert_api::value::{Mtu, Vni};
 use culvert_packet::eth::EthAddr;
+use culvert_packet::flow::Tenant;
 use ipnet::IpNet;
 
+use super::domain::{self, Domain};
 use super::error::{Problem, TableError};
 use super::tunnel::Tunnels;
 use super::wire;
@@ -45,16 +47,56 @@ pub struct LocalNode {
     pub underlay_mtu: u16,
     /// Address ranges of this node's pods.
     pub pod_cidrs: Vec<IpNet>,
+    /// Tenants other than the default one, whose router, network identifier and ranges are above; in order.
+    pub domains: Vec<Domain>,
+    /// Their network identifiers, in order.
+    vnis: Vec<(u32, Tenant)>,
 }
 
 impl LocalNode {
-    /// Whether pods use `address` as their router.
-    #[inline]
-    pub fn is_gateway(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(v4) => self.gateway4 == Some(v4),
-            IpAddr::V6(v6) => self.gateway6 == Some(v6),
+    /// A tenant other than the default one.
+    pub fn domain(&self, tenant: Tenant) -> Option<&Domain> {
+        let found = self.domains.binary_search_by_key(&tenant, |domain| domain.tenant);
+        found.ok().map(|index| &self.domains[index])
+    }
+
+    /// The tenant that has this network identifier.
+    pub fn tenant_of(&self, vni: u32) -> Option<Tenant> {
+        if vni == self.vni.get() {
+            return Some(Tenant::DEFAULT);
         }
+        let found = self.vnis.binary_search_by_key(&vni, |&(vni, _)| vni);
+        found.ok().map(|index| self.vnis[index].1)
+    }
+
+    /// The network identifier of a tenant.
+    pub fn vni_of(&self, tenant: Tenant) -> Option<Vni> {
+        if tenant == Tenant::DEFAULT { Some(self.vni) } else { self.domain(tenant).map(|domain| domain.vni) }
+    }
+
+    /// The addresses that a tenant's pods use as their router.
+    pub fn gateways(&self, tenant: Tenant) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+        if tenant == Tenant::DEFAULT {
+            return (self.gateway4, self.gateway6);
+        }
+        self.domain(tenant).map_or((None, None), |domain| (domain.gateway4, domain.gateway6))
+    }
+
+    /// Whether a tenant's pods use `address` as their router.
+    #[inline]
+    pub fn is_gateway(&self, tenant: Tenant, address: IpAddr) -> bool {
+        let (gateway4, gateway6) = self.gateways(tenant);
+        match address {
+            IpAddr::V4(v4) => gateway4 == Some(v4),
+            IpAddr::V6(v6) => gateway6 == Some(v6),
+        }
+    }
+
+    /// Whether an address that a tenant's packet is sent to is one of this node's own. Those on the underlay are so for the
+    /// default tenant only: for another they may be a pod's.
+    #[inline]
+    pub fn is_own(&self, tenant: Tenant, address: IpAddr) -> bool {
+        self.is_gateway(tenant, address) || tenant == Tenant::DEFAULT && self.is_vtep(address)
     }
 
     /// Whether `address` is one of this node's on the underlay.
@@ -85,11 +127,12 @@ impl TryFrom<&proto::LocalNode> for LocalNode {
     fn try_from(node: &proto::LocalNode) -> Result<Self, TableError> {
         let build = || -> Result<Self, Problem> {
             wire::text("name", &node.name)?;
-            let gateways = wire::addresses("gateway", &node.gateways)?;
+            let (gateway4, gateway6) = domain::gateways(&node.gateways)?;
             let underlay = node.underlay.iter().map(underlay).collect::<Result<Vec<_>, _>>()?;
             let addresses: Vec<_> = underlay.iter().map(|own| own.net.addr()).collect();
             wire::one_of_each("underlay address", &addresses)?;
-            if let Some(&address) = gateways.iter().find(|gateway| addresses.contains(gateway)) {
+            let gateways = gateway4.map(IpAddr::V4).into_iter().chain(gateway6.map(IpAddr::V6));
+            if let Some(address) = gateways.into_iter().find(|gateway| addresses.contains(gateway)) {
                 return Err(Problem::AddressTaken {
                     field: "gateway",
                     address,
@@ -99,22 +142,25 @@ impl TryFrom<&proto::LocalNode> for LocalNode {
             let or = |value, default| if value == 0 { default } else { value };
             Ok(Self {
                 name: node.name.clone(),
-                gateway4: gateways.iter().find_map(|a| if let IpAddr::V4(v4) = a { Some(*v4) } else { None }),
-                gateway6: gateways.iter().find_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None }),
+                gateway4,
+                gateway6,
                 gateway_mac: wire::mac("gateway_mac", &node.gateway_mac)?,
                 underlay,
                 vtep_mac: wire::mac("vtep_mac", &node.vtep_mac)?,
                 vni: Vni::try_from(node.vni)?,
                 tunnels: Tunnels::try_from(node)?,
                 underlay_mtu: Mtu::try_from(or(node.underlay_mtu, DEFAULT_UNDERLAY_MTU))?.get(),
-                pod_cidrs: node
-                    .pod_cidrs
-                    .iter()
-                    .map(|cidr| wire::prefix("podCIDR", cidr))
-                    .collect::<Result<_, _>>()?,
+                pod_cidrs: wire::prefixes("podCIDR", &node.pod_cidrs)?,
+                domains: Vec::new(),
+                vnis: Vec::new(),
             })
         };
-        build().map_err(|problem| TableError::new(format!("local node {}", node.name), problem))
+        let local =
+            build().map_err(|problem| TableError::new(format!("local node {}", node.name), problem))?;
+        let domains = domain::domains(&node.tenants, local.vni)?;
+        let mut vnis: Vec<_> = domains.iter().map(|domain| (domain.vni.get(), domain.tenant)).collect();
+        vnis.sort_unstable();
+        Ok(Self { domains, vnis, ..local })
     }
 }
 

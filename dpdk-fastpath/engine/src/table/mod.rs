@@ -19,6 +19,7 @@
 mod balancing;
 mod builder;
 mod changes;
+mod domain;
 mod error;
 mod local;
 mod maglev;
@@ -37,6 +38,7 @@ mod wire;
 
 pub use self::balancing::Balancing;
 pub use self::builder::{Applied, Builder};
+pub use self::domain::Domain;
 pub use self::error::{Problem, TableError};
 pub use self::local::{LocalNode, UnderlayAddress};
 pub use self::maglev::{Choice, Maglev};

@@ -1,19 +1,22 @@
 //! Other nodes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use culvert_api::fastpath as proto;
 use culvert_packet::encap::{Endpoints, OVERHEAD_V4, OVERHEAD_V6, Template, Template4, Tunnel};
 use culvert_packet::eth::EthAddr;
+use culvert_packet::flow::Tenant;
 use ipnet::IpNet;
 
+use super::domain;
 use super::error::{Problem, TableError};
 use super::local::LocalNode;
 use super::map::Map;
 use super::port::PortIndex;
 use super::wire;
 
-/// Most remote nodes: their slots fit into a flow entry.
+/// Most remote nodes, a node counting once for each of its tenants: their slots fit into a flow entry.
 pub const MAX_REMOTES: usize = 16_384;
 
 /// Another node as the agent describes it.
@@ -23,6 +26,21 @@ pub(super) struct RemoteNode {
     pub(super) vtep: IpAddr,
     pub(super) vtep_mac: EthAddr,
     pub(super) pod_cidrs: Vec<IpNet>,
+    /// Ranges of its pods of other tenants than the default one.
+    pub(super) tenants: BTreeMap<Tenant, Vec<IpNet>>,
+}
+
+impl RemoteNode {
+    /// Slots that it takes: one for each of its tenants.
+    pub(super) fn slots(&self) -> usize {
+        1 + self.tenants.len()
+    }
+
+    /// Ranges of its pods with their tenant.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (Tenant, IpNet)> {
+        let others = self.tenants.iter().flat_map(|(tenant, nets)| nets.iter().map(|net| (*tenant, *net)));
+        self.pod_cidrs.iter().map(|net| (Tenant::DEFAULT, *net)).chain(others)
+    }
 }
 
 impl TryFrom<&proto::RemoteNode> for RemoteNode {
@@ -35,31 +53,42 @@ impl TryFrom<&proto::RemoteNode> for RemoteNode {
                 name: node.name.clone(),
                 vtep: wire::address("vtep", &node.vtep)?,
                 vtep_mac: wire::mac("vtep_mac", &node.vtep_mac)?,
-                pod_cidrs: node
-                    .pod_cidrs
-                    .iter()
-                    .map(|cidr| wire::prefix("podCIDR", cidr))
-                    .collect::<Result<_, _>>()?,
+                pod_cidrs: wire::prefixes("podCIDR", &node.pod_cidrs)?,
+                tenants: tenants(&node.tenants)?,
             })
         };
         build().map_err(|problem| TableError::new(format!("remote {}", node.name), problem))
     }
 }
 
+fn tenants(list: &[proto::TenantRanges]) -> Result<BTreeMap<Tenant, Vec<IpNet>>, Problem> {
+    let mut tenants = BTreeMap::new();
+    for ranges in list {
+        let tenant = domain::other(ranges.tenant)?;
+        if tenants.insert(tenant, wire::prefixes("podCIDR", &ranges.pod_cidrs)?).is_some() {
+            return Err(Problem::TenantTwice { tenant: ranges.tenant });
+        }
+    }
+    Ok(tenants)
+}
+
 /// Why there is no way to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
-    /// This node has no underlay address of the endpoint's IP version, no router for it, or no uplink.
+    /// This node has no underlay address of the endpoint's IP version, no router for it, no uplink, or does not know the
+    /// tenant.
     NoWay,
     /// The Ethernet address of the next hop is not known yet.
     Unresolved,
 }
 
-/// Another node, ready to send to.
+/// Another node, ready to send a tenant's packets to.
 #[derive(Debug, Clone)]
 pub struct Remote {
     /// Name of the Node object.
     pub name: String,
+    /// Whose packets.
+    pub tenant: Tenant,
     /// Underlay address of its tunnel endpoint.
     pub vtep: IpAddr,
     /// Largest IP packet that the tunnel carries, in bytes.
@@ -87,6 +116,7 @@ impl Remote {
 
     pub(super) fn new(
         node: &RemoteNode,
+        tenant: Tenant,
         local: Option<&LocalNode>,
         uplink: Option<EthAddr>,
         neighbours: &Map<IpAddr, EthAddr>,
@@ -94,12 +124,13 @@ impl Remote {
         // All outer headers: the outer Ethernet header does not count, but the inner one, as long, does.
         let overhead = if node.vtep.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
         let mtu = local.map_or(0, |local| local.underlay_mtu.saturating_sub(overhead as u16));
-        let template = Self::template(node, local, uplink, neighbours);
-        Self { name: node.name.clone(), vtep: node.vtep, mtu, template }
+        let template = Self::template(node, tenant, local, uplink, neighbours);
+        Self { name: node.name.clone(), tenant, vtep: node.vtep, mtu, template }
     }
 
     fn template(
         node: &RemoteNode,
+        tenant: Tenant,
         local: Option<&LocalNode>,
         uplink: Option<EthAddr>,
         neighbours: &Map<IpAddr, EthAddr>,
@@ -112,7 +143,7 @@ impl Remote {
             outer_src: uplink,
             endpoints: Endpoints::new(own, node.vtep).ok_or(Unreachable::NoWay)?,
             encapsulation: local.tunnels.encapsulation,
-            vni: local.vni.get(),
+            vni: local.vni_of(tenant).ok_or(Unreachable::NoWay)?.get(),
             udp_port: local.tunnels.port,
             marking: local.tunnels.marking,
             zero_checksum6: local.tunnels.send_zero_checksum6,

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use culvert_packet::flow::Tenant;
 use ipnet::IpNet;
 
 use super::map::Map;
@@ -13,6 +14,31 @@ pub enum Target {
     Local,
     /// On the remote node in this slot.
     Remote(u32),
+}
+
+/// The ranges of all tenants.
+#[derive(Debug, Default)]
+pub(super) struct Routing {
+    own: Routes,
+    others: Map<Tenant, Routes>,
+}
+
+impl Routing {
+    pub(super) fn new(routes: impl IntoIterator<Item = (Tenant, IpNet, Target)>) -> Self {
+        let mut by_tenant = Map::<Tenant, Vec<_>>::default();
+        for (tenant, net, target) in routes {
+            by_tenant.entry(tenant).or_default().push((net, target));
+        }
+        let own = Routes::new(by_tenant.remove(&Tenant::DEFAULT).unwrap_or_default());
+        let others = by_tenant.into_iter().map(|(tenant, routes)| (tenant, Routes::new(routes)));
+        Self { own, others: others.collect() }
+    }
+
+    #[inline]
+    pub(super) fn lookup(&self, tenant: Tenant, address: IpAddr) -> Option<Target> {
+        let routes = if tenant == Tenant::DEFAULT { &self.own } else { self.others.get(&tenant)? };
+        routes.lookup(address)
+    }
 }
 
 /// A hash map per prefix length, longest first. Nodes' ranges have one or two lengths, so that this is one or two

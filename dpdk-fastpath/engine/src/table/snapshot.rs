@@ -9,7 +9,7 @@ use super::local::LocalNode;
 use super::map::Map;
 use super::port::{Door, Port, PortIndex, PortKind};
 use super::remote::{Remote, Way};
-use super::route::{Routes, Target};
+use super::route::{Routing, Target};
 use super::service::{Service, ServiceKey};
 use super::shared::{Pages, SharedMap};
 
@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub(super) serial: u64,
     pub(super) local: Option<Arc<LocalNode>>,
     pub(super) ports: Arc<Ports>,
-    pub(super) routes: Arc<Routes>,
+    pub(super) routes: Arc<Routing>,
     pub(super) remotes: Arc<Remotes>,
     pub(super) services: Services,
 }
@@ -49,7 +49,10 @@ pub(super) struct Ports {
 pub(super) struct Remotes {
     pub(super) by_slot: Vec<Option<Remote>>,
     pub(super) ways: Vec<Option<Way>>,
+    /// Slots of the default tenant by tunnel endpoint.
     pub(super) vteps: Map<IpAddr, u32>,
+    /// The same of the other tenants.
+    pub(super) tenant_vteps: Map<(Tenant, IpAddr), u32>,
 }
 
 /// Shared, but for what a change touches, with the snapshot before.
@@ -154,13 +157,13 @@ impl Snapshot {
         .copied()
     }
 
-    /// Where the pod address range is that holds an address. Other nodes hold pods of the default tenant only.
+    /// Where the tenant's pod address range is that holds an address.
     #[inline]
     pub fn route(&self, tenant: Tenant, address: IpAddr) -> Option<Target> {
-        if tenant == Tenant::DEFAULT { self.routes.lookup(address) } else { None }
+        self.routes.lookup(tenant, address)
     }
 
-    /// The remote node in a slot.
+    /// The remote node and tenant in a slot.
     #[inline]
     pub fn remote(&self, slot: u32) -> Option<&Remote> {
         self.remotes.by_slot.get(slot as usize)?.as_ref()
@@ -178,15 +181,25 @@ impl Snapshot {
         &self.remotes.ways
     }
 
-    /// All remote nodes.
+    /// All remote nodes, once for each of their tenants.
     pub fn remotes(&self) -> impl Iterator<Item = &Remote> {
         self.remotes.by_slot.iter().flatten()
     }
 
-    /// The slot of the remote node that has this tunnel endpoint.
+    /// The slot, for packets of the default tenant, of the remote node that has this tunnel endpoint.
     #[inline]
     pub fn remote_of_vtep(&self, vtep: IpAddr) -> Option<u32> {
         self.remotes.vteps.get(&vtep).copied()
+    }
+
+    /// The slot, for packets of a tenant, of the remote node that has this tunnel endpoint; `None` also if the node has no
+    /// pods of the tenant.
+    #[inline]
+    pub fn remote_of_tenant(&self, tenant: Tenant, vtep: IpAddr) -> Option<u32> {
+        if tenant == Tenant::DEFAULT {
+            return self.remote_of_vtep(vtep);
+        }
+        self.remotes.tenant_vteps.get(&(tenant, vtep)).copied()
     }
 
     /// Whether some service has this virtual address.

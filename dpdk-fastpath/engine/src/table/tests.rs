@@ -48,7 +48,16 @@ fn remote(name: &str, vtep: &str, cidr: &str) -> proto::RemoteNode {
         vtep: bytes(vtep),
         vtep_mac: vec![2, 0x63, 192, 168, 0, 2],
         pod_cidrs: vec![prefix(cidr)],
+        ..proto::RemoteNode::default()
     }
+}
+
+fn domain(id: u32, vni: u32) -> proto::Tenant {
+    proto::Tenant { id, vni, gateways: vec![bytes("10.9.0.1")], ..proto::Tenant::default() }
+}
+
+fn ranges(tenant: u32, cidr: &str) -> proto::TenantRanges {
+    proto::TenantRanges { tenant, pod_cidrs: vec![prefix(cidr)] }
 }
 
 fn backend(address: &str, port: u32) -> proto::Backend {
@@ -205,6 +214,31 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
         (
             with_local(|node| node.tunnel_port = 70_000),
             "local node node-a: tunnel_port 70000: must be 1-65535",
+        ),
+        (with_local(|node| node.tenants = vec![domain(0, 5)]), "tenant 0: tenant 0: must be 1-16777215"),
+        (
+            with_local(|node| node.tenants = vec![domain(1 << 24, 5)]),
+            "tenant 16777216: tenant 16777216: must be 0-16777215",
+        ),
+        (
+            with_local(|node| node.tenants = vec![domain(5, 4096)]),
+            "tenant 5: vni 4096: is already tenant 0's",
+        ),
+        (
+            with_local(|node| node.tenants = vec![domain(5, 6), domain(5, 7)]),
+            "tenant 5: there are two of that name",
+        ),
+        (
+            with_local(|node| node.tenants = vec![domain(6, 7), domain(5, 7)]),
+            "tenant 6: vni 7: is already tenant 5's",
+        ),
+        (
+            with_remote(|node| node.tenants = vec![ranges(5, "10.9.0.0/24"), ranges(5, "10.8.0.0/24")]),
+            "remote node-b: tenant 5: is there twice",
+        ),
+        (
+            with_remote(|node| node.tenants = vec![ranges(0, "10.9.0.0/24")]),
+            "remote node-b: tenant 0: must be 1-16777215",
         ),
         (with_local(|node| node.encapsulation = 3), "local node node-a: encapsulation 3: not known here"),
         (with_marking(|marking| marking.dscp_model = 4), "local node node-a: dscp_model 4: not known here"),
@@ -497,4 +531,54 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_nodes_tenants_have_slots_of_their_own_that_are_used_again() {
+    let red = Tenant::new(5).unwrap();
+    let mut builder = builder();
+    let node_b = || remote("node-b", "192.168.0.2", "10.2.0.0/24");
+    let with = |tenants: &[u32]| proto::RemoteNode {
+        tenants: tenants.iter().map(|&tenant| ranges(tenant, "10.2.0.0/24")).collect(),
+        ..node_b()
+    };
+    let vtep = ip("192.168.0.2");
+    let tables = |revision, remotes: Vec<proto::RemoteNode>| {
+        let mut tables = tables(revision, remotes, vec![]);
+        tables.node.as_mut().unwrap().tenants = vec![domain(5, 15), domain(6, 16)];
+        tables
+    };
+    builder.apply(&tables(1, vec![with(&[5, 6])])).unwrap();
+    let snapshot = builder.snapshot();
+    let (own, of_red) =
+        (snapshot.remote_of_vtep(vtep).unwrap(), snapshot.remote_of_tenant(red, vtep).unwrap());
+    assert_ne!(own, of_red);
+    assert_eq!(snapshot.route(Tenant::DEFAULT, ip("10.2.0.7")), Some(Target::Remote(own)));
+    assert_eq!(snapshot.route(red, ip("10.2.0.7")), Some(Target::Remote(of_red)));
+    assert_eq!(snapshot.route(red, ip("10.1.0.5")), None, "the cluster's own range here");
+    assert_eq!((snapshot.remotes().count(), snapshot.remote(of_red).unwrap().tenant), (3, red));
+
+    // It stays where it is while others come and go.
+    builder.apply(&tables(2, vec![with(&[5]), remote("node-c", "192.168.0.3", "10.3.0.0/24")])).unwrap();
+    let snapshot = builder.snapshot();
+    assert_eq!(snapshot.remote_of_tenant(red, vtep), Some(of_red));
+    assert_eq!(snapshot.remote_of_tenant(Tenant::new(6).unwrap(), vtep), None);
+    assert_eq!(snapshot.remotes().count(), 3);
+    builder.apply(&tables(3, vec![])).unwrap();
+    builder.apply(&tables(4, vec![with(&[5, 6])])).unwrap();
+    let slots: Vec<_> = builder.snapshot().remotes().map(|remote| remote.tenant.get()).collect();
+    assert_eq!(slots.len(), 3);
+    assert!((0..3).all(|slot| builder.snapshot().remote(slot).is_some()), "slots are used again");
+}
+
+#[test]
+fn a_tenants_router_is_no_pod_of_that_tenant() {
+    let mut builder = builder();
+    let mut first = tables(1, vec![], vec![]);
+    first.node.as_mut().unwrap().tenants = vec![domain(5, 6)];
+    builder.apply(&first).unwrap();
+    let with = |tenant| Port { tenant: Tenant::new(tenant).unwrap(), ..pod("t", "10.9.0.1") };
+    let refused = builder.attach(PortIndex(2), with(5)).unwrap_err().to_string();
+    assert_eq!(refused, "port t: gateway 10.9.0.1: is already port t's");
+    builder.attach(PortIndex(2), with(7)).unwrap();
 }

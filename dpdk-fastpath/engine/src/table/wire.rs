@@ -55,6 +55,11 @@ pub(super) fn prefix(field: &'static str, prefix: &proto::Prefix) -> Result<IpNe
     net(field, any_address(field, &prefix.address)?, prefix.prefix_len).map(|net| net.trunc())
 }
 
+/// Such prefixes.
+pub(super) fn prefixes(field: &'static str, list: &[proto::Prefix]) -> Result<Vec<IpNet>, Problem> {
+    list.iter().map(|each| prefix(field, each)).collect()
+}
+
 /// An address with the length of its network, neither cut nor changed.
 pub(super) fn net(field: &'static str, address: IpAddr, len: u32) -> Result<IpNet, Problem> {
     let wrong = Problem::PrefixLength { field, address, len };

@@ -313,6 +313,7 @@ fn next_hop() {
         vtep: bytes("192.168.7.2"),
         vtep_mac: vec![2, 0, 0, 0, 0xff, 3],
         pod_cidrs: vec![prefix("10.244.2.0/24")],
+        ..api::RemoteNode::default()
     });
     fast_path.replace(tables).unwrap();
     // The kernel learns our address from the question, and answers.
@@ -348,6 +349,7 @@ fn remote_node() {
         vtep: bytes("192.168.7.2"),
         vtep_mac: vec![2, 0, 0, 0, 0xff, 3],
         pod_cidrs: vec![prefix("10.244.2.0/24"), prefix("fd00:10:244:2::/64")],
+        ..api::RemoteNode::default()
     });
     fast_path.replace(tables).unwrap();
     let pod = Pod::attach(&fast_path, "cvt-a", 2);

@@ -162,6 +162,7 @@ impl Node {
                 vtep: vec![192, 168, 9, peer],
                 vtep_mac: mac(peer),
                 pod_cidrs: cidr(peer),
+                ..proto::RemoteNode::default()
             }],
             services: [(Tcp, IPERF), (Udp, IPERF), (Tcp, ECHO), (Tcp, HTTP)].map(service).to_vec(),
         })?;

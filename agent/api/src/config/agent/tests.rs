@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::balancing::Balancing;
 
 fn refused(text: &str) -> String {
     AgentConfig::from_yaml(text).unwrap_err().to_string()
@@ -11,7 +12,7 @@ fn an_empty_file_gives_the_defaults_with_every_part_off() {
         assert_eq!(config.socket, Path::new("/run/culvert/agent.sock"));
         assert_eq!(config.state_dir, Path::new("/var/lib/culvert"));
         assert_eq!(config.overlay.vni.get(), 4096);
-        assert_eq!(config.overlay.pod_mtu(), 1450);
+        assert_eq!(config.overlay.pod_mtu(true), 1450);
         assert_eq!(config.overlay.balancing, Balancing::Maglev);
         assert_eq!((config.manifests, config.fastpath, config.device_plugin), (None, None, None));
     }
@@ -26,7 +27,7 @@ stateDir: /var/lib/x
 metrics: 127.0.0.1:9470
 manifests: /etc/x
 fastpath: { socket: /run/x/fastpath.sock }
-overlay: { vni: 7, vxlanPort: 8472, underlayMtu: 9000, underlayPrefix: 16, underlayRouter: 10.0.0.1, balancing: least-flow }
+overlay: { vni: 7, port: 8472, underlayMtu: 9000, underlayPrefix: 16, underlayRouter: 10.0.0.1, balancing: least-flow }
 devicePlugin: { kubeletDir: /var/lib/k, resourcePrefix: example.com }
 ",
     )
@@ -34,7 +35,7 @@ devicePlugin: { kubeletDir: /var/lib/k, resourcePrefix: example.com }
     assert_eq!(config.node.as_deref(), Some("node-a"));
     assert_eq!(config.metrics, Some("127.0.0.1:9470".parse().unwrap()));
     assert_eq!(config.fastpath.as_deref(), Some(Path::new("/run/x/fastpath.sock")));
-    assert_eq!((config.overlay.vxlan_port, config.overlay.pod_mtu()), (8472, 8950));
+    assert_eq!((config.overlay.port, config.overlay.pod_mtu(true)), (8472, 8950));
     assert_eq!(config.overlay.underlay_router, Some("10.0.0.1".parse().unwrap()));
     assert_eq!(config.overlay.balancing, Balancing::LeastFlow);
     assert_eq!(config.device_plugin.unwrap().resource_prefix.as_str(), "example.com");
@@ -69,8 +70,6 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("socket: agent.sock", ["socket", "agent.sock", "absolute path"]),
         ("stateDir: x", ["stateDir", "x", "absolute path"]),
         ("manifests: ./m", ["manifests", "./m", "absolute path"]),
-        ("overlay: { vxlanPort: 0 }", ["overlay.vxlanPort", "0", "1-65535"]),
-        ("overlay: { underlayMtu: 1300 }", ["overlay.underlayMtu", "1300", "1330"]),
         ("overlay: { underlayPrefix: 33 }", ["overlay.underlayPrefix", "33", "1-32"]),
         ("overlay: { underlayRouter: 224.0.0.1 }", ["overlay.underlayRouter", "224.0.0.1", "unicast"]),
         ("fastpath: { socket: /run/culvert/agent.sock }", ["fastpath.socket", "agent.sock", "own socket"]),

@@ -12,6 +12,7 @@ fn record(container: &str) -> Record {
         boot: "boot".to_owned(),
         created: 1,
         phase: Phase::Attaching,
+        tenant: None,
         lease: Lease {
             port: "cv1".parse().unwrap(),
             addresses: vec!["10.1.0.2".parse().unwrap()],

@@ -5,11 +5,13 @@ use serde_json::{Value, from_value, json};
 
 use super::*;
 
-fn overlay() -> Overlay {
-    culvert_api::config::agent::AgentConfig::from_yaml("overlay: { underlayRouter: 192.0.2.254 }")
-        .unwrap()
-        .overlay
+fn overlay(rest: &str) -> Overlay {
+    let text = format!("overlay: {{ underlayRouter: 192.0.2.254, {rest} }}");
+    culvert_api::config::agent::AgentConfig::from_yaml(&text).unwrap().overlay
 }
+
+const TENANTS: &str =
+    "tenants: [{ name: red, vni: 7, namespaces: [red] }, { name: blue, vni: 9, namespaces: [] }]";
 
 fn node(name: &str, cidrs: &[&str], ips: &[&str], annotations: Value) -> (String, Arc<Node>) {
     let addresses: Vec<Value> = ips.iter().map(|ip| json!({ "type": "InternalIP", "address": ip })).collect();
@@ -23,9 +25,16 @@ fn node(name: &str, cidrs: &[&str], ips: &[&str], annotations: Value) -> (String
 }
 
 fn built(nodes: &[(String, Arc<Node>)]) -> (Option<LocalNode>, Vec<RemoteNode>, Vec<String>) {
+    built_with("", nodes)
+}
+
+fn built_with(
+    settings: &str,
+    nodes: &[(String, Arc<Node>)],
+) -> (Option<LocalNode>, Vec<RemoteNode>, Vec<String>) {
     let mut problems = Vec::new();
     let nodes = nodes.iter().cloned().collect();
-    let (local, remotes) = build(&nodes, "a", &overlay(), &mut problems);
+    let (local, remotes) = build(&nodes, "a", &overlay(settings), &mut problems);
     (local, remotes, problems)
 }
 
@@ -126,4 +135,77 @@ fn without_its_own_object_this_node_still_knows_the_others() {
     assert!(local.is_none());
     assert_eq!(remotes.len(), 1);
     assert_eq!(problems, ["node a: there is no Node object of this name, the name of this node"]);
+}
+
+#[test]
+fn tunnels_are_as_the_configuration_says() {
+    let marking = |settings| built_with(settings, &[a()]).0.unwrap().marking.unwrap();
+    let local = built_with("encapsulation: geneve, zeroChecksum: { send: true }", &[a()]).0.unwrap();
+    assert_eq!((local.encapsulation(), local.tunnel_port), (fastpath::Encapsulation::Geneve, 6081));
+    assert_eq!((local.send_zero_checksum6, local.accept_zero_checksum6), (true, false));
+    let default = marking("");
+    assert_eq!((default.dscp_model(), default.dscp), (fastpath::DscpModel::Pipe, 0));
+    assert_eq!((default.ecn(), default.ttl, default.copy_ttl), (fastpath::EcnMode::Normal, 64, false));
+    let set = marking("dscp: 46, ecn: compatibility, ttl: copy");
+    assert_eq!((set.dscp_model(), set.dscp), (fastpath::DscpModel::Pipe, 46));
+    assert_eq!((set.ecn(), set.copy_ttl), (fastpath::EcnMode::Compatibility, true));
+    assert_eq!(marking("dscp: copy").dscp_model(), fastpath::DscpModel::Copy);
+    assert_eq!(marking("dscp: uniform, ttl: 9").dscp_model(), fastpath::DscpModel::Uniform);
+}
+
+#[test]
+fn tenants_have_the_nodes_ranges_or_those_of_an_annotation() {
+    let annotated = json!({ "culvert.io/pod-cidrs.red": "172.16.2.0/24, fd00:16:2::/64" });
+    let nodes = [
+        a(),
+        node("b", &["10.2.0.0/24"], &["192.0.2.2"], annotated),
+        node("c", &["10.3.0.0/24"], &["192.0.2.3"], json!({ "culvert.io/pod-cidrs.blue": "" })),
+    ];
+    let (local, remotes, problems) = built_with(TENANTS, &nodes);
+    assert!(problems.is_empty(), "{problems:?}");
+    let local = local.unwrap();
+    let own: Vec<_> =
+        local.tenants.iter().map(|t| (t.id, t.vni, t.name.as_str(), t.pod_cidrs.clone())).collect();
+    assert_eq!(own, [(7, 7, "red", local.pod_cidrs.clone()), (9, 9, "blue", local.pod_cidrs.clone())]);
+    assert_eq!(local.tenants[0].gateways, local.gateways);
+    let tenants =
+        |at: usize| remotes[at].tenants.iter().map(|t| (t.tenant, t.pod_cidrs.len())).collect::<Vec<_>>();
+    assert_eq!(tenants(0), [(7, 2), (9, 1)]);
+    assert_eq!(remotes[0].tenants[0].pod_cidrs[0].address, [172, 16, 2, 0]);
+    assert_eq!(remotes[0].tenants[1].pod_cidrs, remotes[0].pod_cidrs);
+    assert_eq!(tenants(1), [(7, 1)], "an empty annotation: no pods of that tenant there");
+}
+
+#[test]
+fn ranges_may_overlap_between_tenants_but_not_within_one() {
+    let with = |range: &str| json!({ "culvert.io/pod-cidrs.red": range });
+    let nodes = [
+        a(),
+        node("b", &["10.2.0.0/24"], &["192.0.2.2"], with("10.1.0.128/25")),
+        node("c", &["10.3.0.0/24"], &["192.0.2.3"], with("10.2.0.0/24")),
+        node("d", &["10.4.0.0/24"], &["192.0.2.4"], with("10.4.0.0/99")),
+    ];
+    let (_, remotes, problems) = built_with(TENANTS, &nodes);
+    assert_eq!(
+        problems,
+        [
+            "node b: pod range 10.1.0.128/25 of VNI 7 overlaps with 10.1.0.0/24 of node a; the first counts",
+            "node d: tenant red: pod range \"10.4.0.0/99\": must look like 10.1.0.0/24 or fd00::/64",
+        ]
+    );
+    let of_red: Vec<_> = remotes.iter().map(|r| r.tenants.iter().any(|t| t.tenant == 7)).collect();
+    assert_eq!(of_red, [false, true, false]);
+}
+
+#[test]
+fn an_underlay_that_leaves_too_little_over_ipv6_is_told() {
+    let only6 = node("a", &["10.1.0.0/24"], &["2001:db8::1"], json!({}));
+    let (_, _, problems) = built_with("underlayMtu: 1349", &[only6]);
+    assert_eq!(
+        problems,
+        [
+            "node a: overlay.underlayMtu 1349 leaves pods 1279 bytes over IPv6, less than the 1280 that IPv6 needs"
+        ]
+    );
+    assert!(built_with("underlayMtu: 1349", &[a()]).2.is_empty(), "IPv4 adds less");
 }

@@ -35,7 +35,9 @@ fn built_with(services: &[Value], slices: &[Value], pods: &[Value]) -> (Vec<fast
         objects.slices.insert(Name::of(&slice.metadata), Arc::new(slice));
     }
     let mut problems = Vec::new();
-    let entries = build(&objects, "a", Balancing::Maglev, &mut problems);
+    let text = "overlay: { tenants: [{ name: red, vni: 7, namespaces: [r] }] }";
+    let overlay = culvert_api::config::agent::AgentConfig::from_yaml(text).unwrap().overlay;
+    let entries = build(&objects, "a", &overlay, &mut problems);
     (entries, problems)
 }
 
@@ -45,6 +47,21 @@ fn service(spec: Value) -> Value {
 
 fn web() -> Value {
     service(json!({ "clusterIPs": ["10.96.0.1"], "ports": [{ "port": 80 }] }))
+}
+
+#[test]
+fn a_service_is_its_namespaces_tenants_and_may_have_anothers_address() {
+    let mut of_red = web();
+    of_red["metadata"]["namespace"] = json!("r");
+    let mut second = of_red.clone();
+    second["metadata"]["name"] = json!("web2");
+    let (entries, problems) = built(&[web(), of_red, second], &[]);
+    let tenants: Vec<_> = entries.iter().map(|e| (e.namespace.as_str(), e.tenant, e.vip.clone())).collect();
+    assert_eq!(tenants, [("d", 0, vec![10, 96, 0, 1]), ("r", 7, vec![10, 96, 0, 1])]);
+    assert_eq!(
+        problems,
+        ["service r/web2: 10.96.0.1 port 80/TCP is that of service r/web; the first counts"]
+    );
 }
 
 fn slice(endpoints: Value) -> Value {

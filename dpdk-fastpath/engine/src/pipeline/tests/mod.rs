@@ -10,6 +10,7 @@ mod property;
 mod route;
 mod sctp;
 mod service;
+mod tenant;
 mod tunnel;
 mod uplink;
 mod usual;
@@ -152,6 +153,8 @@ fn remotes() -> Vec<proto::RemoteNode> {
         vtep: octets(ip(vtep)),
         vtep_mac: vec![2, 0x63, 0, 0, 0, last],
         pod_cidrs: cidrs.to_vec(),
+        // Whether this node knows them or not.
+        tenants: tenant::on_nodes(last),
     };
     vec![
         remote("node-b", "192.168.0.2", 2, [prefix("10.2.0.0", 24), prefix("fd00:2::", 64)]),
