@@ -76,6 +76,7 @@ mod malformed;
 pub mod neighbour;
 pub mod offload;
 pub mod parse;
+pub mod quote;
 pub mod rewrite;
 pub mod sctp;
 pub mod tcp;

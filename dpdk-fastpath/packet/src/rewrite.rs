@@ -124,6 +124,11 @@ impl Translation6 {
         Self { src: to.src().octets(), dst: to.dst().octets(), ports, pseudo, transport }
     }
 
+    /// What the change does to the checksum of TCP, UDP or an ICMPv6 echo.
+    pub(crate) const fn delta(&self) -> Delta {
+        self.transport
+    }
+
     /// New source address and port.
     pub const fn src(&self) -> (Ipv6Addr, u16) {
         (Ipv6Addr::from_octets(self.src), u16::from_be_bytes(self.ports.src))
@@ -256,7 +261,7 @@ pub fn set_traffic_class(frame: &mut [u8], parsed: &Parsed, traffic_class: u8) {
     }
 }
 
-const OTHER_FRAME: &str = "a frame comes with the Parsed that was made from it";
+pub(crate) const OTHER_FRAME: &str = "a frame comes with the Parsed that was made from it";
 
 #[inline(always)]
 fn ipv4<'a>(frame: &'a mut [u8], parsed: &Parsed) -> &'a mut [u8; 20] {
@@ -274,7 +279,7 @@ fn l4<'a, const N: usize>(frame: &'a mut [u8], parsed: &Parsed) -> &'a mut [u8; 
 }
 
 #[inline(always)]
-fn patch(field: &mut [u8], change: impl Fn(u16) -> u16) {
+pub(crate) fn patch(field: &mut [u8], change: impl Fn(u16) -> u16) {
     let checksum = u16::from_be_bytes([field[0], field[1]]);
     field.copy_from_slice(&change(checksum).to_be_bytes());
 }

@@ -114,7 +114,7 @@ impl FastPath {
                 total_cycles: counts.total_cycles,
             }
         };
-        let flows = self.counters.flows();
+        let (flows, errors) = (self.counters.flows(), self.counters.errors());
         proto::Counters {
             drops: named(self.counters.drops()),
             answered: named(self.counters.answered()),
@@ -123,6 +123,8 @@ impl FastPath {
             flows_created: flows.created,
             flows_expired: flows.expired,
             affinity_forgotten: flows.forgotten,
+            icmp_errors_translated: errors.translated,
+            icmp_errors_limited: errors.limited,
         }
     }
 }

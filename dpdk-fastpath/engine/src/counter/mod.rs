@@ -67,6 +67,15 @@ pub struct FlowCounts {
     pub forgotten: u64,
 }
 
+/// Counters of ICMP errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ErrorCounts {
+    /// Errors about packets of tracked flows that were translated and passed on.
+    pub translated: u64,
+    /// Errors of ours that were not sent, since too many were.
+    pub limited: u64,
+}
+
 /// Counters of one worker's polling loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoopCounts {
@@ -114,6 +123,7 @@ macro_rules! counted {
 counted! { #[repr(align(64))] PortCells => PortCounts { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped } }
 counted! { ServiceCells => ServiceCounts { packets, bytes, new_flows, rejected } }
 counted! { FlowCells => FlowCounts { created, expired, stateless, forgotten } }
+counted! { ErrorCells => ErrorCounts { translated, limited } }
 counted! { LoopCells => LoopCounts { polls, empty_polls, packets, busy_cycles, total_cycles } }
 
 type ServiceChunk = Box<[ServiceCells]>;
@@ -124,6 +134,7 @@ type ServiceChunk = Box<[ServiceCells]>;
 struct Block {
     turns: LoopCells,
     flows: FlowCells,
+    errors: ErrorCells,
     drops: [Cell; DropReason::COUNT],
     answered: [Cell; Answered::ALL.len()],
     ports: Box<[PortCells]>,
@@ -135,6 +146,7 @@ impl Block {
         Self {
             turns: LoopCells::default(),
             flows: FlowCells::default(),
+            errors: ErrorCells::default(),
             drops: array::from_fn(|_| Cell::default()),
             answered: array::from_fn(|_| Cell::default()),
             ports: (0..MAX_PORTS).map(|_| PortCells::default()).collect(),
@@ -199,6 +211,11 @@ impl CounterSet {
     /// Counters of flow tracking.
     pub fn flows(&self) -> FlowCounts {
         self.blocks.iter().fold(FlowCounts::default(), |sum, block| sum.plus(&block.flows))
+    }
+
+    /// Counters of ICMP errors.
+    pub fn errors(&self) -> ErrorCounts {
+        self.blocks.iter().fold(ErrorCounts::default(), |sum, block| sum.plus(&block.errors))
     }
 
     /// Counters of one worker's loop; zeros for a worker that does not exist.
@@ -342,6 +359,18 @@ impl CounterWriter {
     #[inline]
     pub fn client_forgotten(&mut self) {
         self.0.flows.forgotten.add(1);
+    }
+
+    /// An ICMP error about a packet of a flow was translated.
+    #[inline]
+    pub fn error_translated(&mut self) {
+        self.0.errors.translated.add(1);
+    }
+
+    /// An ICMP error of ours was not sent.
+    #[inline]
+    pub fn error_limited(&mut self) {
+        self.0.errors.limited.add(1);
     }
 
     /// Flows left the table.

@@ -93,6 +93,9 @@ drop_reasons! {
     SERVICE_NO_ENDPOINT = "service-no-endpoint",
     /// A fragment to a service address.
     SERVICE_FRAGMENT = "service-fragment",
+    /// ICMP to a service address that is no ping and no error about one of its flows, or an error about a flow that its
+    /// sender has nothing to do with.
+    ICMP_UNRELATED = "icmp-unrelated",
     /// TCP to a service in the middle of a connection that is not tracked.
     FLOW_UNKNOWN = "flow-unknown",
     /// TCP of a connection whose endpoint is gone.

@@ -8,6 +8,7 @@ use culvert_packet::checksum::Delta;
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::parse::Parsed;
+use culvert_packet::quote::Quote;
 use culvert_packet::rewrite::{Translation4, Translation6};
 use zerocopy::FromZeros;
 
@@ -58,6 +59,13 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// Rewrites a packet of this flow into one of flow `to`.
     fn translate(&self, to: &Self, frame: &mut [u8], parsed: &Parsed);
 
+    /// The key of the packet that an ICMP error quotes; `None` if that is of another IP version.
+    fn quoted(quote: &Quote, frame: &[u8], tenant: Tenant) -> Option<Self>;
+
+    /// Makes an ICMP error one about a packet of this flow, from `ends.0` to `ends.1`. No effect on what is of another IP
+    /// version.
+    fn translate_error(&self, quote: &Quote, frame: &mut [u8], parsed: &Parsed, ends: (IpAddr, IpAddr));
+
     /// What such a rewrite does to checksums, as far as records keep that.
     #[doc(hidden)]
     fn deltas(&self, to: &Self) -> Deltas;
@@ -94,7 +102,8 @@ impl Deltas {
 }
 
 macro_rules! key {
-    ($key:ty, $version:ident, $table:ident, $arena:ident, $words:ty, $line:ty, $translation:ty, $deltas:expr) => {
+    ($key:ty, $version:ident, $table:ident, $arena:ident, $words:ty, $line:ty, $translation:ty,
+     $quoted:ident, $translate_error:ident, $deltas:expr) => {
         impl Key for $key {
             type Words = $words;
             type Line = $line;
@@ -159,6 +168,22 @@ macro_rules! key {
                 <$translation>::new(self, to).apply(frame, parsed);
             }
 
+            fn quoted(quote: &Quote, frame: &[u8], tenant: Tenant) -> Option<Self> {
+                quote.$quoted(frame, tenant)
+            }
+
+            fn translate_error(
+                &self,
+                quote: &Quote,
+                frame: &mut [u8],
+                parsed: &Parsed,
+                ends: (IpAddr, IpAddr),
+            ) {
+                if let (IpAddr::$version(src), IpAddr::$version(dst)) = ends {
+                    quote.$translate_error(frame, parsed, (src, dst), self);
+                }
+            }
+
             #[inline(always)]
             fn deltas(&self, to: &Self) -> Deltas {
                 let deltas: fn(&Self, &Self) -> Deltas = $deltas;
@@ -178,8 +203,8 @@ macro_rules! key {
     };
 }
 
-key!(FlowKey4, V4, v4, arena4, [u64; 2], Line4, Translation4, |from, to| {
+key!(FlowKey4, V4, v4, arena4, [u64; 2], Line4, Translation4, key4, translate4, |from, to| {
     let (header, transport) = Translation4::new(from, to).deltas();
     Deltas { header, transport }
 });
-key!(FlowKey6, V6, v6, arena6, [u64; 5], Line6, Translation6, |_, _| Deltas::default());
+key!(FlowKey6, V6, v6, arena6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| Deltas::default());

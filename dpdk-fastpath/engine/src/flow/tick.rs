@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A moment in steps of two seconds, modulo 2^16 steps: 36 hours. A flow is looked at far more often than that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tick(u16);
 
 impl Tick {

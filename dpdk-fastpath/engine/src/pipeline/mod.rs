@@ -9,7 +9,7 @@
 //!                              |
 //!                look up flows of the whole burst        (three passes: hash, prefetch, compare)
 //!                  |                       |
-//!            established                 route
+//!      established, error               route
 //!      decision still good?        router or endpoint address -> ping answered, else refused
 //!      translate                   service address -> service: choose endpoint, enter flow, translate
 //!                  |               pod here, pod elsewhere; unknown -> unreachable
@@ -31,6 +31,8 @@
 //! lock but that of two index buckets when a flow is opened.
 
 mod affinity;
+mod allowance;
+mod error;
 mod established;
 mod frame;
 mod neighbour;
@@ -53,6 +55,7 @@ use culvert_packet::parse::L4;
 use culvert_packet::usual::Usual;
 use culvert_packet::{PacketBuf, Parsed, parse};
 
+use self::allowance::Allowances;
 use self::recent::Recent;
 use self::route::DestinationBits;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
@@ -85,6 +88,7 @@ pub struct Pipeline {
     batch6: Vec<Batched<FlowKey6>>,
     destinations: Recent<DestinationBits>,
     vteps: Recent<Option<u32>>,
+    allowances: Allowances,
     /// Whether no packet counts as usual, to compare the two ways.
     #[cfg(test)]
     nothing_is_usual: bool,
@@ -133,6 +137,7 @@ impl Pipeline {
             batch6: Vec::with_capacity(BATCH),
             destinations: Recent::new(),
             vteps: Recent::new(),
+            allowances: Allowances::new(),
             #[cfg(test)]
             nothing_is_usual: false,
         }
@@ -188,7 +193,8 @@ impl Pipeline {
         let expected = Expected::at(port, local);
         #[cfg(test)]
         let expected = if self.nothing_is_usual { Expected::Nothing } else { expected };
-        let Self { tables, flows, counters, lanes, batch4, batch6, destinations, vteps, .. } = self;
+        let Self { tables, flows, counters, lanes, batch4, batch6, destinations, vteps, allowances, .. } =
+            self;
         destinations.renew(view.serial());
         vteps.renew(view.serial());
         batch4.clear();
@@ -207,6 +213,7 @@ impl Pipeline {
             counters,
             destinations,
             vteps,
+            allowances,
             tally,
             learned,
         };
@@ -396,7 +403,8 @@ impl Stage<'_> {
     fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let hit = match packet.parsed.l4 {
             L4::Tcp | L4::Udp | L4::Sctp => K::table(self.tables).lookup(key, packet.hash),
-            L4::Echo | L4::Icmp | L4::Opaque => None,
+            L4::Icmp => return self.error(packet, key),
+            L4::Echo | L4::Opaque => None,
         };
         self.forward(packet, key, hit)
     }

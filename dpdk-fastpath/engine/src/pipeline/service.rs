@@ -89,6 +89,7 @@ impl Stage<'_> {
     fn not_served<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
         match packet.parsed.l4 {
             L4::Tcp | L4::Udp | L4::Sctp => self.refuse(packet, DropReason::SERVICE_PORT),
+            L4::Icmp => self.drop(DropReason::ICMP_UNRELATED),
             _ => self.drop(DropReason::SERVICE_PORT),
         }
     }

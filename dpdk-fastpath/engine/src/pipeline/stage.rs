@@ -9,6 +9,7 @@ use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
 
 use super::output::Inner;
+use super::allowance::Allowances;
 use super::recent::Recent;
 use super::route::DestinationBits;
 use super::verdict::{End, Neighbour};
@@ -36,6 +37,8 @@ pub(super) struct Stage<'a> {
     pub(super) destinations: &'a mut Recent<DestinationBits>,
     /// Slots of the remote nodes behind IPv4 addresses of the underlay.
     pub(super) vteps: &'a mut Recent<Option<u32>>,
+    /// Errors that may still be sent.
+    pub(super) allowances: &'a mut Allowances,
     /// Packets of services' flows that are still to be counted.
     pub(super) tally: ServiceTally,
     /// What the packet that ended as [`End::Learned`] told.
@@ -66,6 +69,9 @@ pub(super) struct Packet<'b, B> {
     /// Hash of its key, which also spreads tunnel packets over the underlay's paths.
     pub(super) hash: u64,
 }
+
+/// ICMP errors that a worker sends to one port in a second, at most.
+const ERRORS_PER_SECOND: u32 = 1000;
 
 impl Stage<'_> {
     /// Ends a packet that nobody hears of again.
@@ -103,13 +109,20 @@ impl Stage<'_> {
             _ => gateway6.map(Into::into),
         };
         let Some(gateway) = gateway else { return verdict };
+        if !self.allowances.has_left(self.in_port, self.now, ERRORS_PER_SECOND) {
+            self.counters.error_limited();
+            return verdict;
+        }
         let kind = match error {
             IcmpError::TimeExceeded => Answered::TimeExceeded,
             IcmpError::PacketTooBig { .. } => Answered::TooBig,
             _ => Answered::Unreachable,
         };
         match icmp_error(packet.buf, packet.parsed, gateway, error) {
-            Ok(()) => self.answer(&mut packet, kind).unwrap_or(verdict),
+            Ok(()) => {
+                self.allowances.spend(self.in_port, self.now);
+                self.answer(&mut packet, kind).unwrap_or(verdict)
+            }
             Err(_) => verdict,
         }
     }

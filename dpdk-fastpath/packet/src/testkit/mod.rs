@@ -126,6 +126,26 @@ pub fn echo_request(src: IpAddr, dst: IpAddr, identifier: u16, sequence: u16, pa
     })
 }
 
+/// The ICMP or ICMPv6 error of `reporter` to the sender of the packet in the untagged frame `about`, of which it quotes
+/// `len` bytes at most. `mtu` is for "fragmentation needed" and "packet too big".
+pub fn icmp_error(reporter: IpAddr, (kind, code): (u8, u8), mtu: u16, about: &[u8], len: usize) -> Vec<u8> {
+    let packet = &about[EthHeader::LEN..];
+    checked(match reporter {
+        IpAddr::V4(reporter) => {
+            let quoted = Ipv4::new(packet).expect("an IPv4 packet");
+            let header = IcmpHeader::error(IcmpType(kind), code, mtu);
+            let quote = &packet[..len.min(quoted.total_len().into())];
+            ipv4(reporter, quoted.src(), Protocol::ICMP, &[header.as_bytes(), quote].concat())
+        }
+        IpAddr::V6(reporter) => {
+            let quoted = Ipv6::new(packet).expect("an IPv6 packet");
+            let header = Icmpv6Header::new(Icmpv6Type(kind), code, mtu.into());
+            let quote = &packet[..len.min(Ipv6Header::LEN + quoted.payload().len())];
+            ipv6(reporter, quoted.src(), Protocol::ICMPV6, &[header.as_bytes(), quote].concat())
+        }
+    })
+}
+
 /// An ARP request of [`MAC_A`] to everybody.
 pub fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut buf = TestBuf::new(&[]);

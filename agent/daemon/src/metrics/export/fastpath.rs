@@ -42,6 +42,16 @@ impl Sink<'_> {
         self.counter("flows_expired", "Flow entries that aged out", one(c.flows_expired))?;
         let text = "Clients whose session affinity was forgotten before its time";
         self.counter("affinity_forgotten", text, one(c.affinity_forgotten))?;
+        self.counter(
+            "icmp_errors_translated",
+            "ICMP errors about packets of tracked flows that were translated and passed on",
+            one(c.icmp_errors_translated),
+        )?;
+        self.counter(
+            "icmp_errors_limited",
+            "ICMP errors of the fast path that were not sent, since too many were",
+            one(c.icmp_errors_limited),
+        )?;
         self.ports(&c.ports)?;
         self.workers(&c.workers)
     }

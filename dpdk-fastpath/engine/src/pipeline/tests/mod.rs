@@ -2,6 +2,7 @@
 
 mod affinity;
 mod balancing;
+mod error;
 mod established;
 mod explain;
 mod local;
