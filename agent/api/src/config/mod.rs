@@ -10,6 +10,7 @@ pub mod balancing;
 pub mod cni;
 pub mod device_plugin;
 pub mod fastpath;
+pub mod flows;
 pub mod nic;
 
 /// Why a configuration is refused.

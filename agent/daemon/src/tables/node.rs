@@ -192,6 +192,7 @@ fn local_node(name: &str, addresses: &NodeAddresses, overlay: &Overlay) -> Local
         marking: Some(marking(overlay)),
         send_zero_checksum6: overlay.zero_checksum.send,
         accept_zero_checksum6: overlay.zero_checksum.accept,
+        flows: Some((&overlay.flows).into()),
         tenants: overlay.tenants.iter().map(|tenant| local_tenant(tenant, addresses)).collect(),
     }
 }

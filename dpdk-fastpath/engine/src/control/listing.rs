@@ -25,6 +25,7 @@ impl FastPath {
             mbufs_free: pool.available().into(),
             flows: flows.created.saturating_sub(flows.expired),
             flow_capacity: self.flows.capacity(),
+            flow_policy: tables.local().map(|local| (&local.flows).into()),
         }
     }
 

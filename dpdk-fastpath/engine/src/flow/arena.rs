@@ -9,6 +9,7 @@ use super::record::Record;
 use super::state::State;
 use super::table::Table;
 use super::tick::Tick;
+use super::timeouts::Timeouts;
 
 /// Records that are claimed at once.
 pub(super) const CHUNK: u32 = 256;
@@ -61,6 +62,8 @@ pub struct Sweep {
     pub pressure: bool,
     /// Most records to look at.
     pub records: u32,
+    /// How long flows may be silent.
+    pub timeouts: Timeouts,
 }
 
 impl<K: Key> Arena<K> {
@@ -117,7 +120,8 @@ impl<K: Key> Arena<K> {
             if let Some((record, meta)) = words.read() {
                 let Some(state) = meta.state() else { continue };
                 let silent = sweep.now.seconds_since(meta.seen());
-                let expired = silent > state.timeout(sweep.pressure) || is_over(&record);
+                let timeout = sweep.timeouts.of(record.original.protocol(), state, sweep.pressure);
+                let expired = silent > timeout || is_over(&record);
                 let ending = if expired { table.end(index, meta.sequence()) } else { None };
                 if let Some(state) = ending {
                     ended += 1;

@@ -36,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod timeouts;
 
 use std::sync::Arc;
 
@@ -54,6 +55,7 @@ pub use self::state::{Signal, State};
 pub use self::steady::{Calm, Moment, Steady};
 pub use self::table::{Hit, InsertError, Probe, Table};
 pub use self::tick::Tick;
+pub use self::timeouts::Timeouts;
 
 /// There is not enough memory for the flow tables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

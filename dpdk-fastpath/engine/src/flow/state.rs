@@ -1,4 +1,4 @@
-//! What stage of its life a flow is in, and how long it may be silent there.
+//! What stage of its life a flow is in.
 
 use culvert_packet::Parsed;
 use culvert_packet::ip::Protocol;
@@ -71,6 +71,19 @@ impl From<&Parsed> for Signal {
 }
 
 impl Signal {
+    /// Whether the packet is from the midst of a connection: it neither opens one nor says that there is none.
+    pub fn goes_on(self) -> bool {
+        match self {
+            Self::Tcp(flags) => !flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::RST),
+            Self::Sctp(chunks) => {
+                use SctpChunks as C;
+                [C::INIT, C::INIT_ACK, C::ABORT, C::SHUTDOWN_ACK, C::SHUTDOWN_COMPLETE]
+                    .into_iter()
+                    .all(|kind| !chunks.contains(kind))
+            }
+        }
+    }
+
     /// Whether the packet asks for a new connection.
     pub const fn opens(self) -> bool {
         match self {
@@ -81,7 +94,7 @@ impl Signal {
 }
 
 impl State {
-    const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::SynSent,
         Self::SynReceived,
         Self::Established,
@@ -191,31 +204,6 @@ impl State {
     #[inline]
     pub const fn may_be_reopened(self) -> bool {
         matches!(self, Self::TimeWait | Self::Reset | Self::Shutdown | Self::ShutdownAck | Self::Closed)
-    }
-
-    /// Seconds of silence after which the flow is forgotten; when the table is full, embryonic and ended flows go
-    /// sooner, established ones never.
-    ///
-    /// Established TCP: a day, well above the two hours of RFC 5382. UDP: 30 seconds, or two minutes with replies, as of
-    /// RFC 4787. The others, and SCTP, as Linux has them; associations live on by their heartbeats.
-    pub const fn timeout(self, pressure: bool) -> u64 {
-        match (self, pressure) {
-            (Self::Established, _) => 86_400,
-            (Self::Associated, _) => 210,
-            (Self::TwoWay, _) => 120,
-            (Self::CookieWait | Self::CookieEchoed | Self::Shutdown | Self::ShutdownAck, false) => 3,
-            (Self::CookieWait | Self::CookieEchoed | Self::Shutdown | Self::ShutdownAck, true) => 2,
-            (Self::Closed, false) => 10,
-            (Self::SynSent | Self::OneWay, false) => 30,
-            (Self::SynReceived, false) => 60,
-            (Self::FinFromClient | Self::FinFromServer, false) => 3_600,
-            (Self::TimeWait, false) => 120,
-            (Self::Reset, false) => 10,
-            (Self::FinFromClient | Self::FinFromServer, true) => 60,
-            (Self::SynSent | Self::SynReceived | Self::OneWay, true) => 4,
-            (Self::TimeWait | Self::Reset | Self::Closed, true) => 2,
-            (Self::Ending | Self::Ended, _) => 0,
-        }
     }
 
     /// The state as people read it.
@@ -337,17 +325,5 @@ mod tests {
         let state = State::first(Protocol::UDP);
         assert_eq!(state.after(CLIENT, none), State::OneWay);
         assert_eq!(state.after(SERVER, none).after(CLIENT, none), State::TwoWay);
-    }
-
-    #[test]
-    fn pressure_spares_what_is_established() {
-        for state in State::ALL {
-            let same = matches!(
-                state,
-                State::Established | State::Associated | State::TwoWay | State::Ending | State::Ended
-            );
-            assert_eq!(state.timeout(true) == state.timeout(false), same, "{state:?}");
-            assert!(state.timeout(true) <= state.timeout(false));
-        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a packet and the flow that it belongs to. Out: it is translated and goes where the flow goes. A flow whose decision
 //! was made under another epoch is checked first, once: if its endpoint is gone, UDP is decided anew, and TCP and SCTP are
-//! refused; else its ways are looked up again.
+//! refused, unless the node is told otherwise; else its ways are looked up again.
 
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
@@ -11,6 +11,7 @@ use super::stage::{Origin, Packet, Stage, Step};
 use super::verdict::End;
 use crate::counter::DropReason;
 use crate::flow::{Hit, Key, Out, Record, Route, Signal};
+use crate::table::LostConnections;
 
 impl Stage<'_> {
     /// Forwards a packet whose flow was looked up.
@@ -92,8 +93,17 @@ impl Stage<'_> {
         if packet.parsed.l4 == L4::Udp || Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, hit);
         }
-        self.end(hit);
-        self.refuse(packet, DropReason::FLOW_ENDPOINT_GONE)
+        match self.local.flows.lost {
+            LostConnections::Reselect => self.anew(packet, key, hit),
+            LostConnections::Drop => {
+                self.end(hit);
+                self.drop(DropReason::FLOW_ENDPOINT_GONE)
+            }
+            LostConnections::Reset => {
+                self.end(hit);
+                self.refuse(packet, DropReason::FLOW_ENDPOINT_GONE)
+            }
+        }
     }
 
     /// Forgets the flow and decides as for its first packet.

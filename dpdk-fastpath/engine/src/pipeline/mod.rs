@@ -64,7 +64,7 @@ use self::verdict::{End, Exits};
 pub use self::verdict::{Neighbour, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Table, Tick, prefetch};
-use crate::table::{BackendId, Port, PortIndex, PortKind, Snapshot};
+use crate::table::{BackendId, FlowPolicy, Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together: enough to hide a cache miss, few enough to stay in the first-level cache.
 const BATCH: usize = 64;
@@ -259,7 +259,8 @@ impl Pipeline {
     /// Forgets some of this worker's flows that are over. To be called every few dozen rounds, and while there is nothing
     /// to do: each call looks at a few records only.
     pub fn age(&mut self, view: &Snapshot, now: Tick) {
-        let sweep = Sweep { now, pressure: false, records: AGED };
+        let FlowPolicy { timeouts, .. } = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows);
+        let sweep = Sweep { now, pressure: false, records: AGED, timeouts };
         let FlowWorker { tables, arena4, arena6, loads, calendar, .. } = &mut self.flows;
         calendar.at(now);
         let gone = |backend| !view.has_backend(backend);

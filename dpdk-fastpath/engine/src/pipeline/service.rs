@@ -14,7 +14,7 @@ use super::verdict::End;
 use crate::balance::least_loaded;
 use crate::counter::DropReason;
 use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep};
-use crate::table::{Backend, Balancing, Service, ServiceKey};
+use crate::table::{Backend, Balancing, LostConnections, Service, ServiceKey};
 
 /// Source ports that are tried before a flow is refused.
 const PORTS_TRIED: u16 = 32;
@@ -50,8 +50,15 @@ impl Stage<'_> {
         let service = view.service(&ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port });
         let transport = matches!(packet.parsed.l4, L4::Tcp | L4::Udp | L4::Sctp);
         let Some(service) = service.filter(|_| transport) else { return self.not_served(packet) };
-        if packet.parsed.l4 != L4::Udp && !Signal::from(packet.parsed).opens() {
-            return self.refuse(packet, DropReason::FLOW_UNKNOWN);
+        let signal = Signal::from(packet.parsed);
+        if packet.parsed.l4 != L4::Udp && !signal.opens() {
+            match self.local.flows.lost {
+                LostConnections::Reselect if signal.goes_on() => {}
+                LostConnections::Drop => return self.drop(DropReason::FLOW_UNKNOWN),
+                LostConnections::Reselect | LostConnections::Reset => {
+                    return self.refuse(packet, DropReason::FLOW_UNKNOWN);
+                }
+            }
         }
         let Some(backend) = self.choose(service, key, packet.hash) else {
             self.counters.service_rejected(service.slot());
@@ -150,7 +157,8 @@ impl Stage<'_> {
     /// Ends a few flows that do not matter much, since there is no room for a new one.
     fn make_room<K: Key>(&mut self) {
         let view = self.view;
-        let sweep = Sweep { now: self.now, pressure: true, records: SWEPT };
+        let timeouts = self.local.flows.timeouts;
+        let sweep = Sweep { now: self.now, pressure: true, records: SWEPT, timeouts };
         let (table, arena, loads) = K::parts(self.flows);
         let gone = |record: &Record<K>| !view.has_backend(record.backend);
         let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend.slot, -1));

@@ -8,8 +8,8 @@ use culvert_packet::offload::Offload;
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed};
 
-use super::output::Inner;
 use super::allowance::Allowances;
+use super::output::Inner;
 use super::recent::Recent;
 use super::route::DestinationBits;
 use super::verdict::{End, Neighbour};
@@ -70,9 +70,6 @@ pub(super) struct Packet<'b, B> {
     pub(super) hash: u64,
 }
 
-/// ICMP errors that a worker sends to one port in a second, at most.
-const ERRORS_PER_SECOND: u32 = 1000;
-
 impl Stage<'_> {
     /// Ends a packet that nobody hears of again.
     pub(super) fn drop(&mut self, reason: impl Into<DropReason>) -> End {
@@ -109,7 +106,8 @@ impl Stage<'_> {
             _ => gateway6.map(Into::into),
         };
         let Some(gateway) = gateway else { return verdict };
-        if !self.allowances.has_left(self.in_port, self.now, ERRORS_PER_SECOND) {
+        let per_second = self.local.flows.icmp_errors_per_second;
+        if !self.allowances.has_left(self.in_port, self.now, per_second) {
             self.counters.error_limited();
             return verdict;
         }

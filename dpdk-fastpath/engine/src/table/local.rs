@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::domain::{self, Domain};
 use super::error::{Problem, TableError};
+use super::policy::FlowPolicy;
 use super::tunnel::Tunnels;
 use super::wire;
 
@@ -51,6 +52,8 @@ pub struct LocalNode {
     pub domains: Vec<Domain>,
     /// Their network identifiers, in order.
     vnis: Vec<(u32, Tenant)>,
+    /// How connections are treated.
+    pub flows: FlowPolicy,
 }
 
 impl LocalNode {
@@ -153,6 +156,7 @@ impl TryFrom<&proto::LocalNode> for LocalNode {
                 pod_cidrs: wire::prefixes("podCIDR", &node.pod_cidrs)?,
                 domains: Vec::new(),
                 vnis: Vec::new(),
+                flows: node.flows.as_ref().map_or(Ok(FlowPolicy::DEFAULT), FlowPolicy::try_from)?,
             })
         };
         let local =

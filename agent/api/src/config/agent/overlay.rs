@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, Visitor};
 
 use crate::config::ConfigError;
 use crate::config::balancing::Balancing;
+use crate::config::flows::Flows;
 use crate::value::{Mtu, Vni};
 
 #[cfg(test)]
@@ -40,6 +41,8 @@ pub struct Overlay {
     pub tenants: Vec<Tenant>,
     /// How Services spread new flows that do not say it themselves.
     pub balancing: Balancing,
+    /// How connections are treated.
+    pub flows: Flows,
 }
 
 /// What the nodes' packets to each other are wrapped in.
@@ -149,6 +152,7 @@ pub(super) struct RawOverlay {
     zero_checksum: ZeroChecksum,
     tenants: Vec<Tenant>,
     balancing: Balancing,
+    flows: Flows,
 }
 
 impl Default for RawOverlay {
@@ -166,6 +170,7 @@ impl Default for RawOverlay {
             zero_checksum: ZeroChecksum::default(),
             tenants: Vec::new(),
             balancing: Balancing::default(),
+            flows: Flows::default(),
         }
     }
 }
@@ -193,6 +198,7 @@ impl RawOverlay {
             return Err(ConfigError::value("overlay.underlayRouter", router, reason));
         }
         check_tenants(&self.tenants, self.vni)?;
+        let flows = self.flows.validate()?;
         Ok(Overlay {
             encapsulation: self.encapsulation,
             vni: self.vni,
@@ -206,6 +212,7 @@ impl RawOverlay {
             zero_checksum: self.zero_checksum,
             tenants: self.tenants,
             balancing: self.balancing,
+            flows,
         })
     }
 }

@@ -45,7 +45,7 @@ fn connections_are_followed_from_syn_to_the_end() {
         let last = testkit::tcp(at(ips.b, 8080), at(ips.a, 1000), TcpFlags::FIN | TcpFlags::ACK, b"");
         node.run(POD_B, &from_b(last));
         assert_eq!(state(&node), State::TimeWait);
-        node.seconds += 130;
+        node.seconds += 250;
         node.age();
         assert_eq!(node.flow_count(), 0);
         assert_eq!((node.counters.flows().created, node.counters.flows().expired), (1, 1));

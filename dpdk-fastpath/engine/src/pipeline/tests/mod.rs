@@ -2,6 +2,7 @@
 
 mod affinity;
 mod balancing;
+mod changes;
 mod error;
 mod established;
 mod explain;
@@ -148,7 +149,7 @@ pub(super) fn prefix(address: &str, prefix_len: u32) -> proto::Prefix {
     proto::Prefix { address: octets(ip(address)), prefix_len }
 }
 
-fn remotes() -> Vec<proto::RemoteNode> {
+pub(super) fn remotes() -> Vec<proto::RemoteNode> {
     let remote = |name: &str, vtep, last, cidrs: [proto::Prefix; 2]| proto::RemoteNode {
         name: name.to_owned(),
         vtep: octets(ip(vtep)),
@@ -213,14 +214,24 @@ impl Node {
 
     /// Replaces the services.
     pub(super) fn program(&mut self, services: &[proto::Service]) {
+        self.program_all(self.local.clone(), remotes(), services);
+    }
+
+    /// Replaces all tables.
+    pub(super) fn program_all(
+        &mut self,
+        local: proto::LocalNode,
+        remotes: Vec<proto::RemoteNode>,
+        services: &[proto::Service],
+    ) {
         self.revision += 1;
         let applied = self
             .builder
             .apply(&proto::Tables {
                 revision: self.revision,
                 synced: true,
-                node: Some(self.local.clone()),
-                remotes: remotes(),
+                node: Some(local),
+                remotes,
                 services: services.to_vec(),
             })
             .unwrap();
