@@ -49,7 +49,9 @@ impl Present<'_> {
             proto::Protocol::Tcp => Protocol::TCP,
             proto::Protocol::Udp => Protocol::UDP,
             proto::Protocol::Sctp => Protocol::SCTP,
-            proto::Protocol::Unspecified => return Err(QuestionError::Protocol(question.protocol)),
+            proto::Protocol::Icmp | proto::Protocol::Unspecified => {
+                return Err(QuestionError::Protocol(question.protocol));
+            }
         };
         let tenant = crate::table::tenant(question.tenant)?;
         let source = end("source", &question.source, question.source_port)?;

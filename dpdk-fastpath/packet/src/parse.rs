@@ -114,6 +114,13 @@ impl Parsed {
         self.end() - self.l4_offset as usize
     }
 
+    /// Whether the message is an ICMP or ICMPv6 echo request.
+    #[inline]
+    pub const fn is_ping(&self) -> bool {
+        matches!(self.l4, L4::Echo)
+            && (self.icmp_type == IcmpType::ECHO_REQUEST.0 || self.icmp_type == Icmpv6Type::ECHO_REQUEST.0)
+    }
+
     /// Whether the packet is one of several fragments.
     #[inline]
     pub const fn is_fragment(&self) -> bool {

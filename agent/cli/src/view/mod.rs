@@ -46,6 +46,7 @@ fn protocol(number: i32) -> &'static str {
         Ok(Protocol::Tcp) => "TCP",
         Ok(Protocol::Udp) => "UDP",
         Ok(Protocol::Sctp) => "SCTP",
+        Ok(Protocol::Icmp) => "ICMP",
         Ok(Protocol::Unspecified) | Err(_) => "?",
     }
 }

@@ -189,6 +189,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
+        Protocol::Icmp => "ICMP",
         Protocol::Unspecified => "?",
     }
 }

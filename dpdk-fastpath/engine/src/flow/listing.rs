@@ -40,6 +40,7 @@ fn flow<K: Key>(hit: &Hit<K>, reply: bool, view: &Snapshot, now: Tick) -> proto:
         Protocol::TCP => proto::Protocol::Tcp,
         Protocol::UDP => proto::Protocol::Udp,
         Protocol::SCTP => proto::Protocol::Sctp,
+        Protocol::ICMP | Protocol::ICMPV6 => proto::Protocol::Icmp,
         _ => proto::Protocol::Unspecified,
     };
     proto::Flow {

@@ -1,7 +1,7 @@
 //! A packet of a tracked flow.
 //!
 //! In: a packet and the flow that it belongs to. Out: it is translated and goes where the flow goes. A flow whose decision
-//! was made under another epoch is checked first, once: if its endpoint is gone, UDP is decided anew, and TCP and SCTP are
+//! was made under another epoch is checked first, once: if its endpoint is gone, UDP and pings are decided anew, and TCP and SCTP are
 //! refused, unless the node is told otherwise; else its ways are looked up again.
 
 use culvert_packet::PacketBuf;
@@ -90,7 +90,7 @@ impl Stage<'_> {
 
     fn endpoint_gone<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> End {
         // Whoever still opens a connection can as well open it to another endpoint.
-        if packet.parsed.l4 == L4::Udp || Signal::from(packet.parsed).opens() {
+        if matches!(packet.parsed.l4, L4::Udp | L4::Echo) || Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, hit);
         }
         match self.local.flows.lost {

@@ -404,8 +404,12 @@ impl Stage<'_> {
     fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let hit = match packet.parsed.l4 {
             L4::Tcp | L4::Udp | L4::Sctp => K::table(self.tables).lookup(key, packet.hash),
+            // Both ends may ping each other with the same identifier.
+            L4::Echo => K::table(self.tables)
+                .lookup(key, packet.hash)
+                .filter(|hit| hit.reply != packet.parsed.is_ping()),
             L4::Icmp => return self.error(packet, key),
-            L4::Echo | L4::Opaque => None,
+            L4::Opaque => None,
         };
         self.forward(packet, key, hit)
     }

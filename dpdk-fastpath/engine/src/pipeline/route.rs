@@ -133,16 +133,21 @@ impl Stage<'_> {
     }
 
     /// A packet to one of this node's own addresses: ping is answered, nothing else is served there.
-    fn local<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>) -> End {
+    fn local<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
         if packet.parsed.l4 != L4::Echo {
             return self.refuse(packet, DropReason::NOT_SERVED);
         }
+        self.pinged(packet, DropReason::NOT_SERVED)
+    }
+
+    /// Answers a ping; for another echo, `otherwise` is the reason to drop it.
+    pub(super) fn pinged<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, otherwise: DropReason) -> End {
         match echo_reply(packet.buf.data_mut(), packet.parsed) {
             Ok(()) => {
                 let answer = self.answer(&mut packet, Answered::EchoReply);
                 answer.unwrap_or_else(|reason| self.drop(reason))
             }
-            Err(_) => self.drop(DropReason::NOT_SERVED),
+            Err(_) => self.drop(otherwise),
         }
     }
 }

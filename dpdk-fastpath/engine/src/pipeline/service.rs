@@ -2,7 +2,7 @@
 //!
 //! In: a packet to a virtual address that belongs to no flow. Out: an endpoint is chosen, the flow is entered into the
 //! table in both directions, and the packet goes the way that all later ones will. What cannot be served is refused: TCP
-//! with a reset, SCTP with an ABORT, else with "port unreachable".
+//! with a reset, SCTP with an ABORT, else with "port unreachable". A ping is answered here unless there are endpoints for it.
 
 use std::net::IpAddr;
 
@@ -47,11 +47,12 @@ impl Stage<'_> {
             return self.drop(DropReason::SERVICE_FRAGMENT);
         }
         let view = self.view;
+        let port = if packet.parsed.is_ping() { 0 } else { port };
         let service = view.service(&ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port });
-        let transport = matches!(packet.parsed.l4, L4::Tcp | L4::Udp | L4::Sctp);
-        let Some(service) = service.filter(|_| transport) else { return self.not_served(packet) };
+        let may_open = matches!(packet.parsed.l4, L4::Tcp | L4::Udp | L4::Sctp) || packet.parsed.is_ping();
+        let Some(service) = service.filter(|_| may_open) else { return self.not_served(packet) };
         let signal = Signal::from(packet.parsed);
-        if packet.parsed.l4 != L4::Udp && !signal.opens() {
+        if matches!(packet.parsed.l4, L4::Tcp | L4::Sctp) && !signal.opens() {
             match self.local.flows.lost {
                 LostConnections::Reselect if signal.goes_on() => {}
                 LostConnections::Drop => return self.drop(DropReason::FLOW_UNKNOWN),
@@ -96,8 +97,9 @@ impl Stage<'_> {
     fn not_served<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
         match packet.parsed.l4 {
             L4::Tcp | L4::Udp | L4::Sctp => self.refuse(packet, DropReason::SERVICE_PORT),
+            L4::Echo => self.pinged(packet, DropReason::ICMP_UNRELATED),
             L4::Icmp => self.drop(DropReason::ICMP_UNRELATED),
-            _ => self.drop(DropReason::SERVICE_PORT),
+            L4::Opaque => self.drop(DropReason::SERVICE_PORT),
         }
     }
 
@@ -111,13 +113,15 @@ impl Stage<'_> {
         out: Out,
     ) -> End {
         let Some(source) = self.source(key, backend) else { return self.drop(DropReason::FLOW_NO_PORT) };
-        let target = (backend.address, backend.port);
         let route = Route { epoch: self.view.epoch(), forward: out, reply: Out::Pod(self.in_port) };
         let state = State::first(key.protocol());
         let mut swept = false;
         let mut tried = 0;
         while tried < PORTS_TRIED {
             let source = (source, source_port(key.source().1, packet.hash, tried));
+            // An echo has its identifier in both places.
+            let port = if packet.parsed.is_ping() { source.1 } else { backend.port };
+            let target = (backend.address, port);
             let Some(translated) = K::between(key.tenant(), key.protocol(), source, target) else { break };
             let record =
                 Record { original: *key, translated, route, service: service.slot(), backend: backend.id };

@@ -332,7 +332,7 @@ impl Builder {
             );
             // Only a connection is worth keeping at an endpoint that is not ready: all else is decided anew.
             let drains = backend.draining && known.is_some_and(|known| !known.draining);
-            if drains && spec.key.protocol == Protocol::UDP {
+            if drains && !matches!(spec.key.protocol, Protocol::TCP | Protocol::SCTP) {
                 id.generation = services.next_generation(id.slot);
                 self.stale.decisions = true;
             }

@@ -56,7 +56,7 @@ pub enum Problem {
     SameService(String),
     #[error("backend {address} port {port}: is there twice")]
     BackendTwice { address: IpAddr, port: u16 },
-    #[error("protocol {0}: must be 1 (TCP), 2 (UDP) or 3 (SCTP)")]
+    #[error("protocol {0}: must be 1 (TCP), 2 (UDP), 3 (SCTP) or 4 (ICMP)")]
     Protocol(i32),
     #[error("balancing {0}: must be 0 or 1 (Maglev), 2 (round robin) or 3 (least flow)")]
     Balancing(i32),

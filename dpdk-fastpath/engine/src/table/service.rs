@@ -34,7 +34,7 @@ pub struct ServiceKey {
     pub vip: IpAddr,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Destination port.
+    /// Destination port; 0 for pings.
     pub port: u16,
 }
 
@@ -56,9 +56,11 @@ fn key(tenant: u32, protocol: i32, vip: &[u8], port: u32) -> Result<ServiceKey, 
         Ok(proto::Protocol::Tcp) => Protocol::TCP,
         Ok(proto::Protocol::Udp) => Protocol::UDP,
         Ok(proto::Protocol::Sctp) => Protocol::SCTP,
+        Ok(proto::Protocol::Icmp) if vip.is_ipv4() => Protocol::ICMP,
+        Ok(proto::Protocol::Icmp) => Protocol::ICMPV6,
         Ok(proto::Protocol::Unspecified) | Err(_) => return Err(Problem::Protocol(number)),
     };
-    let port = wire::port("port", port)?;
+    let port = port_of(protocol, "port", port)?;
     Ok(ServiceKey { tenant: port::tenant(tenant)?, vip, protocol, port })
 }
 
@@ -141,8 +143,11 @@ impl TryFrom<&proto::Service> for ServiceSpec {
             if count > MAX_BACKENDS {
                 return Err(Problem::TooMany { what: "backends", count, max: MAX_BACKENDS });
             }
-            let mut backends =
-                service.backends.iter().map(|b| backend(b, vip)).collect::<Result<Vec<_>, Problem>>()?;
+            let mut backends = service
+                .backends
+                .iter()
+                .map(|b| backend(b, vip, key.protocol))
+                .collect::<Result<Vec<_>, Problem>>()?;
             backends.sort_unstable();
             if let Some(pair) = backends.windows(2).find(|pair| pair[0].endpoint() == pair[1].endpoint()) {
                 return Err(Problem::BackendTwice { address: pair[0].address, port: pair[0].port });
@@ -165,7 +170,18 @@ impl TryFrom<&proto::Service> for ServiceSpec {
     }
 }
 
-fn backend(backend: &proto::Backend, vip: IpAddr) -> Result<BackendSpec, Problem> {
+/// Pings have no port.
+fn port_of(protocol: Protocol, field: &'static str, value: u32) -> Result<u16, Problem> {
+    match (protocol, value) {
+        (Protocol::ICMP | Protocol::ICMPV6, 0) => Ok(0),
+        (Protocol::ICMP | Protocol::ICMPV6, _) => {
+            Err(Problem::Range { field, value: value.into(), min: 0, max: 0 })
+        }
+        _ => wire::port(field, value),
+    }
+}
+
+fn backend(backend: &proto::Backend, vip: IpAddr, protocol: Protocol) -> Result<BackendSpec, Problem> {
     let address = wire::address("backend", &backend.address)?;
     if address.is_ipv4() != vip.is_ipv4() {
         return Err(Problem::AddressFamily { field: "backend", address, other: vip });
@@ -176,7 +192,7 @@ fn backend(backend: &proto::Backend, vip: IpAddr) -> Result<BackendSpec, Problem
     }
     Ok(BackendSpec {
         address,
-        port: wire::port("backend port", backend.port)?,
+        port: port_of(protocol, "backend port", backend.port)?,
         terminating: backend.terminating,
         draining: backend.draining,
         away: backend.away,
@@ -375,7 +391,8 @@ impl From<&Service> for proto::Service {
         let protocol = match key.protocol {
             Protocol::TCP => proto::Protocol::Tcp,
             Protocol::UDP => proto::Protocol::Udp,
-            _ => proto::Protocol::Sctp,
+            Protocol::SCTP => proto::Protocol::Sctp,
+            _ => proto::Protocol::Icmp,
         };
         Self {
             namespace: namespace.clone(),

@@ -277,7 +277,7 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
         (with_service(|web| web.port = 0), "service default/web:http: port 0: must be 1-65535"),
         (
             with_service(|web| web.protocol = 9),
-            "service default/web:http: protocol 9: must be 1 (TCP), 2 (UDP) or 3 (SCTP)",
+            "service default/web:http: protocol 9: must be 1 (TCP), 2 (UDP), 3 (SCTP) or 4 (ICMP)",
         ),
         (
             with_service(|web| web.tenant = u32::MAX),

@@ -104,6 +104,7 @@ fn service_labels(status: &ServiceStatus) -> Labels {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
+        Protocol::Icmp => "ICMP",
         Protocol::Unspecified => "",
     };
     let vip = <[u8; 4]>::try_from(service.vip.as_slice()).map(IpAddr::from);

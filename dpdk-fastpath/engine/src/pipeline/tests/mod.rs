@@ -3,6 +3,7 @@
 mod affinity;
 mod balancing;
 mod changes;
+mod echo;
 mod error;
 mod established;
 mod explain;
