@@ -18,12 +18,25 @@ pub enum LostConnections {
     Reselect,
 }
 
+/// Who answers a ping to a Service's address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ServicePing {
+    /// The fast path, as long as the Service is there.
+    #[default]
+    Node,
+    /// One of its endpoints.
+    Endpoint,
+}
+
 /// How the fast path treats connections. What is absent has the fast path's default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Flows {
     /// What becomes of connections that are lost.
     pub lost_connections: LostConnections,
+    /// Who answers pings.
+    pub service_ping: ServicePing,
     /// ICMP errors of its own that each worker sends to one port in a second, at most.
     pub icmp_errors_per_second: Option<u32>,
     /// How long connections may be silent.
@@ -149,7 +162,9 @@ mod tests {
         ] {
             assert_eq!(flows(text).unwrap_err().to_string(), message);
         }
-        for text in ["lostConnections: keep", "timeoutSeconds: { tcp: 1 }", "timeout: 3"] {
+        for text in
+            ["servicePing: nobody", "lostConnections: keep", "timeoutSeconds: { tcp: 1 }", "timeout: 3"]
+        {
             assert!(matches!(flows(text), Err(ConfigError::Yaml(_))), "{text}");
         }
     }

@@ -1,7 +1,7 @@
 //! The agent's own state.
 
 use culvert_api::agent::{StatusReply, Subsystem};
-use culvert_api::fastpath::Info;
+use culvert_api::fastpath::{FlowPolicy, Info, LostConnections};
 use serde::Serialize;
 
 use super::or_dash;
@@ -38,6 +38,30 @@ struct FastPath {
     mbufs_free: u64,
     flows: u64,
     flow_capacity: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow_policy: Option<Policy>,
+}
+
+/// How connections are treated.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policy {
+    lost_connections: &'static str,
+    icmp_errors_per_second: u32,
+    timeout_seconds: Timeouts,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Timeouts {
+    tcp_opening: u32,
+    tcp_established: u32,
+    tcp_half_closed: u32,
+    tcp_closed: u32,
+    udp_unreplied: u32,
+    udp: u32,
+    icmp: u32,
+    sctp: u32,
 }
 
 pub(crate) fn status(reply: StatusReply) -> Status {
@@ -66,6 +90,30 @@ fn fastpath(info: Info) -> FastPath {
         mbufs_free: info.mbufs_free,
         flows: info.flows,
         flow_capacity: info.flow_capacity,
+        flow_policy: info.flow_policy.as_ref().map(policy),
+    }
+}
+
+fn policy(policy: &FlowPolicy) -> Policy {
+    let lost_connections = match policy.lost_connections() {
+        LostConnections::Unspecified | LostConnections::Reset => "reset",
+        LostConnections::Drop => "drop",
+        LostConnections::Reselect => "reselect",
+    };
+    let t = policy.timeouts.unwrap_or_default();
+    Policy {
+        lost_connections,
+        icmp_errors_per_second: policy.icmp_errors_per_second,
+        timeout_seconds: Timeouts {
+            tcp_opening: t.tcp_opening,
+            tcp_established: t.tcp_established,
+            tcp_half_closed: t.tcp_half_closed,
+            tcp_closed: t.tcp_closed,
+            udp_unreplied: t.udp_unreplied,
+            udp: t.udp,
+            icmp: t.icmp,
+            sctp: t.sctp,
+        },
     }
 }
 

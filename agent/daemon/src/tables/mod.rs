@@ -3,10 +3,12 @@
 //! What makes no sense in an object becomes a problem that names it; the rest of the object, and all others, are used.
 
 mod node;
+mod ping;
 mod service;
 mod task;
 
 use culvert_api::config::agent::Overlay;
+use culvert_api::config::flows::ServicePing;
 use culvert_api::fastpath::Tables;
 
 pub use node::{GATEWAY_MAC, NodeAddresses, TENANT_RANGES, VTEP_ADDRESS, VTEP_MAC};
@@ -27,7 +29,10 @@ pub struct Built {
 pub fn build(objects: &Objects, node: &str, overlay: &Overlay) -> Built {
     let mut problems = Vec::new();
     let (local, remotes) = node::build(&objects.nodes, node, overlay, &mut problems);
-    let services = service::build(objects, node, overlay, &mut problems);
+    let mut services = service::build(objects, node, overlay, &mut problems);
+    if overlay.flows.service_ping == ServicePing::Endpoint {
+        services.extend(ping::build(&services));
+    }
     Built { tables: Tables { revision: 0, synced: false, node: local, remotes, services }, problems }
 }
 
