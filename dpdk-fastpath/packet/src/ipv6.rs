@@ -207,6 +207,8 @@ pub struct Upper {
     pub offset: usize,
     /// The fragment header, if there is one.
     pub fragment: Option<FragmentHeader>,
+    /// Where what is behind the fragment header begins, counted likewise; 0 if there is none.
+    pub fragmented_at: usize,
 }
 
 /// How many extension headers a packet may have. RFC 8504, section 5.3 lets a node limit them; every legal
@@ -218,7 +220,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 pub(crate) fn walk(next: Protocol, payload: &[u8]) -> Result<Upper, Malformed> {
     match next {
         Protocol::TCP | Protocol::UDP | Protocol::ICMPV6 => {
-            Ok(Upper { protocol: next, offset: 0, fragment: None })
+            Ok(Upper { protocol: next, offset: 0, fragment: None, fragmented_at: 0 })
         }
         _ => walk_extensions(next, payload),
     }
@@ -226,10 +228,12 @@ pub(crate) fn walk(next: Protocol, payload: &[u8]) -> Result<Upper, Malformed> {
 
 fn walk_extensions(mut next: Protocol, payload: &[u8]) -> Result<Upper, Malformed> {
     let mut offset = 0;
-    let mut fragment = None;
+    let (mut fragment, mut fragmented_at) = (None, 0);
     for step in 0..=MAX_EXTENSIONS {
         let unit = match next {
             Protocol::HOP_BY_HOP if step > 0 => return Err(Malformed::Ipv6ExtensionChain),
+            // A fragment of a fragment: which of the two a reader believes nobody knows.
+            Protocol::FRAGMENT if fragment.is_some() => return Err(Malformed::Ipv6ExtensionChain),
             Protocol::FRAGMENT => {
                 let Ok((header, rest)) = FragmentHeader::read_from_prefix(&payload[offset..]) else {
                     return Err(Malformed::Ipv6ExtensionTruncated);
@@ -237,7 +241,7 @@ fn walk_extensions(mut next: Protocol, payload: &[u8]) -> Result<Upper, Malforme
                 check_fragment(&header, rest.len())?;
                 offset += FragmentHeader::LEN;
                 next = header.next_header();
-                fragment = Some(header);
+                (fragment, fragmented_at) = (Some(header), offset);
                 if header.offset() > 0 {
                     break;
                 }
@@ -267,7 +271,7 @@ fn walk_extensions(mut next: Protocol, payload: &[u8]) -> Result<Upper, Malforme
         }
         next = Protocol(following);
     }
-    Ok(Upper { protocol: next, offset, fragment })
+    Ok(Upper { protocol: next, offset, fragment, fragmented_at })
 }
 
 fn check_fragment(header: &FragmentHeader, len: usize) -> Result<(), Malformed> {

@@ -66,6 +66,7 @@ pub mod crc32c;
 pub mod encap;
 pub mod eth;
 pub mod flow;
+pub mod fragment;
 pub mod geneve;
 pub mod icmp;
 pub mod icmpv6;

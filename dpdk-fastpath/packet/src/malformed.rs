@@ -55,7 +55,7 @@ reasons! {
     /// An extension header past the end of the packet.
     Ipv6ExtensionTruncated = "ipv6-extension-truncated",
     /// More extension headers than [`MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS), or hop-by-hop options
-    /// anywhere but first (RFC 8200, section 4.1).
+    /// anywhere but first, or a second fragment header (RFC 8200, section 4.1).
     Ipv6ExtensionChain = "ipv6-extension-chain",
     /// As [`Ipv4Fragment`](Self::Ipv4Fragment) (RFC 8200, section 4.5).
     Ipv6Fragment = "ipv6-fragment",

@@ -91,11 +91,16 @@ drop_reasons! {
     SERVICE_PORT = "service-port",
     /// A service that has no endpoint.
     SERVICE_NO_ENDPOINT = "service-no-endpoint",
-    /// A fragment to a service address.
+    /// A fragment of an SCTP packet whose ports a service would change: how to correct its checksum, only the last fragment
+    /// tells.
     SERVICE_FRAGMENT = "service-fragment",
     /// ICMP to a service address that is no ping and no error about one of its flows, or an error about a flow that its
     /// sender has nothing to do with.
     ICMP_UNRELATED = "icmp-unrelated",
+    /// A fragment to a service address whose first fragment did not come before it, or was dropped.
+    FRAGMENT_WITHOUT_FIRST = "fragment-without-first",
+    /// A fragment that would overwrite part of the first one.
+    FRAGMENT_OVERLAP = "fragment-overlap",
     /// TCP to a service in the middle of a connection that is not tracked.
     FLOW_UNKNOWN = "flow-unknown",
     /// TCP of a connection whose endpoint is gone.

@@ -13,6 +13,7 @@ use culvert_packet::rewrite::{Translation4, Translation6};
 use zerocopy::FromZeros;
 
 use super::arena::Arena;
+use super::fragments::Fragments;
 use super::line::{Line4, Line6};
 use super::table::Table;
 use super::{FlowTables, FlowWorker};
@@ -51,6 +52,9 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
 
     /// The same table, with a worker's records in it and its count of open flows.
     fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>, &mut LoadWriter);
+
+    /// A worker's memory of packets of this IP version that come in fragments.
+    fn fragments(worker: &mut FlowWorker) -> &mut Fragments<Self>;
 
     /// The key of the packets that come back.
     #[must_use]
@@ -102,7 +106,7 @@ impl Deltas {
 }
 
 macro_rules! key {
-    ($key:ty, $version:ident, $table:ident, $arena:ident, $words:ty, $line:ty, $translation:ty,
+    ($key:ty, $version:ident, $table:ident, $arena:ident, $fragments:ident, $words:ty, $line:ty, $translation:ty,
      $quoted:ident, $translate_error:ident, $deltas:expr) => {
         impl Key for $key {
             type Words = $words;
@@ -151,6 +155,11 @@ macro_rules! key {
             #[inline]
             fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>, &mut LoadWriter) {
                 (&worker.tables.$table, &mut worker.$arena, &mut worker.loads)
+            }
+
+            #[inline]
+            fn fragments(worker: &mut FlowWorker) -> &mut Fragments<Self> {
+                &mut worker.$fragments
             }
 
             #[inline]
@@ -203,8 +212,8 @@ macro_rules! key {
     };
 }
 
-key!(FlowKey4, V4, v4, arena4, [u64; 2], Line4, Translation4, key4, translate4, |from, to| {
+key!(FlowKey4, V4, v4, arena4, fragments4, [u64; 2], Line4, Translation4, key4, translate4, |from, to| {
     let (header, transport) = Translation4::new(from, to).deltas();
     Deltas { header, transport }
 });
-key!(FlowKey6, V6, v6, arena6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| Deltas::default());
+key!(FlowKey6, V6, v6, arena6, fragments6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| Deltas::default());

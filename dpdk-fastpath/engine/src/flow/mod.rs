@@ -23,6 +23,7 @@
 
 mod arena;
 mod bucket;
+mod fragments;
 mod key;
 mod line;
 mod listing;
@@ -46,6 +47,7 @@ use culvert_packet::flow::{FlowKey4, FlowKey6};
 use crate::balance::{Affinity, Calendar, LoadWriter, Loads, Turns};
 
 pub use self::arena::{Arena, Sweep};
+pub use self::fragments::{Fragmented, Fragments};
 pub use self::key::Key;
 pub(crate) use self::memory::Zeroed;
 pub use self::out::{Out, OutBits};
@@ -96,6 +98,10 @@ pub struct FlowWorker {
     pub turns: Turns,
     /// Its time for affinity.
     pub calendar: Calendar,
+    /// IPv4 packets that come in fragments.
+    pub fragments4: Fragments<FlowKey4>,
+    /// IPv6 packets that come in fragments.
+    pub fragments6: Fragments<FlowKey6>,
 }
 
 impl FlowTables {
@@ -134,6 +140,8 @@ impl FlowTables {
             turns: Turns::new(loads.worker()),
             calendar: Calendar::default(),
             loads,
+            fragments4: Fragments::new(),
+            fragments6: Fragments::new(),
         }
     }
 }

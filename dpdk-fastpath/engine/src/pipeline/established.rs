@@ -36,9 +36,6 @@ impl Stage<'_> {
         key: &K,
         mut hit: Hit<K>,
     ) -> End {
-        if packet.parsed.is_fragment() {
-            return self.drop(DropReason::SERVICE_FRAGMENT);
-        }
         if !hit.reply && hit.state().may_be_reopened() && Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, &hit);
         }
@@ -67,6 +64,11 @@ impl Stage<'_> {
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
+                let Record { original, translated, service, .. } = hit.record;
+                let to = if hit.reply { original.reversed() } else { translated };
+                if let Err(reason) = self.note_first(&packet, key, &to, service) {
+                    return self.drop(reason);
+                }
                 let opened = K::table(self.tables).touch(&hit, self.now, packet.parsed);
                 if opened != 0 {
                     self.flows.loads.add(hit.record.backend.slot, opened);

@@ -34,6 +34,7 @@ mod affinity;
 mod allowance;
 mod error;
 mod established;
+mod fragment;
 mod frame;
 mod neighbour;
 mod output;
@@ -401,7 +402,13 @@ impl Stage<'_> {
     }
 
     /// Forwards a packet by its flow, if it has one, else by its destination.
-    fn find_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
+    fn find_or_route<K: Key, B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, key: &K) -> End {
+        if packet.parsed.is_fragment() {
+            packet = match self.fragment(packet, key) {
+                Step::Continue(packet) => packet,
+                Step::Break(end) => return end,
+            };
+        }
         let hit = match packet.parsed.l4 {
             L4::Tcp | L4::Udp | L4::Sctp => K::table(self.tables).lookup(key, packet.hash),
             // Both ends may ping each other with the same identifier.

@@ -10,6 +10,7 @@ use culvert_packet::flow::entropy_port;
 use culvert_packet::rewrite::decrement_ttl;
 use culvert_packet::{PacketBuf, Parsed};
 
+use super::fragment;
 use super::frame::set_stations;
 use super::stage::{Origin, Packet, Stage, Step};
 use super::verdict::End;
@@ -81,11 +82,14 @@ impl Stage<'_> {
         out: Out,
         rewrite: impl FnOnce(&mut [u8], &Parsed),
     ) -> End {
-        let Packet { buf, parsed, hash, .. } = packet;
+        let Packet { buf, parsed, mut hash, .. } = packet;
         let frame = buf.data_mut();
         // In one place only, so that it becomes part of this code.
         rewrite(frame, parsed);
         decrement_ttl(frame, parsed);
+        if parsed.is_fragment() {
+            hash = fragment::hash(frame, parsed);
+        }
         match out {
             Out::Pod(index) => {
                 let Some(port) = self.view.port(index) else { return self.drop(DropReason::NO_SUCH_PORT) };

@@ -43,14 +43,14 @@ impl Stage<'_> {
     /// Opens a flow.
     pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
         let (vip, port) = key.destination();
-        if packet.parsed.is_fragment() {
-            return self.drop(DropReason::SERVICE_FRAGMENT);
-        }
         let view = self.view;
         let port = if packet.parsed.is_ping() { 0 } else { port };
         let service = view.service(&ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port });
         let may_open = matches!(packet.parsed.l4, L4::Tcp | L4::Udp | L4::Sctp) || packet.parsed.is_ping();
         let Some(service) = service.filter(|_| may_open) else { return self.not_served(packet) };
+        if packet.parsed.l4 == L4::Sctp && packet.parsed.is_fragment() {
+            return self.drop(DropReason::SERVICE_FRAGMENT);
+        }
         let signal = Signal::from(packet.parsed);
         if matches!(packet.parsed.l4, L4::Tcp | L4::Sctp) && !signal.opens() {
             match self.local.flows.lost {
@@ -129,6 +129,9 @@ impl Stage<'_> {
             match table.insert(arena, &record, self.now, state) {
                 Ok(()) => {
                     loads.add(backend.id.slot, 1);
+                    if let Err(reason) = self.note_first(&packet, key, &translated, service.slot()) {
+                        return self.drop(reason);
+                    }
                     self.counters.service_flow(service.slot());
                     self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
                     return self
@@ -186,6 +189,9 @@ impl Stage<'_> {
         let out = self.out(key.tenant(), translated.destination().0);
         match self.clear(packet, out) {
             Step::Continue(packet) => {
+                if let Err(reason) = self.note_first(&packet, key, &translated, service.slot()) {
+                    return self.drop(reason);
+                }
                 self.counters.flow_stateless();
                 self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
                 self.transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed))

@@ -1,5 +1,6 @@
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 use super::*;
 use crate::testkit::generate::{self, LegalPacket, Message, Net, Piece};
@@ -161,6 +162,14 @@ fn a_fragment_header_with_more_to_come_needs_a_multiple_of_eight() {
     // RFC 6946: an atomic fragment is a whole packet; its UDP length of 0x0909 is past the end.
     assert_eq!(fragment(0, 16), Err(Malformed::UdpLength));
     assert_eq!(fragment(1, 16), Ok(Fragment::First));
+}
+
+#[test]
+fn a_fragment_of_a_fragment_is_refused() {
+    let header = |next: Protocol, more: bool| ipv6::FragmentHeader::new(next, 0, more, 7);
+    let headers = [header(Protocol::FRAGMENT, true), header(Protocol::UDP, false)];
+    let frame = v6_frame(Protocol::FRAGMENT, &[headers.as_bytes(), &[0; 16]].concat());
+    assert_eq!(parse(&frame), Err(Malformed::Ipv6ExtensionChain));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::icmp::{IcmpHeader, IcmpType};
 use crate::icmpv6::{Icmpv6Header, Icmpv6Type};
 use crate::ip::Protocol;
 use crate::ipv4::{Ipv4, Ipv4Header, Ipv4Mut};
-use crate::ipv6::{Ipv6, Ipv6Header};
+use crate::ipv6::{FragmentHeader, Ipv6, Ipv6Header};
 use crate::neighbour;
 use crate::sctp::{self, ChunkHeader, ChunkType, SctpHeader};
 use crate::tcp::{TcpFlags, TcpHeader};
@@ -218,6 +218,18 @@ pub fn fragments4(frame: &[u8], mtu: usize) -> Vec<Vec<u8>> {
         packet.set_fragment(false, i + 1 < count, (i * step) as u32);
         packet.update_checksum();
         frame
+    };
+    whole.payload().chunks(step).enumerate().map(fragment).collect()
+}
+
+/// The untagged IPv4 or IPv6 packet in `frame` as fragments of at most `mtu` bytes each, first first.
+pub fn fragments(frame: &[u8], mtu: usize) -> Vec<Vec<u8>> {
+    let Ok(whole) = Ipv6::new(&frame[EthHeader::LEN..]) else { return fragments4(frame, mtu) };
+    let step = (mtu - Ipv6Header::LEN - FragmentHeader::LEN) & !7;
+    let count = whole.payload().len().div_ceil(step);
+    let fragment = |(i, part): (usize, &[u8])| {
+        let header = FragmentHeader::new(whole.next_header(), (i * step) as u32, i + 1 < count, 0x1234);
+        ipv6(whole.src(), whole.dst(), Protocol::FRAGMENT, &[header.as_bytes(), part].concat())
     };
     whole.payload().chunks(step).enumerate().map(fragment).collect()
 }

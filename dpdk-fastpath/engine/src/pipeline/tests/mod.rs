@@ -7,6 +7,7 @@ mod echo;
 mod error;
 mod established;
 mod explain;
+mod fragment;
 mod local;
 mod pod;
 mod property;

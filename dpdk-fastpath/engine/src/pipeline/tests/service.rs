@@ -228,22 +228,6 @@ fn a_connection_that_is_not_tracked_is_reset() {
 }
 
 #[test]
-fn fragments_to_a_service_are_dropped_and_counted() {
-    let mut node = Node::new();
-    let [ips, _] = both();
-    node.program(&[service(proto::Protocol::Udp, ips.vip, &[(ips.b, 53)])]);
-    let whole = from_a(testkit::udp(at(ips.a, 1000), at(ips.vip, 80), &[7; 3000]));
-    for fragment in testkit::fragments4(&whole, 1400) {
-        node.assert_dropped(POD_A, &from_a(fragment), R::SERVICE_FRAGMENT);
-    }
-    // Nor do they pass as part of a flow that is there.
-    node.run(POD_A, &from_a(testkit::udp(at(ips.a, 1000), at(ips.vip, 80), b"x")));
-    for fragment in testkit::fragments4(&whole, 1400) {
-        node.assert_dropped(POD_A, &from_a(fragment), R::SERVICE_FRAGMENT);
-    }
-}
-
-#[test]
 fn services_are_for_pods_of_this_node_and_their_tenant() {
     let mut node = Node::new();
     for ips in both() {
