@@ -216,4 +216,6 @@ key!(FlowKey4, V4, v4, arena4, fragments4, [u64; 2], Line4, Translation4, key4, 
     let (header, transport) = Translation4::new(from, to).deltas();
     Deltas { header, transport }
 });
-key!(FlowKey6, V6, v6, arena6, fragments6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| Deltas::default());
+key!(FlowKey6, V6, v6, arena6, fragments6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| {
+    Deltas::default()
+});
