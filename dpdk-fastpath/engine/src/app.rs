@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::fastpath::{FastPathConfig, Hugepages, PodPorts, Uplink};
@@ -107,7 +108,8 @@ pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
         super_packets: Mempool::create(&eal, &super_packets_config())?,
     };
     let mut fast_path = start(config, &eal, memory)?;
-    let outcome = attach_uplink(config, &mut fast_path).and_then(|()| serve(&mut fast_path, &socket));
+    let outcome =
+        attach_uplink(config, &mut fast_path).and_then(|()| serve(&mut fast_path, &socket, told_to_stop()));
     tracing::info!("stopping");
     fast_path.shut_down();
     drop((eal, socket));
@@ -187,8 +189,15 @@ fn attach_uplink(config: &FastPathConfig, fast_path: &mut FastPath) -> Result<()
     Ok(())
 }
 
-/// Serves clients and time until a signal comes.
-fn serve(fast_path: &mut FastPath, socket: &ControlSocket) -> Result<(), AppError> {
+/// Serves clients and time, as the thread that owns the fast path, until `until` comes to an end.
+///
+/// # Errors
+/// What `until` says, or why it could not be waited for.
+pub fn serve(
+    fast_path: &mut FastPath,
+    socket: &ControlSocket,
+    until: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
     let system = |action| move |source| AppError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the control thread's runtime"))?;
@@ -208,7 +217,7 @@ fn serve(fast_path: &mut FastPath, socket: &ControlSocket) -> Result<(), AppErro
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.clone().cancelled_owned());
         let server = tokio::spawn(server);
         tracing::info!("ready");
-        let outcome = attend(fast_path, calls).await;
+        let outcome = attend(fast_path, calls, until).await;
         stop.cancel();
         match tokio::time::timeout(FAREWELL, server).await {
             Ok(Ok(served)) => outcome.and(served.map_err(AppError::from)),
@@ -219,15 +228,16 @@ fn serve(fast_path: &mut FastPath, socket: &ControlSocket) -> Result<(), AppErro
 }
 
 /// The control thread's loop.
-async fn attend(fast_path: &mut FastPath, mut calls: mpsc::Receiver<Call>) -> Result<(), AppError> {
-    let system = |source| AppError::System { action: "listen for signals", source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+async fn attend(
+    fast_path: &mut FastPath,
+    mut calls: mpsc::Receiver<Call>,
+    until: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
+    let mut until = pin!(until);
     loop {
         let next = fast_path.turn(Instant::now())?;
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            outcome = &mut until => return outcome,
             call = calls.recv() => match call {
                 Some(call) => call(fast_path),
                 // Nobody can call any more: the server is gone.
@@ -235,6 +245,17 @@ async fn attend(fast_path: &mut FastPath, mut calls: mpsc::Receiver<Call>) -> Re
             },
             () = tokio::time::sleep_until(next.into()) => {}
         }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() -> Result<(), AppError> {
+    let system = |source| AppError::System { action: "listen for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
     }
 }
 

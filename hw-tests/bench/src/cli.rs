@@ -32,6 +32,49 @@ pub(crate) enum Command {
     /// The pods' path, between two nodes and within one, beside the kernel's own
     #[command(after_long_help = PODS_HELP)]
     Pods(Pods),
+    /// The engine's tables: loading them, and a change of one Service, until a worker's packets go by it
+    #[command(after_long_help = TABLES_HELP)]
+    Tables(Tables),
+}
+
+const TABLES_HELP: &str = "\
+Each run begins with a fast path without tables: its control thread and socket as in culvert-fastpath, with a worker that \
+passes packets of one flow through the pipeline, without pause. A time is that from a client's call until such a packet \
+goes by what was sent. Exit status 1 if a figure misses what is demanded of it.
+
+Needs root, for DPDK.
+
+Examples:
+  culvert-bench tables
+  culvert-bench tables --services 5000 --endpoints 250000 --runs 9
+  culvert-bench tables -o json >tables.json";
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Tables {
+    /// Services, each with one virtual address and port
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    pub(crate) services: u32,
+    /// Endpoints of them all
+    #[arg(long, default_value_t = 250_000, value_parser = clap::value_parser!(u32).range(0..=4_000_000))]
+    pub(crate) endpoints: u32,
+    /// Other nodes
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=16_000))]
+    pub(crate) nodes: u32,
+    /// Runs; medians are printed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) runs: u16,
+    /// Changes of each kind in a run
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) changes: u16,
+    /// CPU of the worker
+    #[arg(long, default_value_t = 1)]
+    pub(crate) cpu: u32,
+    /// CPU of everything else
+    #[arg(long, default_value_t = 0)]
+    pub(crate) control_cpu: u32,
+    /// How to print the figures
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
 }
 
 const PODS_HELP: &str = "\

@@ -5,6 +5,7 @@
 mod cli;
 mod control;
 mod cpu;
+mod figure;
 mod hugepages;
 mod input;
 mod instructions;
@@ -16,6 +17,7 @@ mod report;
 mod rig;
 mod scene;
 mod stats;
+mod tables;
 mod work;
 
 use std::error::Error;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Lookup(options) => lookup::run(&options).map(|()| true).map_err(Box::<dyn Error>::from),
         Command::Instructions(options) => instructions::run(&options).map_err(Box::<dyn Error>::from),
         Command::Control(control) => control::run(&control).map_err(Box::<dyn Error>::from),
+        Command::Tables(tables) => tables::run(&tables).map_err(Box::<dyn Error>::from),
         Command::Pods(pods) => pods::run(&pods).map_err(Box::<dyn Error>::from),
     };
     match outcome {

@@ -15,7 +15,7 @@ use crate::flow::FlowTables;
 use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
-use crate::table::{Applied, Builder, MAX_PORTS, Port, Snapshot, TableError};
+use crate::table::{Applied, Builder, MAX_PORTS, Port, PortIndex, Snapshot, TableError};
 use crate::worker::{Team, WorkerError};
 
 /// How long workers may take to move on to a new snapshot before that is reported.
@@ -107,6 +107,16 @@ impl FastPath {
                 Err(error.into())
             }
         }
+    }
+
+    /// Lets packets of a port through that somebody else receives from and sends to, such as a benchmark.
+    ///
+    /// # Errors
+    /// As for [`Builder::attach`].
+    pub fn adopt(&mut self, index: PortIndex, port: Port) -> Result<(), TableError> {
+        self.builder.attach(index, port)?;
+        publish(&mut self.builder, &mut self.tables);
+        Ok(())
     }
 
     /// Stops and removes a pod's port; false if there is none of that name.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use culvert_hw_tests::kubelet::{KubeletStandIn, Resource};
 
 use super::agent::Agent;
-use super::figure::Figure;
 use super::machine::Machine;
 use super::{ControlError, cni};
 use crate::cli::Control;
+use crate::figure::Figure;
 
 const RESOURCE: &str = "culvert.io/vfs";
 

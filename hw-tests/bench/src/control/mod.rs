@@ -6,14 +6,13 @@
 mod agent;
 mod cases;
 mod cni;
-mod figure;
 mod machine;
 
 use culvert_hw_tests::frame::Stop;
 use culvert_hw_tests::kubelet::KubeletError;
 
 use crate::cli::{Control, Output};
-use figure::Figure;
+use crate::figure::{Figure, table};
 
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +50,10 @@ pub(crate) fn run(control: &Control) -> Result<bool, ControlError> {
         .map_err(ControlError::io("start the runtime"))?;
     let figures: Vec<Figure> = runtime.block_on(cases::all(control))?;
     match control.output {
-        Output::Table => print!("{}", figure::table(control.vfs, control.runs, &figures)),
+        Output::Table => {
+            let heading = format!("{} VFs of one PF, {} runs", control.vfs, control.runs);
+            print!("{}", table(&heading, &figures));
+        }
         Output::Json => println!("{}", serde_json::to_string_pretty(&figures)?),
     }
     Ok(figures.iter().all(Figure::is_met))
