@@ -119,6 +119,7 @@ fn remote(n: u32) -> proto::RemoteNode {
         vtep: octets(u32::from(Ipv4Addr::new(172, 16, 0, 1)) + n),
         vtep_mac: vec![2, 0x63, 172, a, b, c],
         pod_cidrs: vec![prefix(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + (n << 8))],
+        ..Default::default()
     }
 }
 
