@@ -234,6 +234,7 @@ fn walk_extensions(mut next: Protocol, payload: &[u8]) -> Result<Upper, Malforme
             Protocol::HOP_BY_HOP if step > 0 => return Err(Malformed::Ipv6ExtensionChain),
             // A fragment of a fragment: which of the two a reader believes nobody knows.
             Protocol::FRAGMENT if fragment.is_some() => return Err(Malformed::Ipv6ExtensionChain),
+            Protocol::FRAGMENT if step == MAX_EXTENSIONS => return Err(Malformed::Ipv6ExtensionChain),
             Protocol::FRAGMENT => {
                 let Ok((header, rest)) = FragmentHeader::read_from_prefix(&payload[offset..]) else {
                     return Err(Malformed::Ipv6ExtensionTruncated);

@@ -39,8 +39,9 @@ impl Stage<'_> {
         if !hit.reply && hit.state().may_be_reopened() && Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, &hit);
         }
+        let mut exists = true;
         if hit.record.route.epoch != self.view.epoch() {
-            let exists = self.view.has_backend(hit.record.backend);
+            exists = self.view.has_backend(hit.record.backend);
             if !exists && !hit.reply {
                 return self.endpoint_gone(packet, key, &hit);
             }
@@ -50,11 +51,18 @@ impl Stage<'_> {
             }
             hit.record.route = route;
         }
-        self.follow(packet, key, hit)
+        self.follow(packet, key, hit, exists)
     }
 
-    /// Translates and sends a packet of a flow whose decision holds.
-    fn follow<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: Hit<K>) -> End {
+    /// Translates and sends a packet of a flow whose decision holds. If the endpoint does not exist any more, it counts for
+    /// no service: the slot may have a new occupant.
+    fn follow<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        hit: Hit<K>,
+        exists: bool,
+    ) -> End {
         let Route { forward, reply, .. } = hit.record.route;
         let out = if hit.reply { reply } else { forward };
         if out == Out::Nowhere {
@@ -73,7 +81,9 @@ impl Stage<'_> {
                 if opened != 0 {
                     self.flows.loads.add(hit.record.backend.slot, opened);
                 }
-                self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
+                if exists {
+                    self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
+                }
                 self.transmit(packet, out, |frame, parsed| hit.translate(frame, parsed))
             }
             Step::Break(end) => end,

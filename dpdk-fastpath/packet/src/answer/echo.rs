@@ -1,4 +1,4 @@
-use crate::checksum::Delta;
+use crate::checksum::{Delta, checksum};
 use crate::icmp::IcmpType;
 use crate::icmpv6::Icmpv6Type;
 use crate::parse::{L3, L4, Parsed, verify_transport};
@@ -41,10 +41,14 @@ pub fn echo_reply(frame: &mut [u8], parsed: &Parsed) -> Result<(), NoAnswer> {
         ip.set_hop_limit(TTL);
     }
     // Swapped addresses leave the pseudo header's sum as it was.
-    let message = &mut frame[usize::from(parsed.l4_offset)..];
+    let message = &mut frame[usize::from(parsed.l4_offset)..parsed.end()];
     message[0] = reply;
-    let checksum = u16::from_be_bytes([message[2], message[3]]);
+    let field = u16::from_be_bytes([message[2], message[3]]);
     let delta = Delta::of_word(u16::from(request) << 8, u16::from(reply) << 8);
-    message[2..4].copy_from_slice(&delta.apply(checksum).to_be_bytes());
+    message[2..4].copy_from_slice(&delta.apply(field).to_be_bytes());
+    if message.iter().all(|byte| *byte == 0) {
+        // The sum of zeros only is the other zero, which no difference comes out as.
+        message[2..4].copy_from_slice(&checksum(&[]).to_be_bytes());
+    }
     Ok(())
 }

@@ -135,6 +135,11 @@ fn a_chain_of_extension_headers_ends_at_the_bound() {
     let parsed = parse(&chain(ipv6::MAX_EXTENSIONS)).unwrap();
     assert_eq!((parsed.protocol, parsed.l4, parsed.l4_len()), (Protocol::NONE, L4::Opaque, 0));
     assert_eq!(parse(&chain(ipv6::MAX_EXTENSIONS + 1)), Err(Malformed::Ipv6ExtensionChain));
+    // A fragment header counts, too.
+    let mut last = chain(ipv6::MAX_EXTENSIONS + 1);
+    let at = last.len() - 8 * 2;
+    last[at] = Protocol::FRAGMENT.0;
+    assert_eq!(parse(&last), Err(Malformed::Ipv6ExtensionChain));
 }
 
 #[test]

@@ -68,6 +68,21 @@ fn a_client_that_uses_its_port_again_opens_a_new_connection() {
 }
 
 #[test]
+fn what_an_endpoint_that_is_gone_still_says_counts_for_no_service() {
+    for ips in both() {
+        let mut node = Node::new();
+        node.program(&[service(proto::Protocol::Udp, ips.vip, &[(ips.b, 53)])]);
+        node.run(POD_A, &from_a(testkit::udp(at(ips.a, 1000), at(ips.vip, 80), b"x")));
+        // Another service gets the slot.
+        node.program(&[service(proto::Protocol::Tcp, ips.vip, &[(ips.b, 8080)])]);
+        node.counters.restart_service(0);
+        let late = from_b(testkit::udp(at(ips.b, 53), at(ips.a, 1000), b"y"));
+        assert_eq!(node.run(POD_B, &late).verdict, Verdict::Send(POD_A));
+        assert_eq!(node.counters.service(0).packets, 0);
+    }
+}
+
+#[test]
 fn udp_to_an_endpoint_that_is_gone_is_decided_anew_at_its_next_packet() {
     for ips in both() {
         let mut node = Node::new();

@@ -14,6 +14,14 @@ fn a_ping_of_death_cannot_be_answered_piece_by_piece() {
     assert_eq!(verdicts, [Err(NoAnswer::Fragment), Err(NoAnswer::NotAsked), Err(NoAnswer::NotAsked)]);
 }
 
+#[test]
+fn the_reply_to_a_request_of_zeros_has_the_checksum_of_zeros() {
+    let frame = testkit::echo_request(v4("10.0.0.1").into(), v4("10.0.0.2").into(), 0, 0, &[0; 6]);
+    let reply = echo(&frame).unwrap();
+    assert_checksums(&reply);
+    assert_eq!(reply[36..38], [0xff, 0xff]);
+}
+
 proptest! {
     #[test]
     fn every_request_of_a_host_gets_its_own_data_back(packet in generate::packet()) {
