@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::columns::aligned;
 use crate::stats::Spread;
 
 /// One figure. Serialized, it is one element of what `-o json` prints.
@@ -72,17 +73,7 @@ pub(crate) fn table(heading: &str, figures: &[Figure]) -> String {
             below(figure.aim),
         ]
     }));
-    let widths: [usize; 8] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let mut text = format!("{heading}\n\n");
-    for row in &rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 4 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
+    let mut text = format!("{heading}\n\n{}", aligned(&rows, &[0, 4]));
     for missed in figures.iter().filter(|figure| !figure.is_met()) {
         text += &format!("missed: {}\n", missed.case);
     }

@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod columns;
 mod control;
 mod cpu;
+mod engine;
 mod figure;
+mod ground;
 mod hugepages;
 mod input;
 mod instructions;
@@ -21,28 +24,15 @@ mod tables;
 mod work;
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use culvert_dpdk::{Eal, EalConfig, EalError, Hugepages, tsc};
-use nix::unistd::geteuid;
-
-use cli::{Arguments, Command, Engine, Output};
-use cpu::CpuError;
-use hugepages::{HugepageError, Reservation};
-use input::frame::{OUTER, Transport};
-use input::{Input, InputError};
-use measure::{MeasureError, Plan};
-use report::{Figure, Machine, short};
-use rig::{Rig, RigError};
-use scene::{Scene, SceneError};
-use work::Work;
+use cli::{Arguments, Command};
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Engine(engine) => {
-            run(&engine).map(|all_met| all_met || !engine.check).map_err(Box::<dyn Error>::from)
+        Command::Engine(options) => {
+            engine::run(&options).map(|all_met| all_met || !options.check).map_err(Box::<dyn Error>::from)
         }
         Command::Lookup(options) => lookup::run(&options).map(|()| true).map_err(Box::<dyn Error>::from),
         Command::Instructions(options) => instructions::run(&options).map_err(Box::<dyn Error>::from),
@@ -64,152 +54,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Why there are no figures.
-#[derive(Debug, thiserror::Error)]
-enum BenchError {
-    #[error("must be run as root: hugepages are reserved")]
-    NotRoot,
-    #[error("hugepages")]
-    Hugepages(#[from] HugepageError),
-    #[error("DPDK")]
-    Eal(#[from] EalError),
-    #[error("{input}")]
-    Input { input: String, source: InputError },
-    #[error(transparent)]
-    Cpus(#[from] CpuError),
-    #[error("{case}: tables and flows")]
-    Scene { case: String, source: SceneError },
-    #[error("{case}: ports")]
-    Rig { case: String, source: RigError },
-    #[error("{case}")]
-    Measure { case: String, source: MeasureError },
-    #[error("{}", .path.display())]
-    Report { path: PathBuf, source: std::io::Error },
-    #[error("print the figures")]
-    Print(#[from] serde_json::Error),
-}
-
-/// What is measured together.
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    work: Work,
-    /// 0: as many as a capture has.
-    flows: u32,
-    workers: usize,
-}
-
-impl Case {
-    fn name(self) -> String {
-        let flows = match self.flows {
-            0 => String::new(),
-            flows => format!(", {} flows", short(flows as usize)),
-        };
-        match self.workers {
-            1 => format!("{:?}{flows}", self.work),
-            workers => format!("{:?}{flows}, {workers} workers", self.work),
-        }
-    }
-
-    /// Its packets; for W5 those of W3.
-    fn input(self, engine: &Engine) -> Result<Input, BenchError> {
-        let work = if self.work == Work::W5 { Work::W3 } else { self.work };
-        match &engine.pcap {
-            None => Input::generate(work, transport(self.work, engine), self.flows, self.workers)
-                .map_err(|source| BenchError::Input { input: self.name(), source }),
-            Some(path) => Input::replay(work, path, self.workers)
-                .map_err(|source| BenchError::Input { input: path.display().to_string(), source }),
-        }
-    }
-}
-
-fn transport(work: Work, engine: &Engine) -> Transport {
-    if work == Work::W4 { Transport::Tcp } else { engine.transport }
-}
-
-fn cases(engine: &Engine) -> Vec<Case> {
-    let works = if engine.work.is_empty() { &Work::ALL[..] } else { &engine.work };
-    let flows = |work: Work| match (&engine.pcap, &engine.flows[..]) {
-        (Some(_), _) => vec![0],
-        (None, []) => work.flows().to_vec(),
-        (None, flows) => flows.to_vec(),
-    };
-    let with_flows = works.iter().flat_map(|&work| flows(work).into_iter().map(move |flows| (work, flows)));
-    let cases = with_flows.flat_map(|(work, flows)| {
-        engine.workers.iter().map(move |&workers| Case { work, flows, workers: workers.into() })
-    });
-    cases.collect()
-}
-
-/// Measures everything; whether all goals were met.
-fn run(engine: &Engine) -> Result<bool, BenchError> {
-    if !geteuid().is_root() {
-        return Err(BenchError::NotRoot);
-    }
-    let cases = cases(engine);
-    let cpus = cpu::of_workers(engine)?;
-    let mut megabytes = 0;
-    for case in &cases {
-        let (packets, longest) = match (&engine.pcap, case.flows) {
-            (None, flows) => (flows as usize + 1024, 60 + OUTER),
-            (Some(_), _) => {
-                let input = case.input(engine)?;
-                (input.frames().count(), input.longest() + OUTER)
-            }
-        };
-        megabytes = megabytes.max(rig::megabytes(packets, longest, input::MAX_PODS + case.workers));
-    }
-    let _reservation = Reservation::of(megabytes)?;
-    // Several processes' nice values count only within their session where sched_autogroup is on; elsewhere there is no
-    // such file.
-    let _ = std::fs::write("/proc/self/autogroup", "-20");
-    let eal = Eal::init(&EalConfig {
-        control_cpu: engine.control_cpu,
-        hugepages: Hugepages::Required,
-        megabytes: megabytes as u32,
-        file_prefix: "culvert-bench".into(),
-        ..EalConfig::default()
-    })?;
-    let machine = Machine::this(tsc::hz(&eal), Eal::version());
-    let mut figures = Vec::new();
-    for (number, case) in cases.iter().enumerate() {
-        eprintln!("[{}/{}] {}", number + 1, cases.len(), case.name());
-        figures.push(measure(&eal, engine, *case, &cpus, number)?);
-    }
-    match engine.output {
-        Output::Table => print!("{}", report::table(&machine, &figures)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&figures)?),
-    }
-    if let Some(path) = &engine.report {
-        std::fs::write(path, report::html(&machine, &figures))
-            .map_err(|source| BenchError::Report { path: path.clone(), source })?;
-    }
-    Ok(figures.iter().all(Figure::is_met))
-}
-
-fn measure(
-    eal: &Eal,
-    engine: &Engine,
-    case: Case,
-    cpus: &[u32],
-    number: usize,
-) -> Result<Figure, BenchError> {
-    let name = || case.name();
-    let input = case.input(engine)?;
-    let flows = input.flows;
-    let scene = Scene::new(case.work, transport(case.work, engine), input, case.workers)
-        .map_err(|source| BenchError::Scene { case: name(), source })?;
-    let rig_error = |source| BenchError::Rig { case: name(), source };
-    let mut rig = Rig::new(eal, &scene, number).map_err(rig_error)?;
-    let plan = Plan {
-        runs: engine.runs.into(),
-        seconds: engine.seconds,
-        warmup: engine.warmup,
-        sample: engine.sample as usize,
-    };
-    let measured = measure::measure(eal, case.work, scene, &mut rig, &cpus[..case.workers], plan);
-    rig.remove().map_err(rig_error)?;
-    let measured = measured.map_err(|source| BenchError::Measure { case: name(), source })?;
-    Ok(Figure::new(case.work, flows, case.workers, tsc::hz(eal), &measured))
 }

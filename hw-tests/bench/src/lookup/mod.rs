@@ -12,15 +12,14 @@ mod table;
 use std::net::Ipv4Addr;
 
 use culvert_dpdk::lcore::{self, LcoreError};
-use culvert_dpdk::{DpdkError, Eal, EalConfig, EalError, Hugepages, tsc};
+use culvert_dpdk::{DpdkError, Eal, tsc};
 use culvert_engine::flow::FlowMemoryError;
 use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
-use nix::unistd::geteuid;
 
 use self::report::Figure;
 use crate::cli::{Lookup, Output};
-use crate::hugepages::{HugepageError, Reservation};
+use crate::ground::{self, StartError};
 use crate::input::frame::{self, PORTS, client};
 use crate::input::shuffled;
 use crate::report::Machine;
@@ -32,12 +31,8 @@ const KEY: usize = size_of::<FlowKey4>();
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookupError {
-    #[error("must be run as root: hugepages are reserved")]
-    NotRoot,
-    #[error("hugepages")]
-    Hugepages(#[from] HugepageError),
-    #[error("DPDK")]
-    Eal(#[from] EalError),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error(transparent)]
     Worker(#[from] LcoreError),
     #[error("the worker panicked")]
@@ -71,21 +66,11 @@ struct Built<T> {
 
 /// Measures all sizes.
 pub(crate) fn run(options: &Lookup) -> Result<(), LookupError> {
-    if !geteuid().is_root() {
-        return Err(LookupError::NotRoot);
-    }
+    ground::need_root()?;
     let most = options.keys.iter().copied().max().unwrap_or(0);
     // Of rte_hash: a key, its bucket, and what keeps its free slots, with room to spare; and a record for it.
     let megabytes = (u64::from(most) * 256).div_ceil(1 << 20) + 64;
-    let _reservation = Reservation::of(megabytes)?;
-    let _ = std::fs::write("/proc/self/autogroup", "-20");
-    let eal = Eal::init(&EalConfig {
-        control_cpu: options.control_cpu,
-        hugepages: Hugepages::Required,
-        megabytes: megabytes as u32,
-        file_prefix: "culvert-bench".into(),
-        ..EalConfig::default()
-    })?;
+    let (_reservation, eal) = ground::start(megabytes, options.control_cpu)?;
     let machine = Machine::this(tsc::hz(&eal), Eal::version());
     let mut figures = Vec::new();
     for &keys in &options.keys {

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::report::{Machine, aligned, short};
+use crate::columns::aligned;
+use crate::report::{Machine, short};
 use crate::stats::Spread;
 
 /// Below so many keys the memory is that of a few hugepages, whatever is in them.
@@ -52,7 +53,7 @@ pub(super) fn table(machine: &Machine, figures: &[Figure]) -> String {
     format!(
         "{}\n\n{}\nhit, miss: TSC cycles per key; inserts and bytes: of connections, both directions\n",
         machine.line(),
-        aligned(&rows)
+        aligned(&rows, &[0])
     )
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::columns::aligned;
 use crate::stats::Spread;
 
 /// Which of two values is the better one.
@@ -105,17 +106,7 @@ pub(super) fn table(figures: &[Figure]) -> String {
             format!("{sign} {}", figure.must),
         ]
     }));
-    let widths: [usize; 8] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 5 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
+    let mut text = aligned(&rows, &[0, 5]);
     for missed in figures.iter().filter(|figure| !figure.is_met()) {
         text += &format!("missed: {}\n", missed.case);
     }

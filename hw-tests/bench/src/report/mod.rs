@@ -6,7 +6,7 @@ mod table;
 use serde::Serialize;
 
 pub(crate) use self::html::html;
-pub(crate) use self::table::{aligned, table};
+pub(crate) use self::table::table;
 use crate::measure::{Measured, Misses, Run};
 use crate::stats::Spread;
 use crate::work::{Goal, Work};

@@ -1,6 +1,7 @@
 //! An aligned table.
 
 use super::{Figure, Machine, short};
+use crate::columns::aligned;
 use crate::measure::Misses;
 use crate::work::Goal;
 
@@ -22,7 +23,7 @@ const HEADING: [&str; 11] = [
 pub(crate) fn table(machine: &Machine, figures: &[Figure]) -> String {
     let mut rows = vec![HEADING.map(str::to_owned)];
     rows.extend(figures.iter().map(|figure| row(machine, figure)));
-    let mut text = format!("{}\n\n{}", machine.line(), aligned(&rows));
+    let mut text = format!("{}\n\n{}", machine.line(), aligned(&rows, &[0]));
     let checked: usize = figures.iter().map(|figure| figure.checked).sum();
     text += &format!("\n{checked} packets compared with the reference, all right\n");
     let misses = |figure: &Figure| figure.misses.map(|misses| (name(figure), short(figure.flows), misses));
@@ -44,22 +45,6 @@ pub(crate) fn table(machine: &Machine, figures: &[Figure]) -> String {
     }
     for missed in figures.iter().filter(|figure| !figure.is_met()) {
         text += &format!("missed: {} {}, {} flows\n", name(missed), missed.work.title(), short(missed.flows));
-    }
-    text
-}
-
-/// Rows with their columns one below the other, the first to the left, the others to the right.
-pub(crate) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
     }
     text
 }

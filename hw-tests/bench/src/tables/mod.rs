@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_dpdk::lcore::{self, LcoreError};
-use culvert_dpdk::{Eal, EalConfig, EalError, Hugepages, Mempool, MempoolConfig, MempoolError};
+use culvert_dpdk::{Eal, Mempool, MempoolConfig, MempoolError};
 use culvert_engine::app::{self, AppError};
 use culvert_engine::clock::Clock;
 use culvert_engine::control::{ControlSocket, FastPath, SocketError};
@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::{Output, Tables};
 use crate::figure::{Figure, table};
+use crate::ground::{self, StartError};
 use client::{Client, Times};
 use worker::{Sight, Worker};
 
@@ -38,8 +39,8 @@ const FLOWS: u32 = 1 << 16;
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TablesError {
-    #[error("DPDK")]
-    Eal(#[from] EalError),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error(transparent)]
     Mempool(#[from] MempoolError),
     #[error(transparent)]
@@ -76,16 +77,7 @@ impl TablesError {
 
 /// Measures everything; whether all that is demanded was reached.
 pub(crate) fn run(tables: &Tables) -> Result<bool, TablesError> {
-    // Several processes' nice values count only within their session where sched_autogroup is on; elsewhere there is no
-    // such file.
-    let _ = std::fs::write("/proc/self/autogroup", "-20");
-    let eal = Eal::init(&EalConfig {
-        control_cpu: tables.control_cpu,
-        hugepages: Hugepages::Off,
-        megabytes: 64,
-        file_prefix: "culvert-bench".into(),
-        ..EalConfig::default()
-    })?;
+    let eal = ground::start_without_hugepages(64, tables.control_cpu)?;
     let mut all = Vec::new();
     for number in 1..=tables.runs {
         eprintln!("[{number}/{}] {} Services", tables.runs, tables.services);
