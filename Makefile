@@ -17,7 +17,7 @@ check:          ## formatting, lints, dependency law, where unsafe may be
 test:           ## check, then unit, property, netns and emulated NIC tests
 	@ci/test
 
-bench:          ## measure the control plane and the forwarding engine; fails when a goal is missed
+bench:          ## measure the control plane, the forwarding engine and the pods' path; fails when a goal is missed
 	@ci/bench
 
 bench-micro:    ## measure single functions of the data path, without root or hardware
