@@ -8,7 +8,7 @@ use culvert_api::fastpath::Counters;
 use crate::ensure;
 use crate::frame::{Case, Context, Outcome, Place::Netns, wait_for};
 use crate::net::{self, Ping, run};
-use crate::topology::{Addresses, Topology};
+use crate::topology::{Addresses, Pod, Topology};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "malformed_frames_from_a_pod_are_counted_and_dropped", place: Netns, run: from_pod },
@@ -57,9 +57,13 @@ fn from_pod(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
     let (from, to) = (net.pod("pod-a"), net.pod("pod-b"));
     Ping::to(to.addresses.v4).answered(from.netns())?;
-    let router =
-        from.netns().sh("ip neigh show dev eth0 | sed -n 's/.*lladdr \\([^ ]*\\).*/\\1/p' | head -n 1")?;
+    let router = router_of(from)?;
     send(&net, "pod", from.netns(), "eth0", router.trim(), (from.addresses, to.addresses), &FROM_POD)
+}
+
+/// The MAC address of a pod's router, which the pod has asked for before.
+pub(super) fn router_of(pod: &Pod) -> Outcome<String> {
+    pod.netns().sh("ip neigh show dev eth0 | sed -n 's/.*lladdr \\([^ ]*\\).*/\\1/p' | head -n 1")
 }
 
 fn from_underlay(context: &Context) -> Outcome {
@@ -108,7 +112,7 @@ fn send(
 }
 
 /// Free packet buffers, once no packet is on its way any more.
-fn settled_mbufs(net: &Topology) -> Outcome<u64> {
+pub(super) fn settled_mbufs(net: &Topology) -> Outcome<u64> {
     let control = net.node.control()?;
     let mut last = (0, 0);
     wait_for("the number of free packet buffers settles", Duration::from_secs(5), || {

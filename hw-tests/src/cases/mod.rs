@@ -14,6 +14,7 @@ mod sriov;
 mod sriov_cni;
 mod sriov_return;
 mod tunnel;
+mod wire;
 mod yardstick;
 
 use crate::frame::Case;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         balancing::CASES,
         resilience::CASES,
         malformed::CASES,
+        wire::CASES,
         manifests::CASES,
         cni::CASES,
         config::CASES,

@@ -7,7 +7,8 @@
 //!    |                               |
 //!    +---------- cvup0 --------------+                underlay 10.1.1.0/24, fd00:1::/64
 //! ```
-//! The uplink tap's kernel end lives in the far node's namespace, so it is the wire between the two.
+//! The uplink tap's kernel end lives in the far node's namespace, so it is the wire between the two, unless there is a
+//! [`Wire`].
 
 mod address;
 mod agent;
@@ -19,6 +20,7 @@ pub mod netdevsim;
 mod node;
 mod pod;
 pub mod sriov;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ pub use control::Control;
 pub use far::Far;
 pub use node::Node;
 pub use pod::Pod;
+pub use wire::{Quality, Wire};
 
 use crate::frame::{Context, Outcome, Stop, wait_for};
 use manifest::{Manifests, Service};
@@ -39,6 +42,8 @@ use manifest::{Manifests, Service};
 pub const POD_PORT: u16 = 8080;
 /// Port of the Service.
 pub const SERVICE_PORT: u16 = 80;
+/// What a bad wire's choice of packets begins with.
+const SEED: u32 = 5;
 /// The pods that serve: two here, two on the far node.
 pub const BACKENDS: [&str; 4] = ["pod-a", "pod-b", "pod-c", "pod-d"];
 
@@ -63,6 +68,8 @@ pub struct Topology {
     pub node: Node,
     /// The kernel's node.
     pub far: Far,
+    /// What lies between the two, if anything.
+    pub wire: Option<Wire>,
 }
 
 impl Topology {
@@ -73,7 +80,31 @@ impl Topology {
 
     /// The same with tunnels over either IP version.
     pub fn start_over(context: &Context, underlay: Family) -> Outcome<Self> {
-        let mut net = Self::configured(context, underlay, "")?;
+        Self::configured(context, underlay, "")?.with_pods(context)
+    }
+
+    /// The same with a [`Wire`] between the nodes, and with `overlay`, which begins with a comma, in the agent's
+    /// configuration of the overlay. The wire is a bad one if it has a `quality`.
+    pub fn start_across(
+        context: &Context,
+        underlay: Family,
+        overlay: &str,
+        quality: Option<Quality>,
+    ) -> Outcome<Self> {
+        let lay = |node: &Node, far: &Far| {
+            let mut wire = Wire::create(node.netns())?;
+            match quality {
+                None => wire.connect()?,
+                Some(quality) => wire.connect_badly(quality, SEED, context.dir())?,
+            }
+            far.take_wire(wire.netns())?;
+            Ok(Some(wire))
+        };
+        Self::laid_out(context, underlay, overlay, lay)?.with_pods(context)
+    }
+
+    fn with_pods(mut self, context: &Context) -> Outcome<Self> {
+        let net = &mut self;
         for name in ["pod-a", "pod-b", "client"] {
             let pod = Pod::local(context, &net.node, name)?;
             net.pods.insert(name, pod);
@@ -88,7 +119,7 @@ impl Topology {
         }
         net.node.manifests.service(&net.web(&BACKENDS))?;
         net.wait_for_backends(BACKENDS.len())?;
-        Ok(net)
+        Ok(self)
     }
 
     /// Both nodes, and no pod.
@@ -99,14 +130,23 @@ impl Topology {
     /// The same with tunnels over `underlay`, and with `overlay`, which begins with a comma, in the agent's configuration of
     /// the overlay.
     pub fn configured(context: &Context, underlay: Family, overlay: &str) -> Outcome<Self> {
+        Self::laid_out(context, underlay, overlay, |node, far| far.take_wire(node.netns()).map(|()| None))
+    }
+
+    fn laid_out(
+        context: &Context,
+        underlay: Family,
+        overlay: &str,
+        lay: impl FnOnce(&Node, &Far) -> Outcome<Option<Wire>>,
+    ) -> Outcome<Self> {
         let far = Far::create(2, underlay)?;
         let manifests = Manifests::create(context.dir())?;
         manifests.nodes(underlay)?;
         let mut node = Node::create(context, manifests, overlay)?;
         node.start_fastpath()?;
-        far.take_wire(node.netns())?;
+        let wire = lay(&node, &far)?;
         node.start_agent()?;
-        Ok(Self { dir: context.dir().to_owned(), pods: BTreeMap::new(), node, far })
+        Ok(Self { dir: context.dir().to_owned(), pods: BTreeMap::new(), node, far, wire })
     }
 
     /// A pod by name.
