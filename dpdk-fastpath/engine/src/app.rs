@@ -6,7 +6,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use culvert_api::config::fastpath::{FastPathConfig, Hugepages, PodPorts, Uplink};
+use culvert_api::config::fastpath::{FastPathConfig, Hugepages, PodPorts, PodQueues, Uplink};
 use culvert_api::fastpath::fast_path_server::FastPathServer;
 use culvert_api::frame::MAX_FRAME;
 use culvert_api::value::{Mac, Mtu};
@@ -173,6 +173,7 @@ fn start(config: &FastPathConfig, eal: &Eal, memory: TapMemory) -> Result<FastPa
             PodPorts::Tap => PortDriver::Tap,
             PodPorts::NetTap => PortDriver::NetTap,
         },
+        spread_pods: config.pod_queues == PodQueues::PerWorker,
     };
     let recruits = recruits.collect();
     let backend = Devices::start(eal, memory, drivers, recruits, clock, config.idle_sleep)?;

@@ -33,6 +33,8 @@ pub struct FastPathConfig {
     pub uplink: Uplink,
     /// What makes pods' ports.
     pub pod_ports: PodPorts,
+    /// How many workers receive from one pod.
+    pub pod_queues: PodQueues,
 }
 
 /// What makes pods' ports.
@@ -44,6 +46,17 @@ pub enum PodPorts {
     Tap,
     /// Taps through DPDK's net_tap, without any of that; at most 31 of them.
     NetTap,
+}
+
+/// How many workers receive from one pod. The uplink is shared by all of them in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodQueues {
+    /// One, which receives from other pods too: for nodes with many pods.
+    #[default]
+    One,
+    /// All, a queue each: for nodes with few pods that send much.
+    PerWorker,
 }
 
 /// Memory for packets.
@@ -135,6 +148,8 @@ struct Raw {
     uplink: RawUplink,
     #[serde(default)]
     pod_ports: PodPorts,
+    #[serde(default)]
+    pod_queues: PodQueues,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +211,7 @@ impl Raw {
             affinity_clients,
             uplink,
             pod_ports,
+            pod_queues,
         } = self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
@@ -219,6 +235,7 @@ impl Raw {
                 RawUplink::NetTap { name, mac } => Uplink::NetTap { name, mac },
             },
             pod_ports,
+            pod_queues,
         })
     }
 }

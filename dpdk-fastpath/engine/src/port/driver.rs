@@ -8,7 +8,7 @@ use super::tap::{Behind, Tap, TapError, TapMemory};
 use super::{Backend, NewPort, Queues, Rx, Tx};
 use crate::clock::Clock;
 use crate::table::{PortIndex, PortKind};
-use crate::worker::{Recruit, Team, WorkerError};
+use crate::worker::{Polling, Recruit, Team, WorkerError};
 
 /// What makes a port's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Drivers {
     pub uplink: PortDriver,
     /// The pods' ports.
     pub pods: PortDriver,
+    /// Whether a pod's port has a queue for each worker, and not one worker alone polls it.
+    pub spread_pods: bool,
 }
 
 /// A port's device.
@@ -125,9 +127,14 @@ impl Devices {
             PortKind::Uplink => Behind::Wire,
             PortKind::Pod => Behind::Host,
         };
-        let tap = Tap::create(port.interface, port.mac, port.mtu, behind)?;
-        let rx = vec![Rx::Tap(tap.rx(&self.memory))];
-        let tx = (0..self.workers).map(|_| Tx::Tap(tap.tx())).collect();
+        let workers = usize::from(self.workers);
+        let queues = match port.polling {
+            Polling::ByAll => workers,
+            Polling::By(_) => 1,
+        };
+        let tap = Tap::create(port.interface, port.mac, port.mtu, behind, queues)?;
+        let rx = tap.rx(&self.memory).into_iter().map(Rx::Tap).collect();
+        let tx = tap.tx(workers).into_iter().map(Tx::Tap).collect();
         Ok((Device::Tap, Queues { rx, tx }))
     }
 }
@@ -137,6 +144,8 @@ impl Backend for Devices {
     type Error = BackendError;
 
     fn open(&mut self, port: &NewPort<'_>) -> Result<Device, BackendError> {
+        let polling = if self.drivers.spread_pods { Polling::ByAll } else { port.polling };
+        let port = &NewPort { polling, ..*port };
         let driver = match port.kind {
             PortKind::Uplink => self.drivers.uplink,
             PortKind::Pod => self.drivers.pods,

@@ -3,9 +3,9 @@
 //! # Who polls what
 //! Each port can be sent to by every worker, through a transmit queue of its own. The uplink is polled by all of them, a
 //! receive queue each: the device spreads packets by addresses and ports, of tunnels by those outside, where the source
-//! port differs from flow to flow; fragments by addresses alone. net_tap has the kernel spread flows by a hash of its own;
-//! a tap has one queue to receive with, the first worker's. A pod's port is polled by one worker, all of its queues: the
-//! least busy when it came.
+//! port differs from flow to flow; fragments by addresses alone. For taps the kernel spreads flows by a hash of its own. A
+//! pod's port is polled by one worker, all of its queues: the least busy when it came; or, if so configured, by all workers
+//! too.
 //!
 //! Either way a flow's packets of one direction come to one worker, in order. That both directions come to the same one is
 //! not needed, as flow tables are shared; so nothing depends on how symmetric a device's hash is, and no ring between

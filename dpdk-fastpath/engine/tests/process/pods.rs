@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         root("the_next_hop_of_a_remote_node_is_asked_for_on_the_uplink", next_hop),
         root("a_pod_of_a_remote_node_is_reached_through_the_kernels_vxlan", remote_node),
         root("two_workers_send_through_each_others_ports", two_workers),
+        root("two_workers_share_what_comes_in_at_an_uplink_and_from_a_pod_if_it_has_two_queues", shared_taps),
         root("an_idle_fast_path_leaves_the_cpu_to_others", idle),
         root("sigint_ends_it_in_order_too", || FastPath::start().stop(Signal::SIGINT)),
     ]
@@ -323,9 +324,21 @@ fn next_hop() {
     assert!(!far.ip("-o link").contains("cvtup0"), "the uplink goes from wherever it is");
 }
 
-/// The far node is the kernel: a VXLAN device with static entries, and its one pod an address on it.
-fn remote_node() {
-    let mut fast_path = FastPath::start();
+/// Tables with the node that [`far_node`] makes.
+fn tables_with_remote(backends: &[&str]) -> api::Tables {
+    let mut tables = tables(1, backends);
+    tables.remotes.push(api::RemoteNode {
+        name: "node-b".into(),
+        vtep: bytes("192.168.7.2"),
+        vtep_mac: vec![2, 0, 0, 0, 0xff, 3],
+        pod_cidrs: vec![prefix("10.244.2.0/24"), prefix("fd00:10:244:2::/64")],
+        ..api::RemoteNode::default()
+    });
+    tables
+}
+
+/// A node at the other end of the uplink: a VXLAN device of the kernel's, with pod 10.244.2.2 on it.
+fn far_node(fast_path: &FastPath) -> Netns {
     let far = Netns::new("far");
     fast_path.netns.ip(&format!("link set cvtup0 netns {}", far.name()));
     far.ip("link set cvtup0 up");
@@ -342,16 +355,15 @@ fn remote_node() {
         far.ip(&format!("route add {pods} via {gateway} dev vx onlink"));
         far.ip(&format!("neigh add {gateway} lladdr {ours} dev vx nud permanent"));
     }
+    far
+}
+
+/// The far node is the kernel: a VXLAN device with static entries, and its one pod an address on it.
+fn remote_node() {
+    let mut fast_path = FastPath::start();
+    let far = far_node(&fast_path);
     let before = fast_path.info().mbufs_free;
-    let mut tables = tables(1, &["10.244.2.2"]);
-    tables.remotes.push(api::RemoteNode {
-        name: "node-b".into(),
-        vtep: bytes("192.168.7.2"),
-        vtep_mac: vec![2, 0, 0, 0, 0xff, 3],
-        pod_cidrs: vec![prefix("10.244.2.0/24"), prefix("fd00:10:244:2::/64")],
-        ..api::RemoteNode::default()
-    });
-    fast_path.replace(tables).unwrap();
+    fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
     let pod = Pod::attach(&fast_path, "cvt-a", 2);
     let there = Pod { netns: far, ipv4: "10.244.2.2".into(), ipv6: "fd00:10:244:2::2".into() };
     within(5, "the next hop is resolved", || pod.netns.ping(&there.ipv4).then_some(()));
@@ -373,6 +385,40 @@ fn two_workers() {
     assert!(a.netns.ping(&b.ipv4) && b.netns.ping(&a.ipv6));
     through_the_service(&a, &b);
     assert!(fast_path.counters().workers.iter().all(|worker| worker.packets > 0));
+    assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
+    fast_path.wait_for_buffers(before);
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// Many flows come in at the uplink and from a pod: both workers see some of each, and no packet is lost.
+fn shared_taps() {
+    const FLOWS: usize = 32;
+    let mut fast_path = FastPath::start_with("workers: [0, 1]\npodQueues: perWorker");
+    let before = fast_path.info().mbufs_free;
+    let far = far_node(&fast_path);
+    fast_path.replace(tables_with_remote(&[])).unwrap();
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    within(5, "the next hop is resolved", || a.netns.ping("10.244.2.2").then_some(()));
+    for (from, what) in [(&far, "the uplink"), (&b.netns, "the pod's port")] {
+        let received = a.netns.within(|| UdpSocket::bind(("10.244.1.2", 5000))).unwrap();
+        received.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let packets = || fast_path.counters().workers.iter().map(|worker| worker.packets).collect::<Vec<_>>();
+        let start = packets();
+        from.within(|| {
+            for _ in 0..FLOWS {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.send_to(b"packet", ("10.244.1.2", 5000)).unwrap();
+            }
+        });
+        for n in 0..FLOWS {
+            received.recv(&mut [0; 16]).unwrap_or_else(|error| panic!("{what}: packet {n}: {error}"));
+        }
+        within(5, &format!("both workers have received from {what}"), || {
+            packets().iter().zip(&start).all(|(now, then)| *now >= then + 4).then_some(())
+        });
+    }
+    fast_path.replace(api::Tables { revision: 2, ..tables_with_remote(&["10.244.1.3"]) }).unwrap();
+    through_the_service(&a, &b);
     assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
     fast_path.wait_for_buffers(before);
     fast_path.stop(Signal::SIGTERM);

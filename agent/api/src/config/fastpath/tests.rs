@@ -24,6 +24,7 @@ fn only_the_uplink_has_no_default() {
         affinity_clients: 65536,
         uplink: Uplink::Tap { name: "cvup0".parse().unwrap(), mac: None },
         pod_ports: PodPorts::Tap,
+        pod_queues: PodQueues::One,
     };
     assert_eq!(config, expected);
     assert!(error("controlCpu: 0\n").contains("missing field `uplink`"));
@@ -45,6 +46,7 @@ uplink:
     name: up-1
     mac: 02:00:00:00:00:07
 podPorts: netTap
+podQueues: perWorker
 ",
     )
     .unwrap();
@@ -61,6 +63,7 @@ podPorts: netTap
             mac: Some("02:00:00:00:00:07".parse().unwrap()),
         },
         pod_ports: PodPorts::NetTap,
+        pod_queues: PodQueues::PerWorker,
     };
     assert_eq!(config, expected);
     let off = FastPathConfig::from_yaml(&format!("{UPLINK}memory: {{ hugepages: off }}\n")).unwrap();

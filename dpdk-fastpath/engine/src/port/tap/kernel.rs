@@ -30,27 +30,44 @@ pub(super) enum Offloads {
     Checksum,
 }
 
-/// Makes the tap `name`; it goes when the descriptor is closed. Frames have a header of `header` bytes in front.
-pub(super) fn create(name: &IfName, header: usize, offloads: Offloads) -> io::Result<OwnedFd> {
-    let tap = OpenOptions::new()
+/// Makes the tap `name` with this many queues, a descriptor each; it goes when the last of them is closed. Frames have a
+/// header of `header` bytes in front.
+pub(super) fn create(
+    name: &IfName,
+    header: usize,
+    offloads: Offloads,
+    queues: usize,
+) -> io::Result<Vec<OwnedFd>> {
+    let several = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+    let first = attach(name, several | libc::IFF_TUN_EXCL)?;
+    let (header, yes) = (header as libc::c_int, 1);
+    // SAFETY: both numbers live until the calls return, which read them only.
+    unsafe {
+        tun_set_header_size(first.as_raw_fd(), &raw const header)?;
+        tun_set_little_endian(first.as_raw_fd(), &raw const yes)?;
+    }
+    offload(&first, offloads)?;
+    let mut descriptors = vec![first.into()];
+    for _ in 1..queues {
+        descriptors.push(attach(name, several)?.into());
+    }
+    Ok(descriptors)
+}
+
+/// A queue of the tap `name`, which is made if there is none.
+fn attach(name: &IfName, flags: libc::c_int) -> io::Result<File> {
+    let queue = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")?;
     let mut request = request(name);
     request.ifr_ifru.ifru_flags =
-        (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL) as libc::c_short;
+        (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags) as libc::c_short;
     // SAFETY: the request lives until the call returns; the kernel reads and writes no more than one `ifreq`. The macro
     // passes the pointer's number, as TUNSETIFF takes it.
-    unsafe { tun_set_if(tap.as_raw_fd(), (&raw mut request) as libc::c_ulong) }?;
-    let (header, yes) = (header as libc::c_int, 1);
-    // SAFETY: both numbers live until the calls return, which read them only.
-    unsafe {
-        tun_set_header_size(tap.as_raw_fd(), &raw const header)?;
-        tun_set_little_endian(tap.as_raw_fd(), &raw const yes)?;
-    }
-    offload(&tap, offloads)?;
-    Ok(tap.into())
+    unsafe { tun_set_if(queue.as_raw_fd(), (&raw mut request) as libc::c_ulong) }?;
+    Ok(queue)
 }
 
 fn offload(tap: &File, offloads: Offloads) -> io::Result<()> {

@@ -11,6 +11,10 @@
 //! - *Transmit to the wire*: a super-packet in a tunnel is cut here; but one `writev` hands over as many segments as fit
 //!   into one UDP packet, which the kernel is told to cut between them.
 //!
+//! A tap has one queue, or one for each worker. Of several the kernel chooses by a hash of addresses and ports that is the
+//! same for both directions, or takes the one through which it last got a packet of the flow. Several cost: the kernel makes
+//! room for 256, some MB for each tap, and looks into every packet that it gets.
+//!
 //! A tap can be moved to another network namespace, and goes when its last descriptor is closed.
 
 mod kernel;
@@ -91,7 +95,8 @@ impl TapError {
 /// A tap.
 #[derive(Debug)]
 pub struct Tap {
-    descriptor: Arc<OwnedFd>,
+    /// One for each queue.
+    descriptors: Vec<Arc<OwnedFd>>,
     behind: Behind,
 }
 
@@ -105,28 +110,37 @@ pub struct TapMemory {
 }
 
 impl Tap {
-    /// Makes the interface `name` in this network namespace, with this address on its kernel's side, and sets it up.
+    /// Makes the interface `name` in this network namespace, with this address on its kernel's side and this many queues,
+    /// and sets it up.
     ///
     /// # Errors
     /// When there is an interface of that name, or the process may make none.
-    pub fn create(name: &IfName, mac: Mac, mtu: u16, behind: Behind) -> Result<Self, TapError> {
+    pub fn create(
+        name: &IfName,
+        mac: Mac,
+        mtu: u16,
+        behind: Behind,
+        queues: usize,
+    ) -> Result<Self, TapError> {
         let failed = |action| move |source| TapError::new(name, action, source);
         let offloads = match behind {
             Behind::Host => kernel::Offloads::All,
             Behind::Wire => kernel::Offloads::Checksum,
         };
-        let descriptor = kernel::create(name, VnetHeader::LEN, offloads).map_err(failed("made"))?;
+        let descriptors = kernel::create(name, VnetHeader::LEN, offloads, queues).map_err(failed("made"))?;
         kernel::configure(name, mac, mtu).map_err(failed("set up"))?;
-        Ok(Self { descriptor: Arc::new(descriptor), behind })
+        Ok(Self { descriptors: descriptors.into_iter().map(Arc::new).collect(), behind })
     }
 
-    /// The receiving end, of which there must be one.
-    pub fn rx(&self, memory: &TapMemory) -> TapRx {
-        TapRx::new(Arc::clone(&self.descriptor), self.behind, memory.clone())
+    /// The receiving ends, one for each queue, each of which there must be once.
+    pub fn rx(&self, memory: &TapMemory) -> Vec<TapRx> {
+        let rx = |queue: &Arc<_>| TapRx::new(Arc::clone(queue), self.behind, memory.clone());
+        self.descriptors.iter().map(rx).collect()
     }
 
-    /// A transmitting end; each worker may have one.
-    pub fn tx(&self) -> TapTx {
-        TapTx::new(Arc::clone(&self.descriptor), self.behind)
+    /// So many transmitting ends, which take turns at the queues; each worker may have one.
+    pub fn tx(&self, workers: usize) -> Vec<TapTx> {
+        let queues = self.descriptors.iter().cycle().take(workers);
+        queues.map(|queue| TapTx::new(Arc::clone(queue), self.behind)).collect()
     }
 }
