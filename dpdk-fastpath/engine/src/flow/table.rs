@@ -165,6 +165,26 @@ impl<K: Key> Table<K> {
         Probe(slot)
     }
 
+    /// What becomes of a probe that is neither sure of a flow nor that there is none, in a closer look: it nearly always is
+    /// one of both then.
+    #[cold]
+    #[inline(never)]
+    pub fn clarify(&self, hash: u64) -> Probe {
+        let place = self.place(hash);
+        let primary = place.primary().matches(place.signature);
+        let secondary = place.primary().has_overflowed().then(|| place.secondary().matches(place.signature));
+        let mut slots = primary.chain(secondary.into_iter().flatten());
+        let slot = match (slots.next(), slots.next()) {
+            (None, _) => Slot::ABSENT,
+            (Some(slot), None) => {
+                prefetch_element(&self.lines, slot.index() as usize);
+                slot
+            }
+            _ => Slot::UNCLEAR,
+        };
+        Probe(slot)
+    }
+
     /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].
     #[inline]
     pub fn lookup(&self, key: &K, hash: u64) -> Option<Hit<K>> {

@@ -325,15 +325,23 @@ impl Stage<'_> {
     /// Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
     #[inline(always)]
     fn second_pass<B>(&mut self, kind: PortKind, batch: &mut Batch<'_, B>) {
-        for lane in batch.lanes.iter_mut().filter(|lane| lane.is_usual()) {
+        let mut unclear = 0_u64;
+        const _: () = assert!(BATCH <= u64::BITS as usize);
+        for (at, lane) in batch.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_usual()) {
             lane.probe = self.tables.v4.probe(lane.hash);
             if !lane.probe.is_likely() {
+                unclear |= u64::from(!lane.probe.is_absent()) << at;
                 let destination = self.recent_destination(&lane.key);
                 lane.out = destination.out();
                 if destination.is_vip() && kind == PortKind::Pod {
                     self.expect(&lane.key, lane.hash);
                 }
             }
+        }
+        // What that needs has been fetched meanwhile.
+        while let Some(lane) = batch.lanes.get_mut(unclear.trailing_zeros() as usize) {
+            lane.probe = self.tables.v4.clarify(lane.hash);
+            unclear &= unclear - 1;
         }
         for other in &*batch.others4 {
             self.tables.v4.probe(other.hash);
