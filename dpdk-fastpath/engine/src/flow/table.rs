@@ -13,8 +13,9 @@ use super::record::{Meta, Record, Route, Words};
 use super::state::{Signal, State};
 use super::tick::Tick;
 
-/// Used slots of a bucket from which on a key goes to the emptier of its two.
-const CROWDED: usize = 4;
+/// Used slots of a bucket from which on a key goes to the emptier of its two: while there are at most two keys per bucket,
+/// when 3 in 1,000 are not in their primary one, and beyond that, when all of up to four still have to find a slot.
+const CROWDED: [usize; 2] = [6, 4];
 
 /// The flows of one IP version.
 pub struct Table<K: Key> {
@@ -302,7 +303,7 @@ impl<K: Key> Table<K> {
             let mut primary = place.primary().lock();
             self.refuse_second(&place, key)?;
             // The primary bucket as long as it is not crowded, which spares most look-ups the other.
-            if primary.used() < CROWDED && primary.put(slot) {
+            if primary.used() < self.crowded() && primary.put(slot) {
                 return Ok(());
             }
         }
@@ -317,6 +318,12 @@ impl<K: Key> Table<K> {
         }
         primary.overflow();
         Ok(())
+    }
+
+    #[inline]
+    fn crowded(&self) -> usize {
+        let flows = self.claimed.load(Ordering::Relaxed) as usize * CHUNK as usize;
+        CROWDED[usize::from(flows > self.buckets.len())]
     }
 
     /// An error if the key is linked already. Its primary bucket must be locked.
