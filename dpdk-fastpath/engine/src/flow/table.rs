@@ -22,7 +22,7 @@ pub struct Table<K: Key> {
     buckets: Zeroed<Bucket>,
     pub(super) lines: Zeroed<K::Line>,
     /// Chunks of records that arenas have claimed: the first so many.
-    claimed: AtomicU32,
+    chunks: AtomicU32,
     budget: Arc<Budget>,
 }
 
@@ -123,7 +123,7 @@ impl<K: Key> Table<K> {
         // At most four keys per bucket of seven slots. With the rule in `link`, a million keys then all find a slot.
         let buckets = (records as usize * 2).div_ceil(4).next_power_of_two();
         let (buckets, lines) = (Zeroed::new(buckets)?, Zeroed::new(records as usize)?);
-        Some(Self { buckets, lines, claimed: AtomicU32::new(0), budget: Arc::clone(budget) })
+        Some(Self { buckets, lines, chunks: AtomicU32::new(0), budget: Arc::clone(budget) })
     }
 
     /// Most flows.
@@ -322,8 +322,7 @@ impl<K: Key> Table<K> {
 
     #[inline]
     fn crowded(&self) -> usize {
-        let flows = self.claimed.load(Ordering::Relaxed) as usize * CHUNK as usize;
-        CROWDED[usize::from(flows > self.buckets.len())]
+        CROWDED[usize::from(self.claimed() as usize > self.buckets.len())]
     }
 
     /// An error if the key is linked already. Its primary bucket must be locked.
@@ -353,13 +352,18 @@ impl<K: Key> Table<K> {
             return None;
         }
         // The budget is as large as the table, so that there is a chunk for whoever got one.
-        Some(self.claimed.fetch_add(1, Ordering::Relaxed))
+        Some(self.chunks.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Records that were ever in use at the same time, in whole chunks.
+    #[inline]
+    pub fn claimed(&self) -> u32 {
+        self.chunks.load(Ordering::Relaxed) * CHUNK
     }
 
     /// All flows, while they come and go.
     pub fn iter(&self) -> impl Iterator<Item = Hit<K>> {
-        let records = self.claimed.load(Ordering::Relaxed) * CHUNK;
-        (0..records).filter_map(|index| {
+        (0..self.claimed()).filter_map(|index| {
             let (record, meta) = self.words(index).read()?;
             Some(Hit { record, reply: false, index, meta })
         })

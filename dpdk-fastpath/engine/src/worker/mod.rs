@@ -41,7 +41,7 @@ pub use port::WorkerPort;
 pub use team::{Polling, Recruit, Team, WorkerError};
 
 /// Most packets received from a port at once.
-pub const BURST: usize = 64;
+pub const BURST: usize = 128;
 
 /// Rounds from one housekeeping to the next; a power of two.
 const HOUSEKEEPING: u32 = 64;
