@@ -130,7 +130,7 @@ fn measure(eal: &Eal, tables: &Tables, number: u16) -> Result<Times, TablesError
     };
     // It makes no port, and no worker of its own.
     let memory = TapMemory { packets: pool.clone(), super_packets: pool };
-    let drivers = Drivers { uplink: PortDriver::Tap, pods: PortDriver::Tap };
+    let drivers = Drivers { uplink: PortDriver::Tap, pods: PortDriver::Tap, spread_pods: false };
     let devices = Devices::start(eal, memory, drivers, vec![], clock, Duration::ZERO)?;
     let mut fast_path = FastPath::new("bench".to_owned(), devices, publisher, counters, flows, clock);
     for (index, port) in objects::ports()? {
