@@ -338,7 +338,9 @@ impl Stage<'_> {
         for (at, lane) in batch.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_usual()) {
             lane.probe = self.tables.v4.probe(lane.hash);
             if !lane.probe.is_likely() {
-                unclear |= u128::from(!lane.probe.is_absent()) << at;
+                if !lane.probe.is_absent() {
+                    unclear |= 1 << at;
+                }
                 let destination = self.recent_destination(&lane.key);
                 lane.out = destination.out();
                 if destination.is_vip() && kind == PortKind::Pod {
