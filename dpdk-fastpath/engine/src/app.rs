@@ -1,5 +1,6 @@
 //! How everything is put together, and taken apart.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::fastpath::{FastPathConfig, Hugepages, PodPorts, PodQueues, Uplink};
+use culvert_api::fastpath as proto;
 use culvert_api::fastpath::fast_path_server::FastPathServer;
 use culvert_api::frame::MAX_FRAME;
 use culvert_api::value::{Mac, Mtu};
@@ -17,16 +19,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::control::{AttachError, Call, ControlSocket, FastPath, Service, SocketError};
 use crate::counter::counters;
-use crate::flow::{FlowMemoryError, FlowTables};
+use crate::flow::FlowMemoryError;
+use crate::keep::{Inheritance, Keep, KeepError, Wish};
 use crate::pipeline::Pipeline;
 use crate::port::tap::TapMemory;
 use crate::port::{Devices, Drivers, PortDriver};
 use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
-use crate::table::{Port, Snapshot};
+use crate::resume::Beginning;
+use crate::table::Port;
 use crate::worker::{Recruit, WorkerError};
 
 /// Calls that wait while the control thread is busy.
@@ -47,12 +50,24 @@ const SUPER_PACKET: u16 = u16::MAX - 128;
 /// How many super-packets there may be at once: 16 MB.
 const SUPER_PACKETS: u32 = 255;
 
+/// Which forwarder this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The one that forwards.
+    First,
+    /// The one that gets ready, and then waits until it is to forward.
+    Standby,
+}
+
 /// Why the fast path does not run, or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// A CPU is missing.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
+    /// The keeper.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -88,7 +103,7 @@ pub enum AppError {
 ///
 /// # Errors
 /// When something it needs is missing, or a worker dies. Whatever was started has been stopped again.
-pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
+pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppError> {
     check_cpus(Path::new("/"), config)?;
     if config.workers.contains(&config.control_cpu) {
         tracing::warn!(
@@ -96,8 +111,12 @@ pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
             "a worker shares its CPU with the control thread: both are slower"
         );
     }
-    // First of all: a second instance must not even touch the uplink.
-    let socket = ControlSocket::bind(&config.socket)?;
+    let begin = || -> Result<_, AppError> {
+        let inheritance = keep.wait()?;
+        // First of all: a second instance must not even touch the uplink.
+        Ok((inheritance, ControlSocket::bind(&config.socket)?))
+    };
+    let begun = if part == Part::First { Some(begin()?) } else { None };
     log::send_to(dpdk_log);
     let eal = Eal::init(&eal_config(config))?;
     if let Some(reason) = eal.fallback() {
@@ -107,16 +126,45 @@ pub fn run(config: &FastPathConfig) -> Result<(), AppError> {
         packets: Mempool::create(&eal, &mempool_config(config))?,
         super_packets: Mempool::create(&eal, &super_packets_config())?,
     };
-    let mut fast_path = start(config, &eal, memory)?;
-    let outcome =
-        attach_uplink(config, &mut fast_path).and_then(|()| serve(&mut fast_path, &socket, told_to_stop()));
+    let (mut inheritance, socket) = match begun {
+        Some(begun) => begun,
+        None => {
+            keep.warm();
+            begin()?
+        }
+    };
+    let mut fast_path = start(config, &eal, memory, keep, &mut inheritance)?;
+    keep.ready();
+    let yields = Cell::new(false);
+    let until = async {
+        tokio::select! {
+            told = told_to_stop() => told,
+            wish = keep.wish() => {
+                yields.set(wish.map_err(system("wait for the keeper"))? == Wish::Yield);
+                Ok(())
+            }
+        }
+    };
+    let outcome = serve(&mut fast_path, &socket, until);
     tracing::info!("stopping");
-    fast_path.shut_down();
-    drop((eal, socket));
+    if yields.get() {
+        fast_path.stop_forwarding();
+        drop(socket);
+        keep.yielded();
+        fast_path.shut_down();
+        drop(eal);
+    } else {
+        fast_path.shut_down();
+        drop((eal, socket));
+    }
     if outcome.is_ok() {
         tracing::info!("stopped");
     }
     outcome
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> AppError {
+    move |source| AppError::System { action, source }
 }
 
 fn eal_config(config: &FastPathConfig) -> EalConfig {
@@ -152,17 +200,38 @@ fn super_packets_config() -> MempoolConfig {
     }
 }
 
-fn start(config: &FastPathConfig, eal: &Eal, memory: TapMemory) -> Result<FastPath, AppError> {
-    let workers = config.workers.len();
-    let clock = Clock::start(eal);
-    let flows = FlowTables::with_clients(config.flows, config.affinity_clients)?;
-    let (counters, writers) = counters(workers);
-    let (tables, readers) = quiescent::channel(Snapshot::default(), workers);
-    let recruits = config.workers.iter().zip(readers).zip(writers);
-    let recruits = recruits.map(|((&cpu, tables), counters)| Recruit {
+/// Starts the fast path where the one before it ended, if there was one.
+fn start(
+    config: &FastPathConfig,
+    eal: &Eal,
+    memory: TapMemory,
+    keep: &Keep,
+    inheritance: &mut Inheritance,
+) -> Result<FastPath, AppError> {
+    let beginning = Beginning::new(config, eal, keep, inheritance)?;
+    let (Uplink::Tap { name, .. } | Uplink::NetTap { name, .. }) = &config.uplink;
+    let uplink_mac = beginning.uplink_mac(name.as_str());
+    let Beginning {
+        clock,
+        flows,
+        workers,
+        snapshot,
+        tables: recalled,
+        memory: remembering,
+        ports,
+        taken,
+        refused,
+    } = beginning;
+    let (counters, mut writers) = counters(workers.len());
+    if let Some(writer) = writers.first_mut() {
+        writer.flows_taken_over(taken.flows);
+    }
+    let (tables, readers) = quiescent::channel(snapshot, workers.len());
+    let recruits = config.workers.iter().zip(readers).zip(writers).zip(workers);
+    let recruits = recruits.map(|(((&cpu, tables), counters), flows)| Recruit {
         cpu: cpu.into(),
         tables,
-        pipeline: Pipeline::new(flows.worker(), counters),
+        pipeline: Pipeline::new(flows, counters),
     });
     let drivers = Drivers {
         uplink: match config.uplink {
@@ -176,15 +245,53 @@ fn start(config: &FastPathConfig, eal: &Eal, memory: TapMemory) -> Result<FastPa
         spread_pods: config.pod_queues == PodQueues::PerWorker,
     };
     let recruits = recruits.collect();
-    let backend = Devices::start(eal, memory, drivers, recruits, clock, config.idle_sleep)?;
-    Ok(FastPath::new(instance()?, backend, tables, counters, flows, clock))
+    let mut backend = Devices::start(eal, memory, drivers, recruits, clock, config.idle_sleep)?;
+    // What waits in the queues of one port is for others, which have to be there first.
+    backend.team().into_iter().for_each(|team| team.hold(true));
+    backend.kept_by(keep, inheritance);
+    let mut fast_path = FastPath::new(instance()?, backend, tables, counters, flows, clock);
+    fast_path.remember(remembering, recalled);
+    let attached = attach_uplink(config, &mut fast_path, uplink_mac);
+    if let Err(error) = attached {
+        fast_path.shut_down();
+        return Err(error);
+    }
+    fast_path.restore(&ports);
+    fast_path.release();
+    let restart = proto::Restart {
+        restarts: inheritance.occasion.restarts,
+        reason: inheritance.occasion.reason.clone(),
+        gap_microseconds: inheritance.gap().map_or(0, |gap| gap.as_micros() as u64),
+        flows_kept: taken.flows,
+        flows_over: taken.over + taken.gone,
+        flows_without_room: taken.no_room,
+        flows_damaged: taken.damaged,
+        ports_kept: fast_path.pods() as u32,
+        refused,
+    };
+    if restart.restarts > 0 {
+        tracing::warn!(
+            restarts = restart.restarts,
+            reason = restart.reason,
+            gap_ms = restart.gap_microseconds / 1000,
+            flows = restart.flows_kept,
+            ports = restart.ports_kept,
+            "took over from a process that ended"
+        );
+    }
+    fast_path.restarted(restart);
+    Ok(fast_path)
 }
 
-fn attach_uplink(config: &FastPathConfig, fast_path: &mut FastPath) -> Result<(), AppError> {
+fn attach_uplink(
+    config: &FastPathConfig,
+    fast_path: &mut FastPath,
+    before: Option<Mac>,
+) -> Result<(), AppError> {
     /// Largest IP packet on the wire behind a tap, in bytes.
     const TAP_MTU: u32 = 1500;
     let (Uplink::Tap { name, mac } | Uplink::NetTap { name, mac }) = &config.uplink;
-    let ours = mac.unwrap_or_else(random_mac);
+    let ours = mac.or(before).unwrap_or_else(random_mac);
     let mtu = Mtu::try_from(TAP_MTU).unwrap_or(Mtu::MIN);
     fast_path.attach(Port::uplink(name.as_str(), EthAddr(ours.octets()), mtu), other_end(ours))?;
     Ok(())
@@ -199,7 +306,6 @@ pub fn serve(
     socket: &ControlSocket,
     until: impl Future<Output = Result<(), AppError>>,
 ) -> Result<(), AppError> {
-    let system = |action| move |source| AppError::System { action, source };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the control thread's runtime"))?;
     runtime.block_on(async {
@@ -251,9 +357,8 @@ async fn attend(
 
 /// Waits for SIGTERM or SIGINT.
 async fn told_to_stop() -> Result<(), AppError> {
-    let system = |source| AppError::System { action: "listen for signals", source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    let listen = |kind| signal(kind).map_err(system("listen for signals"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

@@ -6,7 +6,8 @@ use culvert_dpdk::{Eal, tsc};
 
 use crate::flow::Tick;
 
-/// Counts [`Tick`]s since the process started, by the CPU's time stamp counter: no system call.
+/// Counts [`Tick`]s since the first of the processes that took over from each other started, by the CPU's time stamp counter:
+/// no system call.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: u64,
@@ -17,6 +18,17 @@ impl Clock {
     /// A clock that starts now.
     pub fn start(eal: &Eal) -> Self {
         Self { start: tsc::now(), hz: tsc::hz(eal).max(1) }
+    }
+
+    /// A clock that started when the time stamp counter, which is the same for all processes, was `start`; `None` if that is
+    /// yet to come.
+    pub fn started_at(eal: &Eal, start: u64) -> Option<Self> {
+        (start <= tsc::now()).then(|| Self { start, hz: tsc::hz(eal).max(1) })
+    }
+
+    /// The time stamp counter at the start.
+    pub const fn start_count(&self) -> u64 {
+        self.start
     }
 
     /// The present tick.

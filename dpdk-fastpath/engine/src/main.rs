@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use culvert_api::config::ConfigError;
 use culvert_api::config::fastpath::FastPathConfig;
-use culvert_engine::app::{self, AppError};
+use culvert_engine::app::{self, AppError, Part};
 use culvert_engine::control::chain;
+use culvert_engine::keep::{Keep, Keeper, KeeperError};
 use tracing_subscriber::EnvFilter;
 
 const AFTER_HELP: &str = "\
@@ -20,7 +21,11 @@ Examples:
 The smallest configuration; everything else has a default:
   uplink: { tap: { name: cvup0 } }
 
-SIGTERM and SIGINT end it in order: workers, ports, DPDK, socket.
+It is two processes: the keeper, which is what you start, and the one that forwards. When
+the second ends, the first starts it again, with pods' ports, tables and connections.
+
+SIGTERM and SIGINT end it in order: workers, ports, DPDK, socket. SIGHUP has a new process, of
+the version that is installed by then, take over while the present one still forwards.
 
 Exit codes:
   0  ended as told, or the configuration is valid
@@ -39,6 +44,14 @@ struct Args {
     #[arg(long)]
     check_config: bool,
 
+    /// Forward, with what the keeper at the other end of standard input has kept.
+    #[arg(long, hide = true)]
+    kept: bool,
+
+    /// The same, once that keeper says so.
+    #[arg(long, hide = true)]
+    standby: bool,
+
     /// What is logged to standard error: error, warn, info, debug, or per part as in `info,dpdk=debug`.
     #[arg(long, value_name = "FILTER", env = "CULVERT_LOG", default_value = "info")]
     log: EnvFilter,
@@ -52,24 +65,28 @@ enum Failure {
     Config { path: PathBuf, source: ConfigError },
     #[error(transparent)]
     Run(#[from] AppError),
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    #[error("standard input cannot be used")]
+    Input(#[source] std::io::Error),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("culvert-fastpath: {}", chain(&failure));
             match failure {
                 Failure::Unreadable { .. } | Failure::Config { .. } => ExitCode::from(2),
-                Failure::Run(_) => ExitCode::FAILURE,
+                Failure::Run(_) | Failure::Keeper(_) | Failure::Input(_) => ExitCode::FAILURE,
             }
         }
     }
 }
 
-fn run(args: Args) -> Result<(), Failure> {
-    let Args { config: path, check_config, log } = args;
+fn run(args: Args) -> Result<ExitCode, Failure> {
+    let Args { config: path, check_config, kept, standby, log } = args;
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(source) => return Err(Failure::Unreadable { path, source }),
@@ -80,12 +97,18 @@ fn run(args: Args) -> Result<(), Failure> {
     };
     if check_config {
         println!("{}: valid", path.display());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     tracing_subscriber::fmt()
         .with_env_filter(log)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    Ok(app::run(&config)?)
+    if !kept && !standby {
+        let arguments = std::env::args_os().skip(1).collect();
+        return Ok(Keeper::new(arguments, config.standby)?.run()?.into());
+    }
+    let keep = Keep::by_standard_input().map_err(Failure::Input)?;
+    app::run(&config, &keep, if standby { Part::Standby } else { Part::First })?;
+    Ok(ExitCode::SUCCESS)
 }

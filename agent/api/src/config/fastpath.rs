@@ -35,6 +35,8 @@ pub struct FastPathConfig {
     pub pod_ports: PodPorts,
     /// How many workers receive from one pod.
     pub pod_queues: PodQueues,
+    /// Whether a second process waits, initialised, to go on when the first ends; it has packet memory of its own.
+    pub standby: bool,
 }
 
 /// What makes pods' ports.
@@ -150,6 +152,8 @@ struct Raw {
     pod_ports: PodPorts,
     #[serde(default)]
     pod_queues: PodQueues,
+    #[serde(default)]
+    standby: bool,
 }
 
 #[derive(Deserialize)]
@@ -212,6 +216,7 @@ impl Raw {
             uplink,
             pod_ports,
             pod_queues,
+            standby,
         } = self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
@@ -236,6 +241,7 @@ impl Raw {
             },
             pod_ports,
             pod_queues,
+            standby,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::hint::spin_loop;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use zerocopy::FromZeros;
+use zerocopy::FromBytes;
 
 use crate::flow::{Tick, Zeroed};
 
@@ -43,9 +43,9 @@ pub struct Affinity {
 }
 
 /// Two cache lines.
-#[derive(Debug, FromZeros)]
+#[derive(Debug, FromBytes)]
 #[repr(C, align(128))]
-struct Bucket {
+pub(crate) struct Bucket {
     clients: [AtomicU64; WAYS],
     /// IPv4 addresses as `::ffff:a.b.c.d`, high half first.
     addresses: [[AtomicU64; 2]; WAYS],
@@ -54,7 +54,10 @@ struct Bucket {
     lock: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Bucket>() == 128);
+/// Bytes of a bucket.
+pub(crate) const CLIENTS_BUCKET: usize = size_of::<Bucket>();
+
+const _: () = assert!(CLIENTS_BUCKET == 128);
 
 /// What became of a client's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +72,38 @@ impl Affinity {
     /// Room for `clients`, of whom less than 1 % find their bucket full; `None` if there is no memory. It is taken from the
     /// system as it is used, 128 bytes for each.
     pub fn new(clients: u32) -> Option<Self> {
-        // A quarter full at the most: buckets of four with one client on average.
-        Some(Self { buckets: Zeroed::new((clients as usize).next_power_of_two())? })
+        Some(Self::of(Zeroed::new(Self::buckets_for(clients))?))
+    }
+
+    /// Buckets for so many: a quarter full at the most, as buckets of four with one client on average.
+    pub(crate) fn buckets_for(clients: u32) -> usize {
+        (clients as usize).next_power_of_two()
+    }
+
+    /// These buckets, a power of two of them.
+    pub(crate) fn of(buckets: Zeroed<Bucket>) -> Self {
+        debug_assert!(buckets.len().is_power_of_two());
+        Self { buckets }
+    }
+
+    /// Takes over the clients of a bucket that another process has filled, those that have been used within the longest
+    /// timeout and find room. Returns how many.
+    pub(crate) fn take_over(&self, left: &Bucket, now: Moment) -> u64 {
+        let left = Guard(left);
+        let mut taken = 0;
+        for way in 0..WAYS {
+            let client = Client(left.0.clients[way].load(Ordering::Relaxed));
+            if client.0 >> 63 == 0 || left.age(way, now) > MAX_SECONDS {
+                continue;
+            }
+            let bucket = self.lock(client);
+            let used = Moment(left.0.used[way].load(Ordering::Relaxed));
+            if let Some(free) = bucket.way_of(client).or_else(|| bucket.free()) {
+                bucket.write(free, client, left.endpoint(way), used);
+                taken += 1;
+            }
+        }
+        taken
     }
 
     /// Clients that there is room for, as long as none finds its bucket full.
@@ -212,6 +245,11 @@ pub struct Calendar {
 }
 
 impl Calendar {
+    /// That of a worker whose first moment this is.
+    pub const fn from(now: Moment) -> Self {
+        Self { turns: (now.0 >> 16) as u16, last: now.0 as u16 }
+    }
+
     /// The moment of a tick that is not before those seen.
     #[inline]
     pub fn at(&mut self, now: Tick) -> Moment {

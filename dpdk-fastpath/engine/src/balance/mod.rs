@@ -10,6 +10,7 @@ mod turns;
 mod visit;
 
 pub use self::affinity::{Affinity, Calendar, Client, Endpoint, Kept, Moment};
+pub(crate) use self::affinity::{Bucket as ClientBucket, CLIENTS_BUCKET};
 pub use self::least::least_loaded;
 pub use self::loads::{LoadWriter, Loads};
 pub use self::turns::Turns;

@@ -26,6 +26,7 @@ impl FastPath {
             flows: flows.created.saturating_sub(flows.expired),
             flow_capacity: self.flows.capacity(),
             flow_policy: tables.local().map(|local| (&local.flows).into()),
+            restart: Some(self.restart.clone()),
         }
     }
 

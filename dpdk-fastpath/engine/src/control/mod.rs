@@ -5,12 +5,14 @@
 
 mod error;
 mod listing;
+mod remember;
 mod service;
 mod socket;
 mod state;
 mod underlay;
 
 pub use error::{AttachError, ReplaceError, chain};
+pub use remember::{KEPT_TABLES, Memory, RecallError, Recalled};
 pub use service::{Call, Service};
 pub use socket::{ControlSocket, SocketError};
 pub use state::{FastPath, Published};

@@ -9,13 +9,14 @@ use culvert_api::fastpath as proto;
 use culvert_api::value::Mac;
 
 use super::error::{AttachError, ReplaceError};
+use super::remember::Memory;
 use crate::clock::Clock;
 use crate::counter::CounterSet;
 use crate::flow::FlowTables;
 use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
-use crate::table::{Applied, Builder, MAX_PORTS, Port, PortIndex, Snapshot, TableError};
+use crate::table::{Applied, Builder, MAX_PORTS, Port, PortIndex, PortKind, Snapshot, TableError};
 use crate::worker::{Team, WorkerError};
 
 /// How long workers may take to move on to a new snapshot before that is reported.
@@ -42,6 +43,9 @@ pub struct FastPath {
     pub(super) clock: Clock,
     pub(super) neighbours: Neighbours,
     pub(super) announcements: Announcements,
+    pub(super) memory: Memory,
+    /// How this process took over from another.
+    pub(super) restart: proto::Restart,
 }
 
 /// What [`FastPath::replace`] or [`FastPath::change`] did.
@@ -76,7 +80,61 @@ impl FastPath {
             clock,
             neighbours: Neighbours::new(Timing::default()),
             announcements: Announcements::default(),
+            memory: Memory::default(),
+            restart: proto::Restart::default(),
         }
+    }
+
+    /// Writes down from now on what the next process is to know, and goes on with what was `recalled` of the tables: the
+    /// snapshot that the workers have is made of them.
+    pub fn remember(&mut self, memory: Memory, recalled: Option<(Builder, Applied)>) {
+        self.memory = memory;
+        if let Some((builder, applied)) = recalled {
+            self.builder = builder;
+            self.publish_tables(applied, Instant::now());
+            self.follow_underlay(Instant::now());
+        }
+    }
+
+    /// Starts ports again that another process had, those whose devices are still there.
+    pub fn restore(&mut self, ports: &[proto::Port]) {
+        for port in ports.iter().filter(|port| port.kind() == proto::PortKind::Pod) {
+            if !self.ports.backend().has_left(&port.name) {
+                continue;
+            }
+            let request = proto::AttachPortRequest {
+                name: port.name.clone(),
+                addresses: port.addresses.clone(),
+                mac: port.mac.clone(),
+                mtu: port.mtu,
+                tenant: port.tenant,
+                owner: port.owner.clone(),
+            };
+            let attached = Port::try_from(&request).map_err(AttachError::from).and_then(|port| {
+                let mac = Mac::try_from(port.mac.0).unwrap_or_else(|_| Mac::local_from(0));
+                self.start_port(port, mac).map(|_| ())
+            });
+            if let Err(error) = attached {
+                tracing::warn!(port = port.name, error = super::chain(&error), "port not taken over");
+            }
+        }
+        self.ports.backend_mut().drop_left();
+        self.memory.has_ports(self.list_ports());
+    }
+
+    /// Lets workers poll that were held.
+    pub fn release(&self) {
+        self.ports.backend().team().into_iter().for_each(|team| team.hold(false));
+    }
+
+    /// How many pods' ports there are.
+    pub fn pods(&self) -> usize {
+        self.ports.iter().filter(|entry| entry.port.kind == PortKind::Pod).count()
+    }
+
+    /// Tells how this process took over, from now on.
+    pub fn restarted(&mut self, restart: proto::Restart) {
+        self.restart = restart;
     }
 
     /// Starts a port whose kernel interface has the address `mac`, or changes the one of that name, and lets packets
@@ -84,7 +142,13 @@ impl FastPath {
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub fn attach(&mut self, port: Port, mac: Mac) -> Result<&Entry<Device>, AttachError> {
+    pub fn attach(&mut self, port: Port, mac: Mac) -> Result<(), AttachError> {
+        self.start_port(port, mac)?;
+        self.memory.has_ports(self.list_ports());
+        Ok(())
+    }
+
+    fn start_port(&mut self, port: Port, mac: Mac) -> Result<&Entry<Device>, AttachError> {
         let index = self.ports.index_for(&port.name)?;
         let before = self.ports.get(&port.name).map(|entry| entry.port.clone());
         // Checked against everything else first: a port that is refused is never made.
@@ -127,6 +191,7 @@ impl FastPath {
         let Some(leaving) = self.ports.detach(name)? else { return Ok(false) };
         self.builder.detach(leaving.index());
         publish(&mut self.builder, &mut self.tables);
+        self.memory.has_ports(self.list_ports());
         self.ports.close(leaving)?;
         tracing::info!(port = name, "port detached");
         Ok(true)
@@ -141,6 +206,7 @@ impl FastPath {
         self.check_underlay_mtu(tables)?;
         let applied = self.builder.apply(tables)?;
         let published = self.publish_tables(applied, begin);
+        self.memory.replaced(tables);
         self.follow_underlay(Instant::now());
         let Published { applied, adopted_after } = &published;
         tracing::info!(
@@ -163,6 +229,7 @@ impl FastPath {
         let begin = Instant::now();
         let applied = self.builder.change(changes)?;
         let published = self.publish_tables(applied, begin);
+        self.memory.changed(changes);
         if !changes.remotes.is_empty() || !changes.removed_remotes.is_empty() {
             self.follow_underlay(Instant::now());
         }
@@ -210,11 +277,19 @@ impl FastPath {
         Ok(self.attend_underlay(now))
     }
 
-    /// Ends everything in order: workers, then ports. Goes on where something fails; what failed has been logged.
-    pub fn shut_down(mut self) {
+    /// Stops the workers, so that another process can go on where they end.
+    pub fn stop_forwarding(&mut self) {
         if let Err(error) = self.ports.backend_mut().stop_workers() {
             tracing::error!(%error, "stopping the workers");
         }
+    }
+
+    /// Ends everything in order: workers, then ports. Goes on where something fails; what failed has been logged.
+    ///
+    /// What is kept for another process stays kept.
+    pub fn shut_down(mut self) {
+        self.ports.backend_mut().let_go();
+        self.stop_forwarding();
         for error in self.ports.close_all() {
             tracing::error!(error = super::chain(&error), "closing a port");
         }

@@ -341,6 +341,11 @@ impl CounterWriter {
         }
     }
 
+    /// Flows of another process were taken over.
+    pub fn flows_taken_over(&mut self, flows: u64) {
+        self.0.flows.created.add(flows);
+    }
+
     /// A packet to a service without endpoints was refused.
     #[inline]
     pub fn service_rejected(&mut self, slot: u32) {

@@ -1,6 +1,7 @@
 //! The records of one worker.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::bucket::Slot;
@@ -22,8 +23,9 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(flows: u32) -> Self {
-        Self { chunks: flows.min(Slot::MAX_INDEX - CHUNK).div_ceil(CHUNK).max(1), used: AtomicU32::new(0) }
+    pub(super) fn new(flows: u32) -> Arc<Self> {
+        let chunks = flows.min(Slot::MAX_INDEX - CHUNK).div_ceil(CHUNK).max(1);
+        Arc::new(Self { chunks, used: AtomicU32::new(0) })
     }
 
     pub(super) const fn records(&self) -> u32 {

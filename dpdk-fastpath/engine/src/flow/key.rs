@@ -29,6 +29,10 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     type Line: FromZeros + AsRef<[AtomicU64]> + fmt::Debug + Send + Sync;
 
+    /// 0 for IPv4, 1 for IPv6.
+    #[doc(hidden)]
+    const VERSION: usize;
+
     /// The key of these ends; `None` if they are not of this IP version.
     fn between(tenant: Tenant, protocol: Protocol, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Option<Self>;
 
@@ -106,11 +110,12 @@ impl Deltas {
 }
 
 macro_rules! key {
-    ($key:ty, $version:ident, $table:ident, $arena:ident, $fragments:ident, $words:ty, $line:ty, $translation:ty,
+    ($key:ty, $version:ident = $number:literal, $table:ident, $arena:ident, $fragments:ident, $words:ty, $line:ty, $translation:ty,
      $quoted:ident, $translate_error:ident, $deltas:expr) => {
         impl Key for $key {
             type Words = $words;
             type Line = $line;
+            const VERSION: usize = $number;
 
             #[inline]
             fn between(
@@ -212,10 +217,22 @@ macro_rules! key {
     };
 }
 
-key!(FlowKey4, V4, v4, arena4, fragments4, [u64; 2], Line4, Translation4, key4, translate4, |from, to| {
-    let (header, transport) = Translation4::new(from, to).deltas();
-    Deltas { header, transport }
-});
-key!(FlowKey6, V6, v6, arena6, fragments6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| {
+key!(
+    FlowKey4,
+    V4 = 0,
+    v4,
+    arena4,
+    fragments4,
+    [u64; 2],
+    Line4,
+    Translation4,
+    key4,
+    translate4,
+    |from, to| {
+        let (header, transport) = Translation4::new(from, to).deltas();
+        Deltas { header, transport }
+    }
+);
+key!(FlowKey6, V6 = 1, v6, arena6, fragments6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| {
     Deltas::default()
 });

@@ -1,7 +1,10 @@
 //! Memory of the tables.
 
+use std::fmt;
 use std::ops::Deref;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
@@ -13,30 +16,77 @@ use zerocopy::FromZeros;
 pub(crate) struct Zeroed<T> {
     start: NonNull<T>,
     len: usize,
+    /// Keeps the memory.
+    _mapping: Arc<Mapping>,
+}
+
+/// Memory of this process, alone or shared with a file.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
 }
 
 // SAFETY: it owns its elements, as a boxed slice does.
 unsafe impl<T: Send> Send for Zeroed<T> {}
 // SAFETY: it hands out shared references only.
 unsafe impl<T: Sync> Sync for Zeroed<T> {}
+// SAFETY: an address and a length, by which nothing is read or written here.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
-impl<T: FromZeros> Zeroed<T> {
-    /// `len` elements; `None` if there is no memory.
-    pub(crate) fn new(len: usize) -> Option<Self> {
-        const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0 && !std::mem::needs_drop::<T>()) };
-        let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes > 0)?;
-        // SAFETY: a new private mapping, that replaces no other.
-        let start = unsafe {
-            let (protection, flags) =
-                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-            libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0)
-        };
+impl Mapping {
+    /// `len` bytes that are nobody else's; `None` if there is no memory.
+    fn anonymous(len: usize) -> Option<Self> {
+        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// The first `len` bytes of a file in memory, which has as many; `None` if there is no memory.
+    pub(super) fn of(file: BorrowedFd<'_>, len: usize) -> Option<Self> {
+        Self::new(len, libc::MAP_SHARED, file.as_raw_fd())
+    }
+
+    fn new(len: usize, flags: libc::c_int, file: libc::c_int) -> Option<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, that replaces no other.
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, file, 0) };
         if start == libc::MAP_FAILED {
             return None;
         }
         // SAFETY: the mapping just made; advice changes neither what it holds nor who may use it.
-        unsafe { libc::madvise(start, bytes, libc::MADV_HUGEPAGE) };
+        unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
         Some(Self { start: NonNull::new(start.cast())?, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, of this length; references to it do not outlive the arrays, which keep it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+impl<T: FromZeros> Zeroed<T> {
+    const FITS: () = assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0 && !std::mem::needs_drop::<T>());
+
+    /// `len` elements; `None` if there is no memory.
+    pub(crate) fn new(len: usize) -> Option<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes > 0)?;
+        Self::within(&Arc::new(Mapping::anonymous(bytes)?), 0, len)
+    }
+
+    /// `len` elements from byte `at` of a mapping on, where nobody else has any; `None` if they do not lie in it, or not
+    /// as such elements must. They are zero unless the mapping was not.
+    pub(super) fn within(mapping: &Arc<Mapping>, at: usize, len: usize) -> Option<Self> {
+        let () = Self::FITS;
+        let end = len.checked_mul(size_of::<T>())?.checked_add(at)?;
+        if end > mapping.len || !at.is_multiple_of(align_of::<T>()) {
+            return None;
+        }
+        // SAFETY: `at` is not beyond the end of the mapping.
+        let start = unsafe { mapping.start.add(at) }.cast();
+        Some(Self { start, len, _mapping: Arc::clone(mapping) })
     }
 }
 
@@ -45,16 +95,17 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many elements fit into the mapping, which is aligned to pages; zeroes are legal for them (`new`), and
-        // nobody ever gets more than shared references.
+        // SAFETY: so many elements fit into the mapping behind `start`, which is aligned for them, as mappings begin at pages
+        // (`within`); zeroes are legal for them, and nobody ever gets more than shared references. Another process that
+        // has the same file changes it only before this one has it or after, which the keeper sees to, and all
+        // elements that are shared so are atomics.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
-impl<T> Drop for Zeroed<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, of this length; references to it do not outlive `self`.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };
+impl<T> fmt::Debug for Zeroed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Zeroed").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -77,5 +128,24 @@ mod tests {
         assert!(Zeroed::<AtomicU64>::new(usize::MAX / 16).is_none());
         assert!(Zeroed::<AtomicU64>::new(usize::MAX).is_none());
         assert!(Zeroed::<AtomicU64>::new(0).is_none());
+    }
+
+    #[test]
+    fn arrays_of_one_mapping_lie_side_by_side_and_nowhere_else() {
+        let mapping = Arc::new(Mapping::anonymous(4096).unwrap());
+        let first: Zeroed<AtomicU64> = Zeroed::within(&mapping, 0, 256).unwrap();
+        let second: Zeroed<AtomicU64> = Zeroed::within(&mapping, 2048, 256).unwrap();
+        drop(mapping);
+        first[255].store(1, Ordering::Relaxed);
+        second[0].store(2, Ordering::Relaxed);
+        assert_eq!((first[255].load(Ordering::Relaxed), second[255].load(Ordering::Relaxed)), (1, 0));
+        let within = |at, len| Zeroed::<AtomicU64>::within(&second._mapping, at, len).is_some();
+        assert!(
+            within(4096, 0)
+                && !within(4096, 1)
+                && !within(2048, 257)
+                && !within(4, 1)
+                && !within(8, usize::MAX)
+        );
     }
 }

@@ -31,19 +31,24 @@ mod memory;
 mod out;
 mod prefetch;
 mod record;
+mod segment;
 mod state;
 mod steady;
 mod table;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod tick;
 mod timeouts;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use culvert_api::config::fastpath::FastPathConfig;
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 
+use self::arena::Budget;
+use self::segment::{Head, Source};
 use crate::balance::{Affinity, Calendar, LoadWriter, Loads, Turns};
 
 pub use self::arena::{Arena, Sweep};
@@ -53,9 +58,11 @@ pub(crate) use self::memory::Zeroed;
 pub use self::out::{Out, OutBits};
 pub use self::prefetch::prefetch;
 pub use self::record::{Record, Route};
+pub use self::segment::Segment;
 pub use self::state::{Signal, State};
 pub use self::steady::{Calm, Moment, Steady};
 pub use self::table::{Hit, InsertError, Probe, Table};
+pub use self::takeover::{Left, LeftError, TakenOver};
 pub use self::tick::Tick;
 pub use self::timeouts::Timeouts;
 
@@ -70,6 +77,9 @@ pub struct FlowMemoryError {
 /// Clients whose affinity is remembered where nothing else is said.
 pub const DEFAULT_CLIENTS: u32 = FastPathConfig::DEFAULT_AFFINITY_CLIENTS;
 
+/// The name under which a [`Segment`] is kept.
+pub const KEPT_AS: &str = "flows";
+
 /// The flows of both IP versions, which share one limit.
 #[derive(Debug)]
 pub struct FlowTables {
@@ -81,6 +91,9 @@ pub struct FlowTables {
     pub loads: Arc<Loads>,
     /// Which endpoint each client used last.
     pub affinity: Affinity,
+    head: Arc<Zeroed<Head>>,
+    /// What all this lies in, if another process is to take it over.
+    segment: Option<Segment>,
 }
 
 /// One worker's means to open and end flows.
@@ -113,16 +126,45 @@ impl FlowTables {
 
     /// As [`new`](Self::new), for so many clients.
     pub fn with_clients(flows: u32, clients: u32) -> Result<Arc<Self>, FlowMemoryError> {
-        let budget = Arc::new(arena::Budget::new(flows));
+        let tables = || Self::of(&Budget::new(flows), clients, &Source::Own, None);
+        Ok(Arc::new(tables().ok_or(FlowMemoryError { flows, clients })?))
+    }
+
+    /// The same in memory that another process can [take over](Self::take_over) once it has its [descriptor](Self::segment):
+    /// in hugepages, if that is wanted and there are enough.
+    pub fn shared(flows: u32, clients: u32, hugepages: bool) -> Result<Arc<Self>, FlowMemoryError> {
         let tables = || {
-            Some(Self {
-                v4: Table::new(&budget)?,
-                v6: Table::new(&budget)?,
-                loads: Loads::new()?,
-                affinity: Affinity::new(clients)?,
-            })
+            let budget = Budget::new(flows);
+            let (segment, source) =
+                Segment::create(budget.records(), Affinity::buckets_for(clients), hugepages)?;
+            Self::of(&budget, clients, &source, Some(segment))
         };
         Ok(Arc::new(tables().ok_or(FlowMemoryError { flows, clients })?))
+    }
+
+    fn of(budget: &Arc<Budget>, clients: u32, source: &Source, segment: Option<Segment>) -> Option<Self> {
+        let (records, clients) = (budget.records(), Affinity::buckets_for(clients));
+        let head = source.head(records, clients)?;
+        let lines4 = source.array(|places| places.lines4, records as usize)?;
+        let lines6 = source.array(|places| places.lines6, records as usize)?;
+        Some(Self {
+            v4: Table::new(budget, lines4, &head)?,
+            v6: Table::new(budget, lines6, &head)?,
+            loads: Loads::new()?,
+            affinity: Affinity::of(source.array(|places| places.clients, clients)?),
+            head,
+            segment,
+        })
+    }
+
+    /// What all this lies in; `None` if it ends with the process.
+    pub fn segment(&self) -> Option<&Segment> {
+        self.segment.as_ref()
+    }
+
+    /// Writes down which value of the time stamp counter is tick 0, for the process that takes this over.
+    pub fn set_start(&self, start: u64) {
+        self.head[0].start.store(start, Ordering::Relaxed);
     }
 
     /// Most connections of both tables together.

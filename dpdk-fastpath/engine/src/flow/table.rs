@@ -10,6 +10,7 @@ use super::key::Key;
 use super::memory::Zeroed;
 use super::prefetch::{prefetch, prefetch_element};
 use super::record::{Meta, Record, Route, Words};
+use super::segment::Head;
 use super::state::{Signal, State};
 use super::tick::Tick;
 
@@ -21,8 +22,8 @@ const CROWDED: [usize; 2] = [6, 4];
 pub struct Table<K: Key> {
     buckets: Zeroed<Bucket>,
     pub(super) lines: Zeroed<K::Line>,
-    /// Chunks of records that arenas have claimed: the first so many.
-    chunks: AtomicU32,
+    /// Says how many chunks of records arenas have claimed: the first so many.
+    head: Arc<Zeroed<Head>>,
     budget: Arc<Budget>,
 }
 
@@ -118,12 +119,22 @@ impl<'a> Place<'a> {
 }
 
 impl<K: Key> Table<K> {
-    pub(super) fn new(budget: &Arc<Budget>) -> Option<Self> {
+    /// `lines` are as many records as the budget has.
+    pub(super) fn new(
+        budget: &Arc<Budget>,
+        lines: Zeroed<K::Line>,
+        head: &Arc<Zeroed<Head>>,
+    ) -> Option<Self> {
         let records = budget.records();
+        debug_assert_eq!(lines.len(), records as usize);
         // At most four keys per bucket of seven slots. With the rule in `link`, a million keys then all find a slot.
         let buckets = (records as usize * 2).div_ceil(4).next_power_of_two();
-        let (buckets, lines) = (Zeroed::new(buckets)?, Zeroed::new(records as usize)?);
-        Some(Self { buckets, lines, chunks: AtomicU32::new(0), budget: Arc::clone(budget) })
+        Some(Self {
+            buckets: Zeroed::new(buckets)?,
+            lines,
+            head: Arc::clone(head),
+            budget: Arc::clone(budget),
+        })
     }
 
     /// Most flows.
@@ -352,13 +363,17 @@ impl<K: Key> Table<K> {
             return None;
         }
         // The budget is as large as the table, so that there is a chunk for whoever got one.
-        Some(self.chunks.fetch_add(1, Ordering::Relaxed))
+        Some(self.chunks().fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn chunks(&self) -> &AtomicU32 {
+        &self.head[0].claimed[K::VERSION]
     }
 
     /// Records that were ever in use at the same time, in whole chunks.
     #[inline]
     pub fn claimed(&self) -> u32 {
-        self.chunks.load(Ordering::Relaxed) * CHUNK
+        self.chunks().load(Ordering::Relaxed) * CHUNK
     }
 
     /// All flows, while they come and go.

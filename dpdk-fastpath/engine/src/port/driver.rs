@@ -1,12 +1,16 @@
 //! What makes ports real.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use culvert_api::value::IfName;
 use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
 
 use super::tap::{Behind, Tap, TapError, TapMemory};
 use super::{Backend, NewPort, Queues, Rx, Tx};
 use crate::clock::Clock;
+use crate::keep::{Inheritance, Keep};
 use crate::table::{PortIndex, PortKind};
 use crate::worker::{Polling, Recruit, Team, WorkerError};
 
@@ -35,8 +39,8 @@ pub struct Drivers {
 pub enum Device {
     /// One of DPDK's.
     Dpdk(Port),
-    /// A tap, which goes with its last queue.
-    Tap,
+    /// The tap of this name, which goes with its last queue and once its descriptors are not kept.
+    Tap(IfName),
 }
 
 /// Why a port could not be started or stopped.
@@ -68,6 +72,9 @@ pub struct Devices {
     workers: u16,
     memory: TapMemory,
     eal: Eal,
+    keep: Keep,
+    /// Descriptors of taps that another process had, by name.
+    left: BTreeMap<String, Vec<OwnedFd>>,
 }
 
 impl Devices {
@@ -85,7 +92,39 @@ impl Devices {
     ) -> Result<Self, WorkerError> {
         let workers = recruits.len() as u16;
         let team = Team::start(eal, recruits, clock, idle_sleep)?;
-        Ok(Self { drivers, team: Some(team), workers, memory, eal: eal.clone() })
+        let (keep, left) = (Keep::nobody(), BTreeMap::new());
+        Ok(Self { drivers, team: Some(team), workers, memory, eal: eal.clone(), keep, left })
+    }
+
+    /// Has the descriptors of taps kept, and goes on with those that another process left.
+    pub fn kept_by(&mut self, keep: &Keep, inheritance: &mut Inheritance) {
+        self.keep = keep.clone();
+        let name = |kept: &String| kept.strip_prefix(TAP).map(str::to_owned);
+        let all = std::mem::take(&mut inheritance.items);
+        for (kept, descriptors) in all {
+            match name(&kept) {
+                Some(name) => drop(self.left.insert(name, descriptors)),
+                None => drop(inheritance.items.insert(kept, descriptors)),
+            }
+        }
+    }
+
+    /// Whether the tap of this name is one that another process left.
+    pub fn has_left(&self, name: &str) -> bool {
+        self.left.contains_key(name)
+    }
+
+    /// What is kept by now stays kept, whatever is closed here.
+    pub fn let_go(&mut self) {
+        self.keep = Keep::nobody();
+    }
+
+    /// Lets those go that nobody asked for.
+    pub fn drop_left(&mut self) {
+        for (name, _) in std::mem::take(&mut self.left) {
+            tracing::warn!(port = name, "nobody has this tap any more, and it goes");
+            self.keep.forget(&kept_as(&name));
+        }
     }
 
     /// The workers, unless they were stopped.
@@ -122,20 +161,29 @@ impl Devices {
         Ok((Device::Dpdk(device), Queues::of_device(queues, tunnels, &self.memory.packets)))
     }
 
-    fn tap(&self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
+    fn tap(&mut self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
         let behind = match port.kind {
             PortKind::Uplink => Behind::Wire,
             PortKind::Pod => Behind::Host,
         };
         let workers = usize::from(self.workers);
-        let queues = match port.polling {
-            Polling::ByAll => workers,
-            Polling::By(_) => 1,
+        let name = port.interface.as_str();
+        let tap = match self.left.remove(name) {
+            // With as many queues as it has.
+            Some(descriptors) => Tap::resume(port.interface, descriptors, behind)
+                .inspect_err(|_| self.keep.forget(&kept_as(name)))?,
+            None => {
+                let queues = match port.polling {
+                    Polling::ByAll => workers,
+                    Polling::By(_) => 1,
+                };
+                Tap::create(port.interface, port.mac, port.mtu, behind, queues)?
+            }
         };
-        let tap = Tap::create(port.interface, port.mac, port.mtu, behind, queues)?;
+        self.keep.store(&kept_as(name), &tap.descriptors());
         let rx = tap.rx(&self.memory).into_iter().map(Rx::Tap).collect();
         let tx = tap.tx(workers).into_iter().map(Tx::Tap).collect();
-        Ok((Device::Tap, Queues { rx, tx }))
+        Ok((Device::Tap(port.interface.clone()), Queues { rx, tx }))
     }
 }
 
@@ -170,7 +218,17 @@ impl Backend for Devices {
         match device {
             // A device that is still in use goes when the last user drops it.
             Device::Dpdk(port) => port.remove().map_err(|(_, error)| error.into()),
-            Device::Tap => Ok(()),
+            Device::Tap(name) => {
+                self.keep.close(&kept_as(name.as_str()));
+                Ok(())
+            }
         }
     }
+}
+
+/// What the names begin with under which the descriptors of taps are kept.
+const TAP: &str = "tap.";
+
+fn kept_as(name: &str) -> String {
+    format!("{TAP}{name}")
 }

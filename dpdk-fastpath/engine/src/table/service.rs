@@ -315,8 +315,13 @@ impl Service {
 
     /// The endpoint of this address and port, if it takes new flows.
     pub fn taker(&self, (address, port): (IpAddr, u16)) -> Option<&Backend> {
+        self.backend((address, port)).filter(|backend| backend.takes_new)
+    }
+
+    /// The endpoint of this address and port.
+    pub fn backend(&self, (address, port): (IpAddr, u16)) -> Option<&Backend> {
         let place = self.backends.binary_search_by_key(&(address, port), Backend::endpoint).ok()?;
-        self.backends.get(place).filter(|backend| backend.takes_new)
+        self.backends.get(place)
     }
 
     /// The first endpoint of this address, whatever its port, that takes new flows.

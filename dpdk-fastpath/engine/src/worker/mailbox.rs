@@ -5,7 +5,7 @@
 //! control thread knows that nobody polls a port because it has its queues back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use culvert_dpdk::Mbuf;
@@ -21,6 +21,13 @@ const INJECTED: usize = 256;
 const LEARNED: usize = 256;
 /// The control thread waits for each order to be carried out before it gives the next.
 const ORDERS: usize = 4;
+
+/// A worker polls its ports,
+const POLL: u8 = 0;
+/// or leaves them alone,
+const HOLD: u8 = 1;
+/// or leaves its loop.
+const STOP: u8 = 2;
 
 /// What a worker is told to do.
 #[derive(Debug)]
@@ -50,7 +57,8 @@ struct Queues {
     done: ArrayQueue<Done>,
     injected: ArrayQueue<(PortIndex, Mbuf)>,
     learned: ArrayQueue<Neighbour>,
-    stop: AtomicBool,
+    /// What the worker is to do, one of the three below.
+    mode: AtomicU8,
     bell: Arc<Bell>,
 }
 
@@ -62,7 +70,7 @@ impl Mailbox {
             done: ArrayQueue::new(ORDERS),
             injected: ArrayQueue::new(INJECTED),
             learned: ArrayQueue::new(LEARNED),
-            stop: AtomicBool::new(false),
+            mode: AtomicU8::new(POLL),
             bell,
         }))
     }
@@ -91,9 +99,15 @@ impl Mailbox {
         self.0.learned.pop()
     }
 
+    /// Control: the worker is to carry out orders only, or, no longer `held`, to poll again.
+    pub(super) fn hold(&self, held: bool) {
+        self.0.mode.store(if held { HOLD } else { POLL }, Ordering::Release);
+        self.0.bell.ring();
+    }
+
     /// Control: the worker is to leave its loop.
     pub(super) fn stop(&self) {
-        self.0.stop.store(true, Ordering::Release);
+        self.0.mode.store(STOP, Ordering::Release);
         self.0.bell.ring();
     }
 
@@ -121,6 +135,11 @@ impl Mailbox {
 
     /// Worker: whether to leave the loop.
     pub(super) fn is_stopped(&self) -> bool {
-        self.0.stop.load(Ordering::Acquire)
+        self.0.mode.load(Ordering::Acquire) == STOP
+    }
+
+    /// Worker: whether to leave all ports alone.
+    pub(super) fn is_held(&self) -> bool {
+        self.0.mode.load(Ordering::Acquire) == HOLD
     }
 }

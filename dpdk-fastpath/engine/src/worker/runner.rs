@@ -15,6 +15,9 @@ use crate::pipeline::Pipeline;
 use crate::quiescent::Reader;
 use crate::table::Snapshot;
 
+/// Between two looks at what a worker is to do that is held.
+const HELD: Duration = Duration::from_micros(50);
+
 /// Frames of the control thread sent in one round.
 const INJECTED: usize = 8;
 
@@ -51,6 +54,11 @@ impl Runner {
             let begin = tsc::now();
             if !self.obey() {
                 return;
+            }
+            if self.mailbox.is_held() {
+                self.tables.park();
+                thread::sleep(HELD);
+                continue;
             }
             let Self { mailbox, tables, forwarder, now, .. } = &mut self;
             let packets = forwarder.round(tables.pin(), *now, |neighbour| mailbox.learn(neighbour));

@@ -123,6 +123,11 @@ impl Team {
         Ok(team)
     }
 
+    /// Has all leave their ports alone from their next round on, as long as they are `held`; packets wait in the ports' queues.
+    pub fn hold(&self, held: bool) {
+        self.members.iter().for_each(|member| member.mailbox.hold(held));
+    }
+
     /// Gives a started port to the workers: its receive queues as `polling` says, and a transmit queue to each. Returns
     /// when all have it.
     ///

@@ -3,7 +3,7 @@
 use std::fs;
 use std::future::Future;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -49,28 +49,51 @@ impl FastPath {
 
     /// With more lines of configuration.
     pub(crate) fn start_with(more: &str) -> Self {
+        Self::launch(more, |netns, config| {
+            let mut command = netns.command(BINARY);
+            command.arg("--config").arg(config);
+            command
+        })
+    }
+
+    /// With more lines of configuration, by a command that becomes the program.
+    pub(crate) fn launch(more: &str, command: impl FnOnce(&Netns, &Path) -> Command) -> Self {
         let (netns, directory) = (Netns::new("fp"), tempfile::tempdir().unwrap());
         let config = configuration(
             &directory,
             &format!("uplink: {{ tap: {{ name: cvtup0, mac: 02:00:00:00:aa:01 }} }}\n{more}"),
         );
-        let mut command = netns.command(BINARY);
-        let child = command.arg("--config").arg(&config).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command(&netns, &config).stderr(Stdio::piped()).spawn().unwrap();
         let socket = directory.path().join("fastpath.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let endpoint = Endpoint::try_from(format!("unix:{}", socket.display())).unwrap();
         let client = FastPathClient::new(runtime.block_on(async { endpoint.connect_lazy() }));
         let mut fast_path = Self { netns, directory, child, runtime, client };
-        within(20, "culvert-fastpath answers", || {
-            if let Some(status) = fast_path.child.try_wait().unwrap() {
-                panic!("culvert-fastpath ended with {status}: {}", fast_path.said());
-            }
-            fast_path.try_info()
-        });
+        fast_path.wait_until_it_answers();
         fast_path
     }
 
-    fn try_info(&mut self) -> Option<Info> {
+    /// Kills the keeper, and starts another by a command that becomes the program.
+    pub(crate) fn kill_and_launch(&mut self, command: impl FnOnce(&Netns, &Path) -> Command) {
+        let forwarder = self.processes()[1];
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        within(20, "the forwarder ends with its keeper", || kill(forwarder, None).is_err().then_some(()));
+        let config = self.directory.path().join("fastpath.yaml");
+        self.child = command(&self.netns, &config).stderr(Stdio::piped()).spawn().unwrap();
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        within(20, "culvert-fastpath answers", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("culvert-fastpath ended with {status}: {}", self.said());
+            }
+            self.try_info()
+        });
+    }
+
+    pub(crate) fn try_info(&mut self) -> Option<Info> {
         let mut client = self.client.clone();
         self.wait(async move { client.get_info(api::GetInfoRequest {}).await }).ok()
     }
@@ -134,11 +157,23 @@ impl FastPath {
 
     /// CPU time used so far, of all threads.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        self.processes().into_iter().map(Self::cpu_seconds_of).sum()
+    }
+
+    fn cpu_seconds_of(process: Pid) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         // proc_pid_stat(5): utime and stime are the 14th and 15th field; the second, in parentheses, may hold spaces.
         let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
         let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
         ticks as f64 / 100.0
+    }
+
+    /// The keeper, and whom it has started.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let keeper = self.child.id().cast_signed();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+        let children = children.split_whitespace().map(|id| id.parse().unwrap());
+        std::iter::once(keeper).chain(children).map(Pid::from_raw).collect()
     }
 
     /// Starts another with the same configuration, which is expected to end by itself.

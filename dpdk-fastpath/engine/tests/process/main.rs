@@ -6,6 +6,7 @@ mod fastpath;
 mod netns;
 mod pods;
 mod refusals;
+mod restart;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -24,8 +25,8 @@ fn main() -> ExitCode {
     // Workers poll: two fast paths at once would only take each other's CPU.
     arguments.test_threads = Some(1);
     let root = nix::unistd::geteuid().is_root();
-    let trials =
-        pods::cases().into_iter().chain(refusals::cases()).map(|Case { name, root: needed, body }| {
+    let trials = pods::cases().into_iter().chain(refusals::cases()).chain(restart::cases()).map(
+        |Case { name, root: needed, body }| {
             if needed && !root {
                 eprintln!("skipped: {name}: needs root");
             }
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
                 Ok(())
             });
             trial.with_ignored_flag(needed && !root)
-        });
+        },
+    );
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 

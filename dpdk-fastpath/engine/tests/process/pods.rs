@@ -14,7 +14,7 @@ use crate::netns::Netns;
 use crate::{Case, within};
 
 const GATEWAYS: [&str; 2] = ["10.244.1.1", "fd00:10:244:1::1"];
-const VIP: &str = "10.96.0.10";
+pub(crate) const VIP: &str = "10.96.0.10";
 
 pub(crate) fn cases() -> Vec<Case> {
     let root = |name, body| Case { name, root: true, body };
@@ -48,7 +48,7 @@ fn prefix(text: &str) -> api::Prefix {
 }
 
 /// Tables of a node with one service, whose endpoints are these pods at port 8080.
-fn tables(revision: u64, backends: &[&str]) -> api::Tables {
+pub(crate) fn tables(revision: u64, backends: &[&str]) -> api::Tables {
     let backend =
         |address: &&str| api::Backend { address: bytes(address), port: 8080, ..api::Backend::default() };
     api::Tables {
@@ -93,15 +93,15 @@ fn request(name: &str, addresses: &[&str]) -> api::AttachPortRequest {
 }
 
 /// A namespace that has a port of the fast path.
-struct Pod {
-    netns: Netns,
-    ipv4: String,
+pub(crate) struct Pod {
+    pub(crate) netns: Netns,
+    pub(crate) ipv4: String,
     ipv6: String,
 }
 
 impl Pod {
     /// Does what the agent and the CNI do.
-    fn attach(fast_path: &FastPath, name: &str, number: u8) -> Self {
+    pub(crate) fn attach(fast_path: &FastPath, name: &str, number: u8) -> Self {
         let netns = Netns::new("pod");
         let (ipv4, ipv6) = (format!("10.244.1.{number}"), format!("fd00:10:244:1::{number:x}"));
         fast_path.attach(request(name, &[&ipv4, &ipv6])).unwrap();

@@ -25,6 +25,7 @@ fn only_the_uplink_has_no_default() {
         uplink: Uplink::Tap { name: "cvup0".parse().unwrap(), mac: None },
         pod_ports: PodPorts::Tap,
         pod_queues: PodQueues::One,
+        standby: false,
     };
     assert_eq!(config, expected);
     assert!(error("controlCpu: 0\n").contains("missing field `uplink`"));
@@ -47,6 +48,7 @@ uplink:
     mac: 02:00:00:00:00:07
 podPorts: netTap
 podQueues: perWorker
+standby: true
 ",
     )
     .unwrap();
@@ -64,6 +66,7 @@ podQueues: perWorker
         },
         pod_ports: PodPorts::NetTap,
         pod_queues: PodQueues::PerWorker,
+        standby: true,
     };
     assert_eq!(config, expected);
     let off = FastPathConfig::from_yaml(&format!("{UPLINK}memory: {{ hugepages: off }}\n")).unwrap();

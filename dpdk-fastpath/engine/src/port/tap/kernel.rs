@@ -1,6 +1,6 @@
 //! What is said to the kernel about a tap (linux/if_tun.h, netdevice(7)).
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,22 +40,16 @@ pub(super) fn create(
 ) -> io::Result<Vec<OwnedFd>> {
     let several = if queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
     let first = attach(name, several | libc::IFF_TUN_EXCL)?;
-    let (header, yes) = (header as libc::c_int, 1);
-    // SAFETY: both numbers live until the calls return, which read them only.
-    unsafe {
-        tun_set_header_size(first.as_raw_fd(), &raw const header)?;
-        tun_set_little_endian(first.as_raw_fd(), &raw const yes)?;
-    }
-    offload(&first, offloads)?;
-    let mut descriptors = vec![first.into()];
+    resume(&first, header, offloads)?;
+    let mut descriptors = vec![first];
     for _ in 1..queues {
-        descriptors.push(attach(name, several)?.into());
+        descriptors.push(attach(name, several)?);
     }
     Ok(descriptors)
 }
 
 /// A queue of the tap `name`, which is made if there is none.
-fn attach(name: &IfName, flags: libc::c_int) -> io::Result<File> {
+fn attach(name: &IfName, flags: libc::c_int) -> io::Result<OwnedFd> {
     let queue = OpenOptions::new()
         .read(true)
         .write(true)
@@ -67,10 +61,21 @@ fn attach(name: &IfName, flags: libc::c_int) -> io::Result<File> {
     // SAFETY: the request lives until the call returns; the kernel reads and writes no more than one `ifreq`. The macro
     // passes the pointer's number, as TUNSETIFF takes it.
     unsafe { tun_set_if(queue.as_raw_fd(), (&raw mut request) as libc::c_ulong) }?;
-    Ok(queue)
+    Ok(queue.into())
 }
 
-fn offload(tap: &File, offloads: Offloads) -> io::Result<()> {
+/// Sets a tap up that is there: the same again if it was, or as this version wants it.
+pub(super) fn resume(tap: &OwnedFd, header: usize, offloads: Offloads) -> io::Result<()> {
+    let (header, yes) = (header as libc::c_int, 1);
+    // SAFETY: both numbers live until the calls return, which read them only.
+    unsafe {
+        tun_set_header_size(tap.as_raw_fd(), &raw const header)?;
+        tun_set_little_endian(tap.as_raw_fd(), &raw const yes)?;
+    }
+    offload(tap, offloads)
+}
+
+fn offload(tap: &OwnedFd, offloads: Offloads) -> io::Result<()> {
     // SAFETY: takes a number.
     let set = |flags: libc::c_uint| unsafe { tun_set_offload(tap.as_raw_fd(), flags.into()) };
     match offloads {

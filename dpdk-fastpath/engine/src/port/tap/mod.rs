@@ -15,7 +15,8 @@
 //! same for both directions, or takes the one through which it last got a packet of the flow. Several cost: the kernel makes
 //! room for 256, some MB for each tap, and looks into every packet that it gets.
 //!
-//! A tap can be moved to another network namespace, and goes when its last descriptor is closed.
+//! A tap can be moved to another network namespace, and goes when its last descriptor is closed: those of another process
+//! count, by which a tap [outlives](crate::keep) the one that made it.
 
 mod kernel;
 mod rx;
@@ -23,7 +24,7 @@ mod tx;
 mod wire;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use culvert_api::value::{IfName, Mac};
@@ -109,6 +110,13 @@ pub struct TapMemory {
     pub super_packets: Mempool,
 }
 
+const fn offloads(behind: Behind) -> kernel::Offloads {
+    match behind {
+        Behind::Host => kernel::Offloads::All,
+        Behind::Wire => kernel::Offloads::Checksum,
+    }
+}
+
 impl Tap {
     /// Makes the interface `name` in this network namespace, with this address on its kernel's side and this many queues,
     /// and sets it up.
@@ -123,13 +131,27 @@ impl Tap {
         queues: usize,
     ) -> Result<Self, TapError> {
         let failed = |action| move |source| TapError::new(name, action, source);
-        let offloads = match behind {
-            Behind::Host => kernel::Offloads::All,
-            Behind::Wire => kernel::Offloads::Checksum,
-        };
-        let descriptors = kernel::create(name, VnetHeader::LEN, offloads, queues).map_err(failed("made"))?;
+        let descriptors =
+            kernel::create(name, VnetHeader::LEN, offloads(behind), queues).map_err(failed("made"))?;
         kernel::configure(name, mac, mtu).map_err(failed("set up"))?;
         Ok(Self { descriptors: descriptors.into_iter().map(Arc::new).collect(), behind })
+    }
+
+    /// The tap that another process made as `name`, with as many queues as there are descriptors; in its pod it has another
+    /// name by now.
+    ///
+    /// # Errors
+    /// When it is gone, with its pod.
+    pub fn resume(name: &IfName, descriptors: Vec<OwnedFd>, behind: Behind) -> Result<Self, TapError> {
+        let failed = |source| TapError::new(name, "taken over", source);
+        let first = descriptors.first().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        kernel::resume(first, VnetHeader::LEN, offloads(behind)).map_err(failed)?;
+        Ok(Self { descriptors: descriptors.into_iter().map(Arc::new).collect(), behind })
+    }
+
+    /// What keeps the tap, each queue of it, while it is held open.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.descriptors.iter().map(|queue| queue.as_fd()).collect()
     }
 
     /// The receiving ends, one for each queue, each of which there must be once.

@@ -1,0 +1,398 @@
+//! The keeper: starts forwarders, and holds what outlives them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep_until, timeout};
+
+use super::backoff::Backoff;
+use super::message::{Message, Occasion, Wait, Word, listening, pair, receive, send};
+use super::now;
+use super::service_manager::ServiceManager;
+
+/// How long a forwarder may take to end once it is asked to.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long one may take to be given what was kept, and to yield.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is kept of flows and tables, which a forwarder can do without.
+const STATE: [&str; 2] = [crate::flow::KEPT_AS, crate::control::KEPT_TABLES];
+
+/// Why there is no keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The operating system refused something that it always grants.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> KeeperError {
+    move |source| KeeperError::System { action, source }
+}
+
+/// The keeper.
+#[derive(Debug)]
+pub struct Keeper {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// Whether a second forwarder waits, initialised, for the first to end.
+    has_standby: bool,
+    items: BTreeMap<String, Vec<OwnedFd>>,
+    manager: ServiceManager,
+}
+
+/// A process that forwards, or is about to.
+struct Forwarder {
+    child: Child,
+    socket: UnixStream,
+    started: Instant,
+    is_ready: bool,
+    is_warm: bool,
+}
+
+/// What happens to the forwarders.
+enum Event {
+    /// We are to end.
+    Stop,
+    /// Another version is to take over.
+    Replace,
+    /// The next forwarder is due.
+    Due,
+    Said(Message),
+    Ended(ExitStatus),
+    StandbySaid(Message),
+    StandbyEnded(ExitStatus),
+}
+
+impl Keeper {
+    /// A keeper of forwarders that are started as this program, with `arguments`.
+    ///
+    /// # Errors
+    /// When this program's path cannot be found out.
+    pub fn new(arguments: Vec<OsString>, has_standby: bool) -> Result<Self, KeeperError> {
+        // By its path: what lies there later is the version that a later forwarder is of.
+        let program = std::env::current_exe().map_err(system("find out the path of this program"))?;
+        let manager = ServiceManager::new();
+        Ok(Self { program, arguments, has_standby, items: BTreeMap::new(), manager })
+    }
+
+    /// Starts a forwarder, and another whenever it ends, until SIGTERM or SIGINT. Returns the exit status of the last.
+    ///
+    /// SIGHUP has a new forwarder take over while the present one forwards: another version, if there is one.
+    ///
+    /// # Errors
+    /// When the operating system grants nothing at all.
+    pub fn run(mut self) -> Result<u8, KeeperError> {
+        self.items = self.manager.kept();
+        raise_limit();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(system("start a runtime"))?.block_on(self.attend())
+    }
+
+    async fn attend(mut self) -> Result<u8, KeeperError> {
+        let listen = |kind| signal(kind).map_err(system("listen for signals"));
+        let (mut terminate, mut interrupt, mut hangup) = (
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        );
+        // What a service manager kept may be why a forwarder never gets ready.
+        let mut has_been_ready = !self.items.is_empty();
+        let mut backoff = Backoff::default();
+        let mut occasion = Occasion::default();
+        let mut active = Some(self.start("--kept", Some(&occasion)).await?);
+        let mut standby: Option<Forwarder> = None;
+        let mut due: Option<Instant> = None;
+        let mut replacing = false;
+        loop {
+            let event = tokio::select! {
+                _ = terminate.recv() => Event::Stop,
+                _ = interrupt.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Replace,
+                event = Forwarder::next(&mut active, Event::Said, Event::Ended) => event,
+                event = Forwarder::next(&mut standby, Event::StandbySaid, Event::StandbyEnded) => event,
+                () = wait_until(due) => Event::Due,
+            };
+            match event {
+                Event::Stop => {
+                    self.manager.stopping();
+                    drop(standby);
+                    return Ok(match active {
+                        Some(forwarder) => forwarder.stop().await,
+                        None => 0,
+                    });
+                }
+                Event::Replace => {
+                    tracing::info!(program = %self.program.display(), "a new forwarder is to take over");
+                    standby = Some(self.start("--standby", None).await?);
+                    replacing = true;
+                }
+                Event::Said(Message { word, descriptors }) => match word {
+                    Word::Store(name) => self.store(name, descriptors),
+                    Word::Forget(name) => {
+                        self.forget(&name);
+                        if let Some(forwarder) = &active {
+                            // One that does not hear it has ended.
+                            let _ = forwarder.say(&Word::Forgotten(name), &[]).await;
+                        }
+                    }
+                    Word::Ready => {
+                        if let Some(forwarder) = &mut active {
+                            forwarder.is_ready = true;
+                        }
+                        has_been_ready = true;
+                        self.manager.ready();
+                        if self.has_standby && standby.is_none() {
+                            standby = Some(self.start("--standby", None).await?);
+                        }
+                    }
+                    Word::Yielded => {
+                        let before = active.take();
+                        occasion.restarts += 1;
+                        occasion.since = now();
+                        occasion.reason = "replaced".to_owned();
+                        replacing = false;
+                        active = Some(self.successor(standby.take(), &occasion).await?);
+                        tokio::spawn(async { before.map(Forwarder::stop) });
+                    }
+                    _ => {}
+                },
+                Event::Ended(status) => {
+                    let Some(mut forwarder) = active.take() else { continue };
+                    occasion.since = now();
+                    for Message { word, descriptors } in forwarder.last_words() {
+                        match word {
+                            Word::Store(name) => self.store(name, descriptors),
+                            Word::Forget(name) => self.forget(&name),
+                            _ => {}
+                        }
+                    }
+                    if !has_been_ready {
+                        // It has said why.
+                        return Ok(status.code().map_or(1, |code| code as u8));
+                    }
+                    occasion.restarts += 1;
+                    occasion.reason = describe(status);
+                    replacing = false;
+                    let wait = backoff.ended(forwarder.started.elapsed());
+                    occasion.discarded = if backoff.is_suspicious() { self.discard() } else { String::new() };
+                    tracing::error!(
+                        reason = occasion.reason,
+                        restarts = occasion.restarts,
+                        wait_ms = wait.as_millis(),
+                        "the forwarder has ended and is started again"
+                    );
+                    due = Some(Instant::now() + wait);
+                }
+                Event::Due => {
+                    due = None;
+                    active = Some(self.successor(standby.take(), &occasion).await?);
+                }
+                Event::StandbySaid(Message { word: Word::Warm, .. }) => {
+                    if let Some(forwarder) = &mut standby {
+                        forwarder.is_warm = true;
+                    }
+                    if let (true, Some(forwarder)) = (replacing, &active) {
+                        let _ = forwarder.say(&Word::Yield, &[]).await;
+                    }
+                }
+                Event::StandbySaid(_) => {}
+                Event::StandbyEnded(status) => {
+                    standby = None;
+                    let reason = describe(status);
+                    tracing::error!(reason, replacing, "the forwarder that was to be the next has ended");
+                    replacing = false;
+                }
+            }
+        }
+    }
+
+    /// The next forwarder: the one that waits, or a new one.
+    async fn successor(
+        &mut self,
+        standby: Option<Forwarder>,
+        occasion: &Occasion,
+    ) -> Result<Forwarder, KeeperError> {
+        if let Some(mut forwarder) = standby.filter(|forwarder| forwarder.is_warm) {
+            forwarder.started = Instant::now();
+            self.hand_over(&forwarder, occasion).await;
+            return Ok(forwarder);
+        }
+        self.start("--kept", Some(occasion)).await
+    }
+
+    async fn start(&self, part: &str, occasion: Option<&Occasion>) -> Result<Forwarder, KeeperError> {
+        let (ours, theirs) = pair().map_err(system("make a socket"))?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).arg(part).stdin(Stdio::from(theirs));
+        for variable in ServiceManager::VARIABLES {
+            command.env_remove(variable);
+        }
+        // The terminal's Ctrl-C is for the keeper alone.
+        command.process_group(0).kill_on_drop(true);
+        let child = command.spawn().map_err(system("start a forwarder"))?;
+        let socket = listening(ours).map_err(system("wait for a socket"))?;
+        let started = Instant::now();
+        let forwarder = Forwarder { child, socket, started, is_ready: false, is_warm: false };
+        if let Some(occasion) = occasion {
+            self.hand_over(&forwarder, occasion).await;
+        }
+        Ok(forwarder)
+    }
+
+    /// Gives a forwarder all that is kept. One that does not take it will end, or be ended.
+    async fn hand_over(&self, forwarder: &Forwarder, occasion: &Occasion) {
+        let all = async {
+            for (name, descriptors) in &self.items {
+                forwarder.say(&Word::Kept(name.clone()), descriptors).await?;
+            }
+            forwarder.say(&Word::Go(occasion.clone()), &[]).await
+        };
+        match timeout(PATIENCE, all).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the forwarder does not take what was kept"),
+            Err(_) => {
+                tracing::error!(
+                    "the forwarder does not take what was kept within {PATIENCE:?}, and is ended"
+                );
+                forwarder.signal(Signal::SIGKILL);
+            }
+        }
+    }
+
+    fn store(&mut self, name: String, descriptors: Vec<OwnedFd>) {
+        self.manager.store(&name, &descriptors);
+        self.items.insert(name, descriptors);
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.manager.forget(name);
+        self.items.remove(name);
+    }
+
+    /// Throws away what may be the reason why forwarders end.
+    fn discard(&mut self) -> String {
+        for name in STATE {
+            self.forget(name);
+        }
+        let reason = "the forwarder ended soon after its start, several times".to_owned();
+        tracing::error!(reason, "flows and tables are not kept");
+        reason
+    }
+}
+
+impl Forwarder {
+    /// What it says or that it ends; for ever nothing if there is none.
+    async fn next(
+        this: &mut Option<Self>,
+        said: impl FnOnce(Message) -> Event,
+        ended: impl FnOnce(ExitStatus) -> Event,
+    ) -> Event {
+        let Some(Self { child, socket, .. }) = this else { return std::future::pending().await };
+        tokio::select! {
+            message = hear(socket) => said(message),
+            // An error means that it is not our child: it was waited for, so it has ended.
+            status = child.wait() => ended(status.unwrap_or_default()),
+        }
+    }
+
+    async fn say(&self, word: &Word, descriptors: &[OwnedFd]) -> io::Result<()> {
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        self.socket.async_io(Interest::WRITABLE, || send(&self.socket, word, &descriptors, Wait::No)).await
+    }
+
+    /// What it said before it ended.
+    fn last_words(&mut self) -> impl Iterator<Item = Message> {
+        std::iter::from_fn(|| receive(&self.socket, Wait::No).ok().flatten())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(id) = self.child.id() {
+            // It may have ended.
+            let _ = kill(Pid::from_raw(id.cast_signed()), signal);
+        }
+    }
+
+    /// Has it end in order, or kills it; returns its exit status.
+    async fn stop(mut self) -> u8 {
+        self.signal(Signal::SIGTERM);
+        match timeout(FAREWELL, self.child.wait()).await {
+            Ok(Ok(status)) => status.code().map_or(1, |code| code as u8),
+            Ok(Err(_)) => 1,
+            Err(_) => {
+                tracing::error!("the forwarder does not end within {FAREWELL:?}, and is killed");
+                let _ = self.child.kill().await;
+                1
+            }
+        }
+    }
+}
+
+/// The next message; for ever nothing once the other end is gone: then it ends.
+async fn hear(socket: &UnixStream) -> Message {
+    match socket.async_io(Interest::READABLE, || receive(socket, Wait::No)).await {
+        Ok(Some(message)) => message,
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why a forwarder ended, for people.
+fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(number), _) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {number}"),
+        },
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// There is a descriptor for each queue of each port: as many as the system grants.
+fn raise_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of descriptors stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_how_a_forwarder_ended() {
+        for (raw, said) in
+            [(9, "killed by SIGKILL"), (11, "killed by SIGSEGV"), (101 << 8, "exit status 101")]
+        {
+            assert_eq!(describe(ExitStatus::from_raw(raw)), said);
+        }
+    }
+}

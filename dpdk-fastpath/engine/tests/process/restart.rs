@@ -1,0 +1,346 @@
+//! What outlives the process that forwards.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use culvert_api::fastpath as api;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use crate::fastpath::{BINARY, FastPath};
+use crate::pods::{Pod, VIP, tables};
+use crate::{Case, within};
+
+/// The longest time without a byte that is no mistake: much more than it takes, for machines that are busy.
+const GAP: Duration = Duration::from_secs(3);
+
+pub(crate) fn cases() -> Vec<Case> {
+    let root = |name, body| Case { name, root: true, body };
+    vec![
+        root("a_connection_outlives_kill_9_of_the_forwarder_and_so_do_tables_and_ports", || killed("")),
+        root("a_standby_goes_on_where_the_forwarder_was_killed", || killed("standby: true")),
+        root("sighup_has_a_new_forwarder_take_over_from_one_that_forwards", replaced),
+        root("udp_keeps_its_endpoint_over_a_restart", udp),
+        root("flow_memory_of_another_version_is_refused_and_said_and_ports_stay", other_layout),
+        root("what_ends_forwarders_again_and_again_is_thrown_away", again_and_again),
+        root("the_forwarder_ends_with_its_keeper", keeper_killed),
+        root("a_service_manager_gives_a_new_keeper_back_what_the_killed_one_had", service_manager),
+    ]
+}
+
+fn start(more: &str) -> (FastPath, Pod, Pod) {
+    let fast_path = FastPath::start_with(more);
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    (fast_path, a, b)
+}
+
+/// Waits for a forwarder other than those before.
+fn wait_for_restart(fast_path: &mut FastPath, restarts: u32) -> api::Info {
+    within(20, "a new forwarder answers", || {
+        let info = fast_path.try_info()?;
+        (info.restart.as_ref()?.restarts == restarts).then_some(info)
+    })
+}
+
+/// A connection through the Service whose server sends without pause; returns the longest time that the client waited
+/// for bytes while `meanwhile` was at work.
+fn longest_gap(client: &Pod, server: &Pod, meanwhile: impl FnOnce()) -> Duration {
+    let listener = server.netns.within(|| TcpListener::bind((&server.ipv4[..], 8080))).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                stream.write_all(&[7; 1 << 14]).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let mut stream = client.netns.within(|| TcpStream::connect((VIP, 80))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        let reading = scope.spawn(move || {
+            let (mut longest, mut last, mut bytes) = (Duration::ZERO, Instant::now(), [0; 1 << 16]);
+            loop {
+                match stream.read(&mut bytes).expect("the connection was lost") {
+                    0 => return longest,
+                    read => assert!(bytes[..read].iter().all(|&byte| byte == 7)),
+                }
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        meanwhile();
+        std::thread::sleep(Duration::from_millis(500));
+        stop.store(true, Ordering::Relaxed);
+        serving.join().unwrap();
+        reading.join().unwrap()
+    })
+}
+
+fn killed(more: &str) {
+    let (mut fast_path, a, b) = start(more);
+    let standby = more.contains("standby");
+    for restarts in 1..=2 {
+        if standby {
+            within(20, "a standby is there", || (fast_path.processes().len() == 3).then_some(()));
+            // It says nothing to others when it is ready.
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        let forwarder = fast_path.processes()[1];
+        let gap = longest_gap(&a, &b, || {
+            kill(forwarder, Signal::SIGKILL).unwrap();
+            let info = wait_for_restart(&mut fast_path, restarts);
+            let restart = info.restart.unwrap();
+            eprintln!("{more}: gap {} ms", restart.gap_microseconds / 1000);
+            assert_eq!((info.revision, info.synced), (1, true), "the tables");
+            assert_eq!((&restart.reason[..], &restart.refused[..]), ("killed by SIGKILL", ""));
+            assert_eq!((restart.ports_kept, restart.flows_damaged), (2, 0), "{restart:?}");
+            assert!(restart.flows_kept >= 1 && info.flows >= 1, "{restart:?}");
+        });
+        eprintln!("{more}: without a byte for {gap:?}");
+        assert!(gap < GAP, "{gap:?}");
+    }
+    // What is new works, too, and what was kept is not kept for ever.
+    fast_path.replace(tables(2, &["10.244.1.3"])).unwrap();
+    assert!(longest_gap(&a, &b, || {}) < GAP);
+    assert!(a.netns.ping(&b.ipv4));
+    assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
+    assert!(!a.netns.ip("-o link").contains("eth0"), "the interface has left the pod");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn replaced() {
+    let (mut fast_path, a, b) = start("");
+    let [keeper, before] = fast_path.processes()[..] else { panic!("two processes") };
+    let gap = longest_gap(&a, &b, || {
+        kill(keeper, Signal::SIGHUP).unwrap();
+        let info = wait_for_restart(&mut fast_path, 1);
+        let restart = info.restart.unwrap();
+        eprintln!("replaced: gap {} us", restart.gap_microseconds);
+        assert_eq!((&restart.reason[..], restart.flows_kept), ("replaced", 1), "{restart:?}");
+    });
+    eprintln!("replaced: without a byte for {gap:?}");
+    assert!(gap < GAP, "{gap:?}");
+    within(20, "the one before has ended", || (!fast_path.processes().contains(&before)).then_some(()));
+    assert!(a.netns.ping(&b.ipv4));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn udp() {
+    let mut with_udp = tables(1, &["10.244.1.3", "10.244.1.4"]);
+    with_udp.services[0].protocol = api::Protocol::Udp.into();
+    let mut fast_path = FastPath::start();
+    fast_path.replace(with_udp).unwrap();
+    let pods = ["cvt-a", "cvt-b", "cvt-c"].iter().zip(2..).map(|(name, n)| Pod::attach(&fast_path, name, n));
+    let [a, b, c] = &pods.collect::<Vec<_>>()[..] else { panic!("three pods") };
+    let servers = [b, c].map(|pod| {
+        let socket = pod.netns.within(|| UdpSocket::bind((&pod.ipv4[..], 8080))).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    });
+    let clients: Vec<_> = (0..8).map(|_| a.netns.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap()).collect();
+    // Which server each client's packet gets to.
+    let served_by = || -> Vec<usize> {
+        let one = |client: &UdpSocket| {
+            within(5, "a server gets the packet", || {
+                client.send_to(b"x", (VIP, 80)).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                let mut received = servers.iter().map(|server| {
+                    let mut got = false;
+                    while let Ok((_, from)) = server.recv_from(&mut [0; 8]) {
+                        got |= from.port() == client.local_addr().unwrap().port();
+                    }
+                    got
+                });
+                received.position(|got| got)
+            })
+        };
+        clients.iter().map(one).collect()
+    };
+    let before = served_by();
+    kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+    let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
+    assert_eq!(restart.flows_kept, 8, "{restart:?}");
+    assert_eq!(served_by(), before);
+    assert_eq!(fast_path.counters().flows_created, 8, "no flow was opened anew");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// The keeper's file in memory of this name, to be written to.
+fn kept(fast_path: &FastPath, name: &str) -> fs::File {
+    let keeper = fast_path.processes()[0];
+    let all = fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().map(|entry| entry.unwrap().path());
+    let named = |path: &std::path::PathBuf| {
+        fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains(&format!("memfd:{name} ")))
+    };
+    let path = all.into_iter().find(named).expect("the keeper has it");
+    fs::File::options().read(true).write(true).open(path).unwrap()
+}
+
+fn other_layout() {
+    let (mut fast_path, a, b) = start("");
+    assert!(longest_gap(&a, &b, || {}) < GAP);
+    kept(&fast_path, "flows").write_all_at(&[0xff], 8).unwrap();
+    kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+    let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
+    assert!(restart.refused.contains("flow memory is of layout 0x"), "{restart:?}");
+    assert_eq!((restart.flows_kept, restart.ports_kept), (0, 2));
+    assert!(longest_gap(&a, &b, || {}) < GAP, "new connections");
+
+    kept(&fast_path, "tables").write_all_at(&[9], 8).unwrap();
+    kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+    let info = wait_for_restart(&mut fast_path, 2);
+    assert_eq!((info.revision, info.synced), (0, false));
+    let restart = info.restart.unwrap();
+    assert!(restart.refused.contains("ledger of tables: is of version 9"), "{restart:?}");
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    assert!(longest_gap(&a, &b, || {}) < GAP, "once the agent has said it all again");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn again_and_again() {
+    let (mut fast_path, a, b) = start("");
+    assert!(longest_gap(&a, &b, || {}) < GAP);
+    for restarts in 1..=3 {
+        kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+        let restart = wait_for_restart(&mut fast_path, restarts).restart.unwrap();
+        let thrown_away = restart.refused.contains("ended soon after its start, several times");
+        // Not if the machine is so slow that they lived long.
+        assert!(thrown_away == (restarts == 3) || restart.gap_microseconds > 5_000_000, "{restart:?}");
+        assert_eq!(restart.ports_kept, 2);
+    }
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn keeper_killed() {
+    let (fast_path, ..) = start("");
+    let [keeper, forwarder] = fast_path.processes()[..] else { panic!("two processes") };
+    kill(keeper, Signal::SIGKILL).unwrap();
+    within(20, "it ends", || kill(forwarder, None).is_err().then_some(()));
+}
+
+/// What systemd does with FDSTORE and FDSTOREREMOVE (sd_notify(3)).
+#[derive(Default)]
+struct Manager {
+    store: Mutex<BTreeMap<String, Vec<OwnedFd>>>,
+    /// How often it was told that the program is ready.
+    ready: AtomicU32,
+    stop: AtomicBool,
+}
+
+impl Manager {
+    fn attend(&self, socket: &UnixDatagram) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let mut text = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let (mut parts, flags) = ([IoSliceMut::new(&mut text)], RecvFlags::CMSG_CLOEXEC);
+            let Ok(received) = recvmsg(socket, &mut parts, &mut control, flags) else { continue };
+            let text = str::from_utf8(&text[..received.bytes]).unwrap();
+            let name = || text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap().to_owned();
+            let mut store = self.store.lock().unwrap();
+            match text.lines().next() {
+                Some("FDSTORE=1") => {
+                    for message in control.drain() {
+                        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                            store.entry(name()).or_default().extend(descriptors);
+                        }
+                    }
+                }
+                Some("FDSTOREREMOVE=1") => drop(store.remove(&name())),
+                Some("READY=1") => drop(self.ready.fetch_add(1, Ordering::Relaxed)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the program has said so often that it is ready, and then what is kept is this.
+    fn wait_until_ready(&self, times: u32, names: &[&str]) {
+        within(20, "it says that it is ready, and has all kept", || {
+            let store = self.store.lock().unwrap();
+            let all = store.keys().map(String::as_str).eq(names.iter().copied());
+            (self.ready.load(Ordering::Relaxed) == times && all).then_some(())
+        });
+    }
+}
+
+const ALL: [&str; 6] = ["flows", "ports", "tables", "tap.cvt-a", "tap.cvt-b", "tap.cvtup0"];
+
+fn service_manager() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let manager = Manager::default();
+    std::thread::scope(|scope| {
+        let _stopper = Stopper(&manager.stop);
+        scope.spawn(|| manager.attend(&socket));
+        started_by(&manager, &path);
+    });
+}
+
+fn started_by(manager: &Manager, path: &Path) {
+    let mut fast_path = FastPath::launch("", |netns, config| {
+        let mut command = netns.command(BINARY);
+        command.arg("--config").arg(config).env("NOTIFY_SOCKET", path);
+        command
+    });
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    let gone = Pod::attach(&fast_path, "cvt-c", 4);
+    assert!(fast_path.detach("cvt-c").unwrap());
+    manager.wait_until_ready(1, &ALL);
+    within(5, "the interface has left the pod", || {
+        (!gone.netns.ip("-o link").contains("eth0")).then_some(())
+    });
+
+    let gap = longest_gap(&a, &b, || {
+        // As descriptors 3 and on, with their names.
+        let mut script = "export LISTEN_PID=$$; exec \"$0\" --config \"$1\"".to_owned();
+        let mut names = Vec::new();
+        for (name, descriptors) in &*manager.store.lock().unwrap() {
+            for descriptor in descriptors {
+                // Above those that the program is to find them at.
+                let copy = fcntl(descriptor, FcntlArg::F_DUPFD(100)).unwrap();
+                script += &format!(" {}<&{copy} {copy}<&-", 3 + names.len());
+                names.push(name.clone());
+            }
+        }
+        fast_path.kill_and_launch(|netns, config| {
+            let mut command = netns.command("bash");
+            command.args(["-c", &script, BINARY]).arg(config).env("NOTIFY_SOCKET", path);
+            command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+            command
+        });
+        let info = fast_path.info();
+        assert_eq!((info.revision, info.synced, info.flows), (1, true, 1));
+        assert_eq!(fast_path.ports().len(), 3);
+    });
+    eprintln!("service manager: without a byte for {gap:?}");
+    assert!(gap < Duration::from_secs(10), "{gap:?}");
+    manager.wait_until_ready(2, &ALL);
+    let flows = manager.store.lock().unwrap()["flows"].len();
+    assert_eq!(flows, 1, "the memory of flows in place of the one before");
+    drop((fast_path, a, b));
+}
+
+/// Sets the flag however the case ends, so that threads end that look at it.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
