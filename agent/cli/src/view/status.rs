@@ -1,7 +1,7 @@
 //! The agent's own state.
 
 use culvert_api::agent::{StatusReply, Subsystem};
-use culvert_api::fastpath::{FlowPolicy, Info, LostConnections};
+use culvert_api::fastpath::{FlowPolicy, Info, LostConnections, Restart};
 use serde::Serialize;
 
 use super::or_dash;
@@ -40,6 +40,24 @@ struct FastPath {
     flow_capacity: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     flow_policy: Option<Policy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart: Option<RestartView>,
+}
+
+/// How it took over from the process before.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RestartView {
+    restarts: u32,
+    reason: String,
+    gap_microseconds: u64,
+    flows_kept: u64,
+    flows_over: u64,
+    flows_without_room: u64,
+    flows_damaged: u64,
+    ports_kept: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    refused: String,
 }
 
 /// How connections are treated.
@@ -91,6 +109,37 @@ fn fastpath(info: Info) -> FastPath {
         flows: info.flows,
         flow_capacity: info.flow_capacity,
         flow_policy: info.flow_policy.as_ref().map(policy),
+        restart: info
+            .restart
+            .filter(|restart| restart.restarts > 0 || !restart.refused.is_empty())
+            .map(restart),
+    }
+}
+
+fn restart(restart: Restart) -> RestartView {
+    RestartView {
+        restarts: restart.restarts,
+        reason: restart.reason,
+        gap_microseconds: restart.gap_microseconds,
+        flows_kept: restart.flows_kept,
+        flows_over: restart.flows_over,
+        flows_without_room: restart.flows_without_room,
+        flows_damaged: restart.flows_damaged,
+        ports_kept: restart.ports_kept,
+        refused: restart.refused,
+    }
+}
+
+impl RestartView {
+    /// For people, in one line.
+    fn line(&self) -> String {
+        let Self { restarts, reason, flows_kept, ports_kept, refused, .. } = self;
+        let gap = self.gap_microseconds.div_ceil(1000);
+        let kept = if refused.is_empty() { String::new() } else { format!("; state refused: {refused}") };
+        format!(
+            "  restarted {restarts} time(s), last: {reason}, {gap} ms without packets, {flows_kept} flows and \
+             {ports_kept} ports kept{kept}"
+        )
     }
 }
 
@@ -145,6 +194,7 @@ impl View for Status {
                 f.mbufs_free,
                 f.mbufs_total,
             ));
+            lines.extend(f.restart.as_ref().map(RestartView::line));
         }
         let rows = self
             .subsystems
@@ -168,6 +218,26 @@ fn uptime(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_is_told_in_one_line_with_why_nothing_was_kept() {
+        let told = Restart {
+            restarts: 2,
+            reason: "killed by SIGKILL".to_owned(),
+            gap_microseconds: 41_200,
+            flows_kept: 7,
+            ports_kept: 3,
+            ..Restart::default()
+        };
+        assert_eq!(
+            restart(told.clone()).line(),
+            "  restarted 2 time(s), last: killed by SIGKILL, 42 ms without packets, 7 flows and 3 ports kept"
+        );
+        let refused = Restart { refused: "flow memory is of layout 0x2".to_owned(), ..told };
+        assert!(restart(refused).line().ends_with("; state refused: flow memory is of layout 0x2"));
+        let first = Info { restart: Some(Restart::default()), ..Info::default() };
+        assert!(fastpath(first).restart.is_none(), "there was none");
+    }
 
     #[test]
     fn uptimes_show_their_two_largest_units() {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use culvert_api::fastpath::{Changes, Info, Tables};
+use culvert_api::fastpath::{Changes, Info, Restart, Tables};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -35,6 +35,14 @@ pub struct Desired {
     pub tables: Arc<Tables>,
     /// When they became what they are.
     pub since: Instant,
+}
+
+/// Says how the process that is met took over from one before it.
+fn tell_of_restart(info: &Info) {
+    let Some(restart) = info.restart.as_ref().filter(|restart| restart.restarts > 0) else { return };
+    let Restart { restarts, reason, flows_kept, ports_kept, refused, .. } = restart;
+    let gap_ms = restart.gap_microseconds.div_ceil(1000);
+    warn!(restarts, reason, gap_ms, flows_kept, ports_kept, refused, "the fast path was restarted");
 }
 
 /// The task that keeps the fast path programmed.
@@ -151,6 +159,7 @@ impl Keeper {
 
     async fn meet(&self, info: &Info, before: Option<Met>) -> Met {
         info!(instance = info.instance, version = info.version, revision = info.revision, "fast path met");
+        tell_of_restart(info);
         if let Some(Met { ports: Ports::Restoring(task), .. }) = before {
             // Two at once would be in each other's way. Its calls fail, or reach the new process, which does no harm.
             let _ = task.await;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use culvert_api::fastpath::{
-    Counters, Info, NamedCounter, Port, PortCounters, Protocol, ServiceStatus, WorkerCounters,
+    Counters, Info, NamedCounter, Port, PortCounters, Protocol, Restart, ServiceStatus, WorkerCounters,
 };
 
 use super::super::Snapshot;
@@ -29,7 +29,30 @@ impl Sink<'_> {
         self.gauge("fastpath_mbufs", "Packet buffers in the pool", one(info.mbufs_total))?;
         self.gauge("fastpath_mbufs_free", "Packet buffers free at this moment", one(info.mbufs_free))?;
         self.gauge("fastpath_flows", "Entries of the flow table in use, one per direction", one(info.flows))?;
-        self.gauge("fastpath_flow_capacity", "Entries that the flow table holds", one(info.flow_capacity))
+        self.gauge("fastpath_flow_capacity", "Entries that the flow table holds", one(info.flow_capacity))?;
+        if let Some(restart) = &info.restart {
+            self.restart(restart)?;
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, restart: &Restart) -> fmt::Result {
+        let restarts = u64::from(restart.restarts);
+        self.counter("fastpath_restarts", "Restarts of the fast path by its keeper", one(restarts))?;
+        let text = "From the end of the process before until packets were forwarded again, in microseconds";
+        self.gauge("fastpath_restart_gap_microseconds", text, one(restart.gap_microseconds))?;
+        let flows = [
+            ("kept", restart.flows_kept),
+            ("over", restart.flows_over),
+            ("no-room", restart.flows_without_room),
+            ("damaged", restart.flows_damaged),
+        ];
+        let flows = flows.map(|(what, flows)| (vec![("what", what.to_owned())], flows));
+        let text = "What became of the connections of the process before";
+        self.gauge("fastpath_restart_flows", text, flows)?;
+        let refused = u64::from(!restart.refused.is_empty());
+        let text = "Whether what the process before left could not be used";
+        self.gauge("fastpath_restart_refused", text, one(refused))
     }
 
     fn counters(&mut self, c: &Counters) -> fmt::Result {
