@@ -9,6 +9,7 @@ mod malformed;
 mod manifests;
 mod netdevsim;
 mod resilience;
+mod restart;
 mod service;
 mod sriov;
 mod sriov_cni;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         service::CASES,
         balancing::CASES,
         resilience::CASES,
+        restart::CASES,
         malformed::CASES,
         wire::CASES,
         manifests::CASES,

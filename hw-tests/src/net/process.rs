@@ -102,13 +102,23 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// CPU time it has taken so far, in seconds.
+    /// CPU time that it and the processes that it has started have taken so far, in seconds.
     pub fn cpu_seconds(&self) -> Outcome<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Behind the name, which may hold spaces: user and system time are the 12th and 13th field.
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-        let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
+        let mut ticks = 0.0;
+        for id in self.children()?.into_iter().map(Pid::as_raw).chain([self.child.id() as i32]) {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+            // Behind the name, which may hold spaces: user and system time are the 12th and 13th field.
+            let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+            ticks += fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>();
+        }
         Ok(ticks / 100.0)
+    }
+
+    /// The processes that it has started and that run.
+    pub fn children(&self) -> Outcome<Vec<Pid>> {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        Ok(children.split_whitespace().filter_map(|id| id.parse().ok()).map(Pid::from_raw).collect())
     }
 
     /// Fails when the program has ended; to be asked while waiting for it to do something.

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
 use super::agent::{Agent, START};
 use super::control::Control;
 use super::manifest::Manifests;
@@ -60,6 +63,16 @@ impl Node {
         })?;
         self.fastpath = Some(process);
         Ok(())
+    }
+
+    /// The processes of the fast path that forward, or are about to; not their keeper.
+    pub fn forwarders(&self) -> Outcome<Vec<Pid>> {
+        self.fastpath.as_ref().map_or(Ok(Vec::new()), Process::children)
+    }
+
+    /// Sends the fast path's keeper a signal.
+    pub fn signal_fastpath(&self, signal: Signal) -> Outcome {
+        self.fastpath.as_ref().map_or(Ok(()), |keeper| keeper.signal(signal))
     }
 
     /// Starts culvert-agent and waits until it has programmed the fast path with all it knows.
