@@ -219,6 +219,7 @@ fn start(
         tables: recalled,
         memory: remembering,
         ports,
+        neighbours,
         taken,
         refused,
     } = beginning;
@@ -250,7 +251,7 @@ fn start(
     backend.team().into_iter().for_each(|team| team.hold(true));
     backend.kept_by(keep, inheritance);
     let mut fast_path = FastPath::new(instance()?, backend, tables, counters, flows, clock);
-    fast_path.remember(remembering, recalled);
+    fast_path.remember(remembering, recalled, &neighbours);
     let attached = attach_uplink(config, &mut fast_path, uplink_mac);
     if let Err(error) = attached {
         fast_path.shut_down();

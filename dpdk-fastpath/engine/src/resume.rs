@@ -1,5 +1,6 @@
 //! What a process begins with: what the one before it left, as far as that can be used.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use culvert_api::config::fastpath::{FastPathConfig, Hugepages};
@@ -29,6 +30,8 @@ pub(crate) struct Beginning {
     pub(crate) memory: Memory,
     /// Ports of the process before.
     pub(crate) ports: Vec<proto::Port>,
+    /// Neighbours that it knew.
+    pub(crate) neighbours: Vec<(IpAddr, Mac)>,
     pub(crate) taken: TakenOver,
     /// Why flows, or tables and flows, of the process before are not in use; empty if they are, or if there was none.
     pub(crate) refused: String,
@@ -45,7 +48,8 @@ impl Beginning {
         keep: &Keep,
         inheritance: &mut Inheritance,
     ) -> Result<Self, FlowMemoryError> {
-        let (memory, Recalled { mut tables, ports }, no_tables) = Memory::recall(keep, inheritance);
+        let (memory, Recalled { mut tables, ports, neighbours }, no_tables) =
+            Memory::recall(keep, inheritance);
         let mut refused = inheritance.occasion.discarded.clone();
         let left = match (no_tables, inheritance.take(KEPT_AS).map(Left::open)) {
             (Some(error), _) => {
@@ -87,7 +91,7 @@ impl Beginning {
         if !refused.is_empty() {
             tracing::error!(reason = refused, "flows of the process before are not kept");
         }
-        Ok(Self { clock, flows, workers, snapshot, tables, memory, ports, taken, refused })
+        Ok(Self { clock, flows, workers, snapshot, tables, memory, ports, neighbours, taken, refused })
     }
 
     /// The uplink's own address, if the process before had this uplink.

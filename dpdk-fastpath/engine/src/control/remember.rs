@@ -1,10 +1,12 @@
-//! What the next process is to know from the beginning: the tables and the ports.
+//! What the next process is to know from the beginning: the tables, the ports, and the neighbours on the underlay.
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use culvert_api::fastpath as proto;
+use culvert_api::value::Mac;
 use prost::Message as _;
 
 use crate::keep::{Inheritance, Keep, Ledger, LedgerError};
@@ -13,6 +15,7 @@ use crate::table::{Applied, Builder, TableError};
 /// The names under which ledgers are kept.
 pub const KEPT_TABLES: &str = "tables";
 const KEPT_PORTS: &str = "ports";
+const KEPT_NEIGHBOURS: &str = "neighbours";
 
 /// What an entry of the ledger of tables is, by its first byte: tables, or changes to those of the entries before.
 const TABLES: u8 = 0;
@@ -59,6 +62,7 @@ pub struct Memory {
     keep: Keep,
     tables: Option<Ledger>,
     ports: Option<Ledger>,
+    neighbours: Option<Ledger>,
     /// Bytes of the tables that changes are written behind.
     base: u64,
 }
@@ -70,6 +74,33 @@ pub struct Recalled {
     pub tables: Option<(Builder, Applied)>,
     /// Ports, as they were listed.
     pub ports: Vec<proto::Port>,
+    /// Next hops on the underlay.
+    pub neighbours: Vec<(IpAddr, Mac)>,
+}
+
+/// The entry of the ledger of neighbours: the newest counts.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Neighbours {
+    #[prost(message, repeated, tag = "1")]
+    all: Vec<Neighbour>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Neighbour {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    address: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    mac: Vec<u8>,
+}
+
+impl Neighbour {
+    fn read(&self) -> Option<(IpAddr, Mac)> {
+        let v4 = <[u8; 4]>::try_from(&self.address[..]).map(IpAddr::from);
+        let address = v4.or_else(|_| <[u8; 16]>::try_from(&self.address[..]).map(IpAddr::from)).ok()?;
+        let mac = <[u8; 6]>::try_from(&self.mac[..]).ok()?;
+        Some((address, Mac::try_from(mac).ok()?))
+    }
 }
 
 impl Memory {
@@ -101,6 +132,13 @@ impl Memory {
                     tracing::warn!(error = super::chain(&error), "what ports there were is not known");
                 }
             }
+        }
+        if let Some(Ok((ledger, entries))) = inheritance.take(KEPT_NEIGHBOURS).map(Ledger::open) {
+            // What cannot be read is asked for.
+            let list =
+                entries.last().and_then(|entry| Neighbours::decode(&entry[..]).ok()).unwrap_or_default();
+            recalled.neighbours = list.all.iter().filter_map(Neighbour::read).collect();
+            memory.neighbours = Some(ledger);
         }
         (memory, recalled, refused)
     }
@@ -143,11 +181,23 @@ impl Memory {
         self.write("ports", |memory| open(&memory.keep, &mut memory.ports, KEPT_PORTS)?.replace(&entry));
     }
 
+    /// The next hops on the underlay have these Ethernet addresses.
+    pub(super) fn has_neighbours(&mut self, neighbours: impl Iterator<Item = (IpAddr, Mac)>) {
+        let neighbour = |(address, mac): (IpAddr, Mac)| Neighbour {
+            address: crate::table::octets(address),
+            mac: mac.octets().to_vec(),
+        };
+        let entry = Neighbours { all: neighbours.map(neighbour).collect() }.encode_to_vec();
+        self.write("neighbours", |memory| {
+            open(&memory.keep, &mut memory.neighbours, KEPT_NEIGHBOURS)?.replace(&entry)
+        });
+    }
+
     fn write(&mut self, what: &str, write: impl FnOnce(&mut Self) -> io::Result<()>) {
         if let Err(error) = write(self) {
             // A ledger that lacks an entry is worse than none.
-            [KEPT_TABLES, KEPT_PORTS].iter().for_each(|name| self.keep.forget(name));
-            (self.tables, self.ports) = (None, None);
+            [KEPT_TABLES, KEPT_PORTS, KEPT_NEIGHBOURS].iter().for_each(|name| self.keep.forget(name));
+            (self.tables, self.ports, self.neighbours) = (None, None, None);
             tracing::error!(%error, what, "not written down: the next process will have to wait for the agent");
         }
     }

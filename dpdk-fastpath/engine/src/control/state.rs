@@ -1,6 +1,7 @@
 //! All that the control thread owns.
 
 use std::hint;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,12 +88,18 @@ impl FastPath {
 
     /// Writes down from now on what the next process is to know, and goes on with what was `recalled` of the tables: the
     /// snapshot that the workers have is made of them.
-    pub fn remember(&mut self, memory: Memory, recalled: Option<(Builder, Applied)>) {
+    pub fn remember(
+        &mut self,
+        memory: Memory,
+        recalled: Option<(Builder, Applied)>,
+        neighbours: &[(IpAddr, Mac)],
+    ) {
         self.memory = memory;
         if let Some((builder, applied)) = recalled {
             self.builder = builder;
             self.publish_tables(applied, Instant::now());
             self.follow_underlay(Instant::now());
+            self.recall_neighbours(neighbours);
         }
     }
 

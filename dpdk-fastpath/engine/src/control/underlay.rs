@@ -54,11 +54,21 @@ impl FastPath {
         }
     }
 
+    /// Goes on with what another process knew of neighbours that are followed; they are asked again when that is due.
+    pub(super) fn recall_neighbours(&mut self, neighbours: &[(IpAddr, Mac)]) {
+        let now = Instant::now();
+        for &(address, mac) in neighbours {
+            self.neighbours.hear(now, Heard { address, mac, solicited: false });
+        }
+        self.tell_neighbours();
+    }
+
     /// Lets the tables know the neighbours' addresses.
     fn tell_neighbours(&mut self) {
-        let known = self.neighbours.iter().filter_map(|(hop, _, mac)| Some((hop, EthAddr(mac?.octets()))));
-        if self.builder.set_neighbours(known) {
+        let known = || self.neighbours.iter().filter_map(|(hop, _, mac)| Some((hop, mac?)));
+        if self.builder.set_neighbours(known().map(|(hop, mac)| (hop, EthAddr(mac.octets())))) {
             publish(&mut self.builder, &mut self.tables);
+            self.memory.has_neighbours(known());
         }
     }
 

@@ -81,6 +81,27 @@ fn ports_are_recalled_as_they_were_listed() {
 }
 
 #[test]
+fn neighbours_are_recalled_and_what_is_none_is_passed_over() {
+    let mut memory = Memory::default();
+    let known: [(IpAddr, Mac); 2] = [
+        ("192.168.0.1".parse().unwrap(), "02:00:00:00:00:01".parse().unwrap()),
+        ("fd00::1".parse().unwrap(), "02:00:00:00:00:02".parse().unwrap()),
+    ];
+    memory.has_neighbours(known.into_iter());
+    let recalled = |memory: &Memory| {
+        let descriptor = memory.neighbours.as_ref().unwrap().as_fd().try_clone_to_owned().unwrap();
+        let mut inheritance = Inheritance::default();
+        inheritance.items.insert(KEPT_NEIGHBOURS.to_owned(), vec![descriptor]);
+        Memory::recall(&Keep::nobody(), &mut inheritance).1.neighbours
+    };
+    assert_eq!(recalled(&memory), known);
+    let wrong = Neighbour { address: vec![1, 2, 3], mac: vec![2, 0, 0, 0, 0, 1] };
+    let entry = Neighbours { all: vec![wrong] }.encode_to_vec();
+    memory.neighbours.as_mut().unwrap().replace(&entry).unwrap();
+    assert_eq!(recalled(&memory), []);
+}
+
+#[test]
 fn tables_that_this_version_does_not_accept_are_refused_by_entry() {
     let mut memory = Memory::default();
     memory.replaced(&tables(1, true));
