@@ -12,7 +12,7 @@ use culvert_hw_tests::net::{Netns, run};
 use super::figure::{Better, Figure};
 use super::kernel::Kernel;
 use super::ours::Ours;
-use super::{ECHO, HTTP, IPERF, PodsError, Side, VIP, address};
+use super::{ECHO, HTTP, IPERF, PodsError, Side, VIP, address, restart};
 use crate::cli::Pods;
 
 /// How long one answer may take.
@@ -72,6 +72,8 @@ pub(super) fn all(pods: &Pods, ours: &mut Ours, kernel: &mut Kernel) -> Result<V
         true,
         http,
     )?);
+    bench.say("kill -9 of the fast path");
+    figures.push(restart::gap(pods, bench.ours, tcp("1"))?);
     figures.push(idle);
     Ok(figures)
 }
@@ -137,7 +139,7 @@ impl Bench<'_> {
 
     fn say(&mut self, case: &str) {
         self.done += 1;
-        eprintln!("[{}/8] {case}", self.done);
+        eprintln!("[{}/9] {case}", self.done);
     }
 }
 

@@ -8,6 +8,7 @@ mod figure;
 mod kernel;
 mod load;
 mod ours;
+mod restart;
 
 use culvert_hw_tests::frame::Stop;
 use culvert_hw_tests::net::Netns;

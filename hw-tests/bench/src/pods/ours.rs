@@ -7,6 +7,7 @@ use culvert_api::fastpath as proto;
 use culvert_hw_tests::frame::wait_for;
 use culvert_hw_tests::net::{Netns, Process, program};
 use culvert_hw_tests::topology::Control;
+use nix::sys::signal::{Signal, kill};
 
 use super::{ECHO, HTTP, IPERF, PodsError, Side, VIP, address};
 
@@ -40,6 +41,14 @@ impl Ours {
         two.program(2, true)?;
         let (client, near, far) = (one.pod(1, 2)?, one.pod(1, 3)?, two.pod(2, 3)?);
         Ok(Self { nodes, client, near, far, _wire: wire })
+    }
+
+    /// Kills what forwards on node 1, as `kill -9` does; its keeper goes on.
+    pub(super) fn kill_forwarder(&self) -> Result<(), PodsError> {
+        for id in self.nodes[0].process.children()? {
+            kill(id, Signal::SIGKILL).map_err(|error| PodsError::Load(format!("kill: {error}")))?;
+        }
+        Ok(())
     }
 
     /// CPU time of both fast paths so far, in seconds.
