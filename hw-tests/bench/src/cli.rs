@@ -87,11 +87,15 @@ Needs root, for the namespaces, and iperf3.
 Examples:
   culvert-bench pods                                   about two minutes and a half
   culvert-bench pods --seconds 1 --runs 3
+  culvert-bench pods --case \"4 streams\"
   culvert-bench pods --check                           exit status 1 if a figure is missed
   culvert-bench pods -o json >pods.json";
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Pods {
+    /// Only what has this in its name, such as "HTTP"
+    #[arg(long, value_name = "PART")]
+    pub(crate) case: Option<String>,
     /// Length of a run
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,

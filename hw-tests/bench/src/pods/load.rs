@@ -35,29 +35,29 @@ pub(super) fn all(pods: &Pods, ours: &mut Ours, kernel: &mut Kernel) -> Result<V
         iperf(side.client(), VIP, seconds, &["-u", "-b", "0", "-l", "64"], udp_rate)
     };
     let higher = |must| (Better::Higher, must);
-    figures.push(bench.pairs(
+    figures.extend(bench.pairs(
         "TCP to a Service, remote pod, 1 stream",
         "Gbit/s",
         higher(1.0),
         true,
         tcp("1"),
     )?);
-    figures.push(bench.pairs(
+    figures.extend(bench.pairs(
         "TCP to a Service, remote pod, 4 streams",
         "Gbit/s",
         higher(1.0),
         true,
         tcp("4"),
     )?);
-    figures.push(bench.pairs("TCP to a pod of the node, 1 stream", "Gbit/s", higher(0.5), false, near)?);
-    figures.push(bench.pairs(
+    figures.extend(bench.pairs("TCP to a pod of the node, 1 stream", "Gbit/s", higher(0.5), false, near)?);
+    figures.extend(bench.pairs(
         "TCP to a Service, pod of the node, 1 stream",
         "Gbit/s",
         higher(0.5),
         false,
         tcp("1"),
     )?);
-    figures.push(bench.pairs(
+    figures.extend(bench.pairs(
         "UDP, 64 bytes, to a Service, remote pod",
         "million/s",
         higher(1.2),
@@ -65,16 +65,18 @@ pub(super) fn all(pods: &Pods, ours: &mut Ours, kernel: &mut Kernel) -> Result<V
         udp,
     )?);
     figures.extend(bench.latency()?);
-    figures.push(bench.pairs(
+    figures.extend(bench.pairs(
         "HTTP connections to a Service, remote pod",
         "1000/s",
         higher(1.0),
         true,
         http,
     )?);
-    bench.say("kill -9 of the fast path");
-    figures.push(restart::gap(pods, bench.ours, tcp("1"))?);
-    figures.push(idle);
+    if bench.is_wanted(restart::CASE) {
+        bench.say(restart::CASE);
+        figures.push(restart::gap(pods, bench.ours, tcp("1"))?);
+    }
+    figures.extend(idle);
     Ok(figures)
 }
 
@@ -86,6 +88,10 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    fn is_wanted(&self, case: &str) -> bool {
+        self.pods.case.as_deref().is_none_or(|part| case.contains(part))
+    }
+
     /// Both sides in turns.
     fn pairs(
         &mut self,
@@ -94,7 +100,10 @@ impl Bench<'_> {
         (better, must): (Better, f64),
         far: bool,
         measure: impl Fn(&dyn Side, f64) -> Result<f64, PodsError>,
-    ) -> Result<Figure, PodsError> {
+    ) -> Result<Option<Figure>, PodsError> {
+        if !self.is_wanted(case) {
+            return Ok(None);
+        }
         self.say(case);
         self.ours.serve(far)?;
         self.kernel.serve(far)?;
@@ -102,11 +111,14 @@ impl Bench<'_> {
         for _ in 0..self.pods.runs {
             pairs.push((measure(self.ours, self.pods.seconds)?, measure(self.kernel, self.pods.seconds)?));
         }
-        Ok(Figure::of_pairs(case, unit, better, must, &pairs))
+        Ok(Some(Figure::of_pairs(case, unit, better, must, &pairs)))
     }
 
     /// Time until one byte is answered by one byte.
-    fn latency(&mut self) -> Result<[Figure; 2], PodsError> {
+    fn latency(&mut self) -> Result<Vec<Figure>, PodsError> {
+        if !self.is_wanted("TCP request and response") {
+            return Ok(vec![]);
+        }
         self.say("TCP request and response");
         self.ours.serve(true)?;
         self.kernel.serve(true)?;
@@ -118,15 +130,19 @@ impl Bench<'_> {
             tails.push((ours.1, kernel.1));
         }
         let figure = |case, pairs: &[_]| Figure::of_pairs(case, "us", Better::Lower, 1.3, pairs);
-        Ok([
+        Ok(vec![
             figure("TCP request and response, remote pod, p50", &medians),
             figure("TCP request and response, remote pod, p99", &tails),
         ])
     }
 
     /// CPU time of a fast path that has nothing to do.
-    fn idle(&mut self) -> Result<Figure, PodsError> {
-        self.say("idle");
+    fn idle(&mut self) -> Result<Option<Figure>, PodsError> {
+        const CASE: &str = "idle fast path";
+        if !self.is_wanted(CASE) {
+            return Ok(None);
+        }
+        self.say(CASE);
         let mut runs = Vec::new();
         for _ in 0..self.pods.runs {
             let (before, begin) = (self.ours.cpu_seconds()?, Instant::now());
@@ -134,7 +150,7 @@ impl Bench<'_> {
             let each = (self.ours.cpu_seconds()? - before) / 2.0;
             runs.push(each / begin.elapsed().as_secs_f64() * 100.0);
         }
-        Ok(Figure::of_ours("idle fast path", "% of a CPU", Better::Lower, 2.0, &runs))
+        Ok(Some(Figure::of_ours(CASE, "% of a CPU", Better::Lower, 2.0, &runs)))
     }
 
     fn say(&mut self, case: &str) {

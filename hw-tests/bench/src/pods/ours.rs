@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use culvert_api::fastpath as proto;
 use culvert_hw_tests::frame::wait_for;
-use culvert_hw_tests::net::{Netns, Process, program};
+use culvert_hw_tests::net::{Netns, Process, program, run};
 use culvert_hw_tests::topology::Control;
 use nix::sys::signal::{Signal, kill};
 
@@ -34,8 +34,10 @@ impl Ours {
     /// Worker 1 of node 1 runs on CPU 0, that of node 2 on CPU 1: with everything else, on two CPUs.
     pub(super) fn new(dir: &Path) -> Result<Self, PodsError> {
         let wire = Netns::create("wire")?;
-        wire.ip("link add br0 type bridge\nlink set br0 up")?;
         let mut nodes = [Node::start(dir, 1, &wire)?, Node::start(dir, 2, &wire)?];
+        for (from, to) in [("up1", "up2"), ("up2", "up1")] {
+            connect(&wire, from, to)?;
+        }
         let [one, two] = &mut nodes;
         one.program(1, true)?;
         two.program(2, true)?;
@@ -101,7 +103,7 @@ impl Node {
             Ok(control.filter(|control| control.info().is_ok()))
         })?;
         netns.ip(&format!("link set up{number} netns {}", wire.name()))?;
-        wire.ip(&format!("link set up{number} master br0 up"))?;
+        wire.ip(&format!("link set up{number} up"))?;
         Ok(Self { control, process, netns, revision: 0 })
     }
 
@@ -177,6 +179,16 @@ impl Node {
         })?;
         Ok(())
     }
+}
+
+/// Sends all that comes from one tap into the other, as a wire does: a bridge would look into each packet.
+fn connect(wire: &Netns, from: &str, to: &str) -> Result<(), PodsError> {
+    let tc = |arguments: &str| run(wire.command("tc").args(arguments.split(' '))).map(drop);
+    tc(&format!("qdisc add dev {from} ingress"))?;
+    tc(&format!(
+        "filter add dev {from} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev {to}"
+    ))?;
+    Ok(())
 }
 
 fn octets(address: &str) -> Vec<u8> {

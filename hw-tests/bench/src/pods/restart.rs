@@ -12,6 +12,9 @@ use super::ours::Ours;
 use super::{PodsError, Side};
 use crate::cli::Pods;
 
+/// The figure's name.
+pub(super) const CASE: &str = "kill -9 of the fast path, longest time without a byte";
+
 /// Into the stream, it is watched; then the fast path is killed; and later nobody watches any more, before it ends.
 const STEADY: Duration = Duration::from_millis(500);
 const KILLED: Duration = Duration::from_millis(500);
@@ -36,8 +39,7 @@ pub(super) fn gap(
         thread::sleep(LIVED);
         runs.push(one(ours, &stream)?);
     }
-    let case = "kill -9 of the fast path, longest time without a byte";
-    Ok(Figure::of_ours(case, "ms", Better::Lower, 1000.0, &runs))
+    Ok(Figure::of_ours(CASE, "ms", Better::Lower, 1000.0, &runs))
 }
 
 fn one(
