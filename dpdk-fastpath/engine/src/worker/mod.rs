@@ -22,10 +22,10 @@
 //! Nothing here allocates, locks, logs or makes a system call, with two exceptions: what a driver does, and rest.
 //!
 //! # Rest
-//! A worker that has found nothing for a while sleeps, so that an idle fast path takes no CPU from others. If all that it
-//! polls are taps, the kernel wakes it with the next packet. Otherwise it sleeps for a moment (`idleSleepMicroseconds`)
-//! after 1024 rounds without a packet, which is how long the next one waits at most; the next thousand rounds are polled
-//! without rest.
+//! A worker that finds nothing sleeps, so that an idle fast path takes no CPU from others. Of taps the kernel says which
+//! have packets, and only those are polled: a node may have hundreds. If all that a worker polls are taps, it sleeps whenever
+//! none has, and the next packet wakes it. Otherwise it polls, and sleeps for a moment (`idleSleepMicroseconds`) after 1024
+//! rounds without a packet, which is how long the next one waits at most; the next thousand rounds are polled without rest.
 
 mod forwarder;
 mod mailbox;
@@ -49,10 +49,7 @@ const HOUSEKEEPING: u32 = 64;
 /// Rounds without a packet after which a worker rests.
 const EMPTY_ROUNDS: u32 = 1024;
 
-/// The same, if a packet wakes it up.
-const EMPTY_ROUNDS_IF_WOKEN: u32 = 16;
-
-/// How long it rests then, at most: there are flows to be aged.
+/// How long it rests at most if packets wake it up: there are flows to be aged.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
 const _: () = assert!(HOUSEKEEPING.is_power_of_two() && EMPTY_ROUNDS >= HOUSEKEEPING);

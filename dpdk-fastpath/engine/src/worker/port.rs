@@ -1,5 +1,7 @@
 //! A worker's ends of the ports.
 
+use std::time::Duration;
+
 use culvert_api::config::fastpath::FastPathConfig;
 use culvert_dpdk::{Burst, Mbuf};
 use culvert_packet::PacketBuf;
@@ -61,63 +63,103 @@ fn bytes_of(mbufs: &[Mbuf]) -> u64 {
 #[derive(Debug)]
 pub(super) struct WorkerPorts {
     by_index: Box<[Option<Box<WorkerPort>>]>,
-    /// Queues to poll: the port, and the place among its queues.
-    polled: Vec<(PortIndex, usize)>,
+    /// Queues to poll in this round: those of which nobody says whether they have packets, and behind them those that have.
+    polled: Vec<Queue>,
+    /// How many are the former.
+    unwatched: usize,
+    /// How many queues are watched.
+    watched: usize,
     /// Those with packets to send.
     pending: Vec<PortIndex>,
     /// What taps receive into.
     spare: Spare,
-    /// How many of the polled queues end no rest.
-    unwatched: usize,
+}
+
+/// A receive queue: the port, and the place among its queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Queue(PortIndex, u16);
+
+impl Queue {
+    const fn number(self) -> u32 {
+        (self.0.0 as u32) << 16 | self.1 as u32
+    }
+
+    const fn numbered(number: u32) -> Self {
+        Self(PortIndex((number >> 16) as u16), number as u16)
+    }
 }
 
 impl WorkerPorts {
     pub(super) fn new() -> Self {
         Self {
             by_index: (0..MAX_PORTS).map(|_| None).collect(),
+            // Each queue can be in there once.
             polled: Vec::with_capacity(MAX_PORTS * FastPathConfig::MAX_WORKERS),
+            unwatched: 0,
+            watched: 0,
             pending: Vec::with_capacity(MAX_PORTS),
             spare: Spare::default(),
-            unwatched: 0,
         }
     }
 
-    /// Takes a port in, whose packets end a rest if they can.
+    /// Takes a port in, whose queues are polled when they have packets, if they can say so, and always else.
     pub(super) fn take_watched(&mut self, port: Box<WorkerPort>, rest: &Rest) {
-        for rx in &port.rx {
-            match rx.descriptor() {
-                // One that the kernel does not watch is found when the longest rest ends.
-                Some(descriptor) => drop(rest.watch(descriptor)),
-                None => self.unwatched += 1,
+        self.polled.truncate(self.unwatched);
+        for (at, rx) in port.rx.iter().enumerate() {
+            let queue = Queue(port.index, at as u16);
+            match rx.descriptor().map(|descriptor| rest.watch(descriptor, queue.number())) {
+                Some(Ok(())) => self.watched += 1,
+                Some(Err(_)) | None => self.polled.push(queue),
             }
         }
-        self.take(port);
+        self.unwatched = self.polled.len();
+        self.put_port(port);
     }
 
-    /// Takes a port in.
+    /// Takes a port in that is always polled.
     pub(super) fn take(&mut self, port: Box<WorkerPort>) {
-        self.polled.extend((0..port.rx.len()).map(|queue| (port.index, queue)));
+        self.polled.truncate(self.unwatched);
+        self.polled.extend((0..port.rx.len()).map(|at| Queue(port.index, at as u16)));
+        self.unwatched = self.polled.len();
+        self.put_port(port);
+    }
+
+    fn put_port(&mut self, port: Box<WorkerPort>) {
         let place = usize::from(port.index.0);
         self.by_index[place] = Some(port);
     }
 
     /// Takes a port out. Nothing is pending there between two rounds.
     pub(super) fn give_back(&mut self, index: PortIndex, rest: &Rest) -> Option<Box<WorkerPort>> {
-        self.polled.retain(|(polled, _)| *polled != index);
         let port = self.by_index.get_mut(usize::from(index.0))?.take()?;
-        for rx in &port.rx {
-            match rx.descriptor() {
-                Some(descriptor) => rest.forget(descriptor),
-                None => self.unwatched -= 1,
-            }
-        }
+        self.polled.truncate(self.unwatched);
+        self.polled.retain(|queue| queue.0 != index);
+        let polled = self.unwatched - self.polled.len();
+        self.unwatched = self.polled.len();
+        self.watched -= port.rx.len() - polled;
+        port.rx.iter().filter_map(Rx::descriptor).for_each(|descriptor| rest.forget(descriptor));
         Some(port)
+    }
+
+    /// Whether there are queues that say when they have packets.
+    #[inline]
+    pub(super) fn any_watched(&self) -> bool {
+        self.watched > 0
     }
 
     /// Whether every packet that comes ends a rest.
     #[inline]
     pub(super) fn are_watched(&self) -> bool {
         self.unwatched == 0
+    }
+
+    /// Rests for this long at most, or not at all; then it is known which of the watched queues are to be polled. Whether
+    /// anything has happened.
+    #[inline]
+    pub(super) fn rest(&mut self, rest: &Rest, most: Duration) -> bool {
+        let Self { polled, unwatched, .. } = self;
+        polled.truncate(*unwatched);
+        rest.rest(most, |number| polled.push(Queue::numbered(number)))
     }
 
     /// How many queues are polled.
@@ -134,9 +176,10 @@ impl WorkerPorts {
         burst: &mut Burst<BURST>,
         counters: &mut CounterWriter,
     ) -> PortIndex {
-        let (index, queue) = self.polled[n];
-        if let Some(port) = &mut self.by_index[usize::from(index.0)] {
-            let rx = &mut port.rx[queue];
+        let Queue(index, queue) = self.polled[n];
+        // It may have left since it was ready.
+        let port = self.by_index.get_mut(usize::from(index.0)).and_then(Option::as_deref_mut);
+        if let Some(rx) = port.and_then(|port| port.rx.get_mut(usize::from(queue))) {
             rx.rx(&mut self.spare, burst);
             for _ in 0..rx.take_refused() {
                 counters.dropped(index, DropReason::VNET_HEADER);

@@ -8,8 +8,11 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Events taken at once; which they are does not matter.
-const EVENTS: usize = 8;
+/// Events taken at once. Those left over come first the next time.
+const EVENTS: usize = 64;
+
+/// What the bell's events are marked with.
+const BELL: u64 = u64::MAX;
 
 /// What wakes a worker up: packets at descriptors that it polls, and the control thread.
 #[derive(Debug)]
@@ -37,13 +40,13 @@ impl Bell {
 impl Rest {
     pub(super) fn new(bell: Arc<Bell>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&bell.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        epoll.add(&bell.0, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         Ok(Self { epoll, bell })
     }
 
-    /// Packets at this descriptor end the rest from now on.
-    pub(super) fn watch(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, 0))?)
+    /// Packets at this descriptor end the rest from now on, and are reported under this number.
+    pub(super) fn watch(&self, descriptor: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+        Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number.into()))?)
     }
 
     /// They do no longer.
@@ -52,13 +55,20 @@ impl Rest {
         let _ = self.epoll.delete(descriptor);
     }
 
-    /// Sleeps until a packet comes, the control thread wants something, or the time is over.
-    pub(super) fn rest(&self, most: Duration) {
+    /// Sleeps until a packet comes, the control thread wants something, or the time is over. Tells `ready` the numbers of the
+    /// descriptors that have packets. Whether there was anything.
+    pub(super) fn rest(&self, most: Duration, mut ready: impl FnMut(u32)) -> bool {
         let mut events = [EpollEvent::empty(); EVENTS];
         let most = EpollTimeout::try_from(most).unwrap_or(EpollTimeout::ZERO);
         // Interrupted or not, the worker looks around next.
-        let _ = self.epoll.wait(&mut events, most);
-        let _ = self.bell.0.read();
+        let count = self.epoll.wait(&mut events, most).unwrap_or(0);
+        for event in &events[..count] {
+            match event.data() {
+                BELL => drop(self.bell.0.read()),
+                number => ready(number as u32),
+            }
+        }
+        count > 0
     }
 }
 
@@ -84,14 +94,18 @@ mod tests {
         let (reader, writer) = pipe().unwrap();
         let begin = Instant::now();
         bell.ring();
-        rest.rest(LONG);
-        rest.watch(reader.as_fd()).unwrap();
+        assert!(rest.rest(LONG, |_| unreachable!("no descriptor is watched")));
+        rest.watch(reader.as_fd(), 7).unwrap();
         write(&writer, b"packet").unwrap();
-        rest.rest(LONG);
+        for most in [LONG, Duration::ZERO] {
+            let mut ready = vec![];
+            assert!(rest.rest(most, |number| ready.push(number)));
+            assert_eq!(ready, [7], "as long as it is not read");
+        }
         assert!(begin.elapsed() < LONG);
         rest.forget(reader.as_fd());
         let begin = Instant::now();
-        rest.rest(Duration::from_millis(5));
+        assert!(!rest.rest(Duration::from_millis(5), |_| unreachable!("it is watched no longer")));
         assert!(
             begin.elapsed() >= Duration::from_millis(5),
             "a ring counts once, a forgotten descriptor not at all"

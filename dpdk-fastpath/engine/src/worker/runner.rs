@@ -8,7 +8,7 @@ use culvert_dpdk::tsc;
 use super::forwarder::Forwarder;
 use super::mailbox::{Done, Mailbox, Order};
 use super::rest::Rest;
-use super::{EMPTY_ROUNDS, EMPTY_ROUNDS_IF_WOKEN, HOUSEKEEPING, LONGEST_REST};
+use super::{EMPTY_ROUNDS, HOUSEKEEPING, LONGEST_REST};
 use crate::clock::Clock;
 use crate::flow::Tick;
 use crate::pipeline::Pipeline;
@@ -49,7 +49,7 @@ impl Runner {
     pub(super) fn run(mut self) {
         // A sleep of 50 microseconds would otherwise take twice as long; if the kernel refuses, it does.
         let _ = nix::sys::prctl::set_timerslack(1);
-        let (mut rounds, mut empty) = (0_u32, 0_u32);
+        let (mut rounds, mut empty, mut slept) = (0_u32, 0_u32, false);
         loop {
             let begin = tsc::now();
             if !self.obey() {
@@ -64,21 +64,35 @@ impl Runner {
             let packets = forwarder.round(tables.pin(), *now, |neighbour| mailbox.learn(neighbour));
             rounds = rounds.wrapping_add(1);
             empty = if packets == 0 { empty.saturating_add(1) } else { 0 };
-            let is_woken = self.forwarder.ports.are_watched();
-            let resting = empty > if is_woken { EMPTY_ROUNDS_IF_WOKEN } else { EMPTY_ROUNDS };
-            if resting || rounds % HOUSEKEEPING == 0 {
+            if rounds % HOUSEKEEPING == 0 || slept {
                 self.keep_house();
             }
             self.forwarder.pipeline.counters().polled(packets, tsc::now().wrapping_sub(begin));
-            if resting && !self.idle_sleep.is_zero() {
-                self.tables.park();
-                if is_woken {
-                    self.rest.rest(LONGEST_REST);
-                } else {
-                    thread::sleep(self.idle_sleep);
-                }
-            }
+            slept = self.rest(empty);
         }
+    }
+
+    /// Rests if there is nothing to do, as it seems after so many rounds without a packet, and finds out which of the
+    /// watched queues have packets. Whether it slept, and nothing has come.
+    #[inline]
+    fn rest(&mut self, empty: u32) -> bool {
+        let ports = &mut self.forwarder.ports;
+        if self.idle_sleep.is_zero() || empty <= EMPTY_ROUNDS && !ports.are_watched() {
+            if ports.any_watched() {
+                ports.rest(&self.rest, Duration::ZERO);
+            }
+            return false;
+        }
+        self.tables.park();
+        let slept = if ports.are_watched() {
+            !ports.rest(&self.rest, LONGEST_REST)
+        } else {
+            thread::sleep(self.idle_sleep);
+            ports.rest(&self.rest, Duration::ZERO);
+            true
+        };
+        self.now = self.clock.tick();
+        slept
     }
 
     /// Does what the control thread has asked for since the last round; false if that is to stop. Looked at in every
