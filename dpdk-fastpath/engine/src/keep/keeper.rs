@@ -143,8 +143,8 @@ impl Keeper {
                 }
                 Event::Replace => {
                     tracing::info!(program = %self.program.display(), "a new forwarder is to take over");
-                    standby = Some(self.start("--standby", None).await?);
-                    replacing = true;
+                    standby = self.start_standby().await;
+                    replacing = standby.is_some();
                 }
                 Event::Said(Message { word, descriptors }) => match word {
                     Word::Store(name) => self.store(name, descriptors),
@@ -162,7 +162,7 @@ impl Keeper {
                         has_been_ready = true;
                         self.manager.ready();
                         if self.has_standby && standby.is_none() {
-                            standby = Some(self.start("--standby", None).await?);
+                            standby = self.start_standby().await;
                         }
                     }
                     Word::Yielded => {
@@ -171,7 +171,8 @@ impl Keeper {
                         occasion.since = now();
                         occasion.reason = "replaced".to_owned();
                         replacing = false;
-                        active = Some(self.successor(standby.take(), &occasion).await?);
+                        active = self.successor(standby.take(), &occasion).await;
+                        due = active.is_none().then(|| Instant::now() + backoff.ended(Duration::ZERO));
                         tokio::spawn(async { before.map(Forwarder::stop) });
                     }
                     _ => {}
@@ -204,8 +205,9 @@ impl Keeper {
                     due = Some(Instant::now() + wait);
                 }
                 Event::Due => {
-                    due = None;
-                    active = Some(self.successor(standby.take(), &occasion).await?);
+                    replacing = false;
+                    active = self.successor(standby.take(), &occasion).await;
+                    due = active.is_none().then(|| Instant::now() + backoff.ended(Duration::ZERO));
                 }
                 Event::StandbySaid(Message { word: Word::Warm, .. }) => {
                     if let Some(forwarder) = &mut standby {
@@ -226,18 +228,24 @@ impl Keeper {
         }
     }
 
-    /// The next forwarder: the one that waits, or a new one.
-    async fn successor(
-        &mut self,
-        standby: Option<Forwarder>,
-        occasion: &Occasion,
-    ) -> Result<Forwarder, KeeperError> {
+    /// The next forwarder: the one that waits, or a new one; `None` if it cannot be started now.
+    async fn successor(&self, standby: Option<Forwarder>, occasion: &Occasion) -> Option<Forwarder> {
         if let Some(mut forwarder) = standby.filter(|forwarder| forwarder.is_warm) {
             forwarder.started = Instant::now();
             self.hand_over(&forwarder, occasion).await;
-            return Ok(forwarder);
+            return Some(forwarder);
         }
-        self.start("--kept", Some(occasion)).await
+        self.start("--kept", Some(occasion)).await.inspect_err(|error| self.tell(error)).ok()
+    }
+
+    /// One that is to be the next; `None` if it cannot be started.
+    async fn start_standby(&self) -> Option<Forwarder> {
+        self.start("--standby", None).await.inspect_err(|error| self.tell(error)).ok()
+    }
+
+    fn tell(&self, error: &KeeperError) {
+        let error = crate::control::chain(error);
+        tracing::error!(program = %self.program.display(), error, "no forwarder can be started");
     }
 
     async fn start(&self, part: &str, occasion: Option<&Occasion>) -> Result<Forwarder, KeeperError> {

@@ -6,7 +6,7 @@ use std::io::{IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Mutex;
@@ -31,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         root("a_connection_outlives_kill_9_of_the_forwarder_and_so_do_tables_and_ports", || killed("")),
         root("a_standby_goes_on_where_the_forwarder_was_killed", || killed("standby: true")),
         root("sighup_has_a_new_forwarder_take_over_from_one_that_forwards", replaced),
+        root("an_upgrade_that_cannot_be_started_leaves_the_one_that_forwards", failed_upgrade),
         root("udp_keeps_its_endpoint_over_a_restart", udp),
         root("flow_memory_of_another_version_is_refused_and_said_and_ports_stay", other_layout),
         root("what_ends_forwarders_again_and_again_is_thrown_away", again_and_again),
@@ -135,6 +136,34 @@ fn replaced() {
     assert!(gap < GAP, "{gap:?}");
     within(20, "the one before has ended", || (!fast_path.processes().contains(&before)).then_some(()));
     assert!(a.netns.ping(&b.ipv4));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn failed_upgrade() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("culvert-fastpath");
+    fs::copy(BINARY, &program).unwrap();
+    let mut fast_path = FastPath::launch("", |netns, config| {
+        let mut command = netns.command(program.to_str().unwrap());
+        command.arg("--config").arg(config);
+        command
+    });
+    let instance = fast_path.info().instance;
+    let keeper = fast_path.processes()[0];
+    fs::remove_file(&program).unwrap();
+    kill(keeper, Signal::SIGHUP).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(fast_path.info().instance, instance, "none could be started");
+    fs::write(&program, "#!/bin/false\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    kill(keeper, Signal::SIGHUP).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(fast_path.info().instance, instance, "it ended at once");
+    fs::remove_file(&program).unwrap();
+    fs::copy(BINARY, &program).unwrap();
+    kill(keeper, Signal::SIGHUP).unwrap();
+    let replaced = wait_for_restart(&mut fast_path, 1);
+    assert_ne!(replaced.instance, instance);
     fast_path.stop(Signal::SIGTERM);
 }
 
