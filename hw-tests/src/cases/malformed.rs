@@ -128,6 +128,6 @@ fn received(counters: &Counters, port: Option<&str>) -> u64 {
     wanted.filter_map(|port| port.counters.as_ref()).map(|c| c.rx_packets).sum()
 }
 
-fn drops(counters: &Counters) -> BTreeMap<&str, u64> {
+pub(super) fn drops(counters: &Counters) -> BTreeMap<&str, u64> {
     counters.drops.iter().map(|drop| (drop.name.as_str(), drop.value)).collect()
 }

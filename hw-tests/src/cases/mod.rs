@@ -5,9 +5,11 @@ mod cni;
 mod config;
 mod connectivity;
 mod host;
+mod lossy;
 mod malformed;
 mod manifests;
 mod netdevsim;
+mod protection;
 mod resilience;
 mod restart;
 mod service;
@@ -32,6 +34,8 @@ pub fn all() -> Vec<Case> {
         restart::CASES,
         malformed::CASES,
         wire::CASES,
+        lossy::CASES,
+        protection::CASES,
         manifests::CASES,
         cni::CASES,
         config::CASES,

@@ -1,5 +1,6 @@
 //! Namespaces, processes and traffic: what every topology is made of.
 
+mod flood;
 pub mod http;
 mod load;
 mod netns;
@@ -9,6 +10,7 @@ mod process;
 pub mod serve;
 pub mod udp;
 
+pub use flood::Flood;
 pub use load::{Load, Tally};
 pub use netns::{Netns, clean_testbed};
 pub use pattern::pattern;

@@ -1,17 +1,18 @@
 //! The server that runs in a pod: it says its name over HTTP and over UDP.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::pattern;
 
-/// Most bytes that `/bytes/N` gives.
+/// Most bytes that `/bytes/N` gives and that a PUT takes.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Serves until the process ends: over HTTP `/` gives `name` and `/bytes/N` gives N bytes of [`pattern`]; every UDP
-/// datagram is answered with `name`. Listens on `port` of all IPv6 and IPv4 addresses.
+/// Serves until the process ends: over HTTP `/` gives `name`, `/bytes/N` gives N bytes of [`pattern`], and a PUT what
+/// `sha256sum` says of its body; every UDP datagram is answered with `name`. Listens on `port` of all IPv6 and IPv4 addresses.
 ///
 /// # Errors
 /// When the port is taken.
@@ -49,16 +50,28 @@ fn answer(mut stream: &TcpStream, name: &str) -> io::Result<()> {
         if reader.read_line(&mut request)? == 0 {
             return Ok(());
         }
-        let mut close = request.contains("HTTP/1.0");
+        let (mut close, mut length) = (request.contains("HTTP/1.0"), 0);
         loop {
             let mut header = String::new();
             reader.read_line(&mut header)?;
-            close |= header.trim_end().eq_ignore_ascii_case("connection: close");
+            let header_field = header.trim_end().to_ascii_lowercase();
+            close |= header_field == "connection: close";
+            if let Some(value) = header_field.strip_prefix("content-length:") {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
             if header.trim_end().is_empty() {
                 break;
             }
         }
-        let (status, body) = respond(&request, name);
+        let (status, body) = match request.strip_prefix("PUT ") {
+            Some(_) if length <= MOST_BYTES => {
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body)?;
+                ("200 OK", sha256sum(&body)?)
+            }
+            Some(_) => ("413 Content Too Large", Vec::new()),
+            None => respond(&request, name),
+        };
         let end = if close { "Connection: close\r\n" } else { "" };
         write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{end}\r\n", body.len())?;
         stream.write_all(&body)?;
@@ -66,6 +79,15 @@ fn answer(mut stream: &TcpStream, name: &str) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// What `sha256sum` prints of some bytes.
+fn sha256sum(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(bytes));
+    let output = child.wait_with_output()?;
+    written?;
+    Ok(output.stdout)
 }
 
 fn respond(request: &str, name: &str) -> (&'static str, Vec<u8>) {
