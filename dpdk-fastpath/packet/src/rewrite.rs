@@ -193,12 +193,25 @@ impl Ports {
                 });
             }
             L4::Sctp => self.apply_sctp(frame, parsed),
-            L4::Echo => {
-                let icmp: &mut [u8; 8] = l4(frame, parsed);
-                icmp[4..6].copy_from_slice(&self.src);
-                patch(&mut icmp[2..4], |checksum| transport.apply(checksum));
-            }
+            L4::Echo => self.apply_echo(transport, frame, parsed),
             L4::Icmp | L4::Opaque => {}
+        }
+    }
+
+    #[inline(never)]
+    fn apply_echo(self, transport: Delta, frame: &mut [u8], parsed: &Parsed) {
+        let icmp: &mut [u8; 8] = l4(frame, parsed);
+        if parsed.l3 == L3::Ipv4 && icmp[4..6] == self.src {
+            return;
+        }
+        icmp[4..6].copy_from_slice(&self.src);
+        patch(&mut icmp[2..4], |checksum| transport.apply(checksum));
+        // Only the sum of zeros is 0, and that is told by no difference (RFC 1624, section 3).
+        if *icmp == [0; 8] && !parsed.is_fragment() {
+            let message = &mut frame[usize::from(parsed.l4_offset)..parsed.end()];
+            if message.iter().all(|&byte| byte == 0) {
+                message[2..4].fill(0xff);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::key::Key;
 use super::tick::Tick;
-use crate::table::PortIndex;
+use crate::table::{BackendId, PortIndex};
 
 /// Packets whose fragments are remembered, per worker and IP version.
 const ENTRIES: usize = 4096;
@@ -27,8 +27,10 @@ pub struct Fragmented<K> {
     pub port: PortIndex,
     /// The flow that the packet becomes part of.
     pub to: K,
-    /// Slot of the service.
+    /// Slot of the service, for as long as the endpoint exists.
     pub service: u32,
+    /// The endpoint.
+    pub backend: BackendId,
     /// Where the first fragment ends. No other may begin before that, so that nothing overwrites what the decision was made
     /// of (RFC 1858, RFC 5722).
     pub end: u32,
@@ -116,7 +118,8 @@ mod tests {
     }
 
     fn fragmented(n: u32, port: u16) -> Fragmented<FlowKey4> {
-        Fragmented { packet: packet(n), port: PortIndex(port), to: packet(n), service: n, end: 1480 }
+        let backend = BackendId { slot: n, generation: 0 };
+        Fragmented { packet: packet(n), port: PortIndex(port), to: packet(n), service: n, backend, end: 1480 }
     }
 
     #[test]

@@ -72,9 +72,9 @@ impl Stage<'_> {
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                let Record { original, translated, service, .. } = hit.record;
+                let Record { original, translated, service, backend, .. } = hit.record;
                 let to = if hit.reply { original.reversed() } else { translated };
-                if let Err(reason) = self.note_first(&packet, key, &to, service) {
+                if let Err(reason) = self.note_first(&packet, key, &to, (service, backend)) {
                     return self.drop(reason);
                 }
                 let opened = K::table(self.tables).touch(&hit, self.now, packet.parsed);

@@ -18,7 +18,8 @@ use super::route::Destination;
 use super::stage::{Origin, Packet, Stage, Step};
 use super::verdict::End;
 use crate::counter::DropReason;
-use crate::flow::{Fragmented, Key};
+use crate::flow::{Fragmented, Key, Out};
+use crate::table::BackendId;
 
 impl Stage<'_> {
     /// Ends a fragment that follows a first one; the others go on.
@@ -52,20 +53,26 @@ impl Stage<'_> {
         &mut self,
         packet: Packet<'_, B>,
         key: &K,
-        &Fragmented { to, service, .. }: &Fragmented<K>,
+        &Fragmented { to, service, backend, .. }: &Fragmented<K>,
     ) -> End {
         let (tenant, dst) = (key.tenant(), to.destination().0);
         let out = self.out(tenant, dst);
+        if out == Out::Nowhere {
+            return self.nowhere(packet, tenant, dst);
+        }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                self.counters.service_packet(service, packet.parsed.l3_len.into());
+                // The slot of a service that is gone may have a new occupant.
+                if self.view.has_backend(backend) {
+                    self.counters.service_packet(service, packet.parsed.l3_len.into());
+                }
                 self.transmit(packet, out, |frame, parsed| key.translate(&to, frame, parsed))
             }
             Step::Break(end) => end,
         }
     }
 
-    /// Notes what becomes of a packet if this is its first fragment.
+    /// Notes what becomes of a packet if this is its first fragment, and which service, by its slot, and endpoint it is of.
     ///
     /// # Errors
     /// Why it cannot become that.
@@ -75,12 +82,12 @@ impl Stage<'_> {
         packet: &Packet<'_, B>,
         key: &K,
         to: &K,
-        service: u32,
+        served: (u32, BackendId),
     ) -> Result<(), DropReason>
     where
         B: PacketBuf,
     {
-        if packet.parsed.is_fragment() { self.note_fragment(packet, key, to, service) } else { Ok(()) }
+        if packet.parsed.is_fragment() { self.note_fragment(packet, key, to, served) } else { Ok(()) }
     }
 
     #[cold]
@@ -89,7 +96,7 @@ impl Stage<'_> {
         packet: &Packet<'_, B>,
         key: &K,
         to: &K,
-        service: u32,
+        (service, backend): (u32, BackendId),
     ) -> Result<(), DropReason> {
         let ports = |key: &K| (key.source().1, key.destination().1);
         if packet.parsed.l4 == L4::Sctp && ports(key) != ports(to) {
@@ -97,7 +104,7 @@ impl Stage<'_> {
         }
         if let Some((name, piece)) = named(packet, key) {
             let fragmented =
-                Fragmented { packet: name, port: self.in_port, to: *to, service, end: piece.end };
+                Fragmented { packet: name, port: self.in_port, to: *to, service, backend, end: piece.end };
             K::fragments(self.flows).enter(fragmented, self.now);
         }
         Ok(())

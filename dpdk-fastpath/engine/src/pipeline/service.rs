@@ -129,7 +129,8 @@ impl Stage<'_> {
             match table.insert(arena, &record, self.now, state) {
                 Ok(()) => {
                     loads.add(backend.id.slot, 1);
-                    if let Err(reason) = self.note_first(&packet, key, &translated, service.slot()) {
+                    let served = (service.slot(), backend.id);
+                    if let Err(reason) = self.note_first(&packet, key, &translated, served) {
                         return self.drop(reason);
                     }
                     self.counters.service_flow(service.slot());
@@ -183,13 +184,19 @@ impl Stage<'_> {
         let backend = backend.filter(|_| udp);
         // Nor can a pod reach itself, for which its source would change.
         let translated = backend.filter(|backend| backend.address != key.source().0).and_then(|backend| {
-            K::between(key.tenant(), key.protocol(), key.source(), (backend.address, backend.port))
+            let endpoint = (backend.address, backend.port);
+            Some((K::between(key.tenant(), key.protocol(), key.source(), endpoint)?, backend.id))
         });
-        let Some(translated) = translated else { return self.drop(DropReason::FLOW_TABLE_FULL) };
-        let out = self.out(key.tenant(), translated.destination().0);
+        let Some((translated, backend)) = translated else { return self.drop(DropReason::FLOW_TABLE_FULL) };
+        let (tenant, dst) = (key.tenant(), translated.destination().0);
+        let out = self.out(tenant, dst);
+        if out == Out::Nowhere {
+            return self.nowhere(packet, tenant, dst);
+        }
         match self.clear(packet, out) {
             Step::Continue(packet) => {
-                if let Err(reason) = self.note_first(&packet, key, &translated, service.slot()) {
+                let served = (service.slot(), backend);
+                if let Err(reason) = self.note_first(&packet, key, &translated, served) {
                     return self.drop(reason);
                 }
                 self.counters.flow_stateless();

@@ -172,6 +172,21 @@ fn a_wrong_sctp_checksum_is_as_wrong_afterwards() {
 }
 
 #[test]
+fn an_echo_reply_of_zeros_has_the_checksum_of_zeros() {
+    let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    for (before, after) in [(7, 0), (0, 0), (0xffff, 0), (0, 7), (0, 0xffff)] {
+        let mut frame = testkit::echo_request(src, dst, before, 0, &[0; 6]);
+        let icmp = usize::from(parse(&frame).unwrap().l4_offset);
+        frame[icmp] = 0;
+        fill_checksums(&mut frame);
+        translate(&mut frame, (0x0a00_0003, after), (0x0a00_0004, after));
+        assert_checksums(&frame);
+        let right = if after == 0 { 0xffff } else { !after };
+        assert_eq!(frame[icmp + 2..icmp + 4], right.to_be_bytes(), "{before} to {after}");
+    }
+}
+
+#[test]
 fn what_is_not_ip_has_no_hops_and_no_traffic_class() {
     let mut frame = testkit::arp_request([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
     let (before, parsed) = (frame.clone(), parse(&frame).unwrap());

@@ -196,6 +196,36 @@ fn fragments_follow_their_endpoint_to_where_it_is_now() {
 }
 
 #[test]
+fn fragments_after_their_service_is_gone_count_for_no_other() {
+    for ips in both() {
+        let mut node = Node::new();
+        node.program(&[service(UDP, ips.vip, &[(ips.b, 53)])]);
+        let question = testkit::udp(at(ips.a, 1000), at(ips.vip, 80), &payload(2000));
+        let fragments = testkit::fragments(&question, 1450);
+        node.run(POD_A, &from_a(fragments[0].clone()));
+        // Another service gets the slot.
+        node.program(&[service(proto::Protocol::Tcp, ips.vip, &[(ips.b, 8080)])]);
+        node.counters.restart_service(0);
+        assert_eq!(node.run(POD_A, &from_a(fragments[1].clone())).verdict, Verdict::Send(POD_B));
+        assert_eq!(node.counters.service(0).packets, 0);
+    }
+}
+
+#[test]
+fn fragments_to_a_pod_that_is_gone_are_dropped_as_other_packets_to_it_are() {
+    for ips in both() {
+        let mut node = Node::new();
+        node.program(&[service(UDP, ips.vip, &[(ips.b, 53)])]);
+        let question = testkit::udp(at(ips.a, 1000), at(ips.vip, 80), &payload(2000));
+        let fragments = testkit::fragments(&question, 1450);
+        node.run(POD_A, &from_a(fragments[0].clone()));
+        node.builder.detach(POD_B);
+        node.publish();
+        node.assert_dropped(POD_A, &from_a(fragments[1].clone()), R::NO_SUCH_POD);
+    }
+}
+
+#[test]
 fn sctp_in_fragments_keeps_its_ports_or_is_dropped() {
     for ips in both() {
         for (port, kept) in [(80, true), (36_412, false)] {
