@@ -9,7 +9,7 @@ use culvert_api::config::nic::NicPolicy;
 use culvert_api::frame;
 
 /// What a client of the agent, or the agent itself, may find on the socket.
-pub fn request(bytes: &[u8]) {
+pub(crate) fn request(bytes: &[u8]) {
     let mut stream = Cursor::new(bytes);
     // One frame after the other, until something is wrong.
     while let Ok(request) = frame::read::<AgentRequest>(&mut stream) {
@@ -43,7 +43,7 @@ impl Write for Answers<'_> {
 }
 
 /// Any of the configuration files. An error says something.
-pub fn config(bytes: &[u8]) {
+pub(crate) fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let errors = [
         AgentConfig::from_yaml(text).err(),

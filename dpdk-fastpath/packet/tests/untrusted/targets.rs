@@ -16,7 +16,7 @@ use culvert_packet::{PacketBuf, Parsed, TestBuf, parse};
 const OURS: EthAddr = EthAddr([2, 0, 0, 0, 0, 0xfe]);
 
 /// Reads a frame in both ways, and makes of it whatever can be made.
-pub fn frame(bytes: &[u8]) {
+pub(crate) fn frame(bytes: &[u8]) {
     let usual = Usual::read(bytes, &Front::ANY);
     let Ok(parsed) = parse(bytes) else {
         assert_eq!(usual, None, "the quick way reads what the full one refuses");
@@ -85,7 +85,7 @@ fn rewrites(bytes: &[u8], parsed: &Parsed) {
 }
 
 /// Takes a frame out of whatever tunnel it is in.
-pub fn tunnel(bytes: &[u8]) {
+pub(crate) fn tunnel(bytes: &[u8]) {
     let Ok(outer) = parse(bytes) else { return };
     let full = decap(bytes, &outer);
     for read in [full.ok(), decap_geneve(bytes, &outer).ok()].into_iter().flatten() {

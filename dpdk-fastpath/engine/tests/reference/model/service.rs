@@ -1,0 +1,269 @@
+//! The first packet of a flow to a service. Any of the usable endpoints may be chosen; by hash the same for the same flow (with
+//! affinity: for the same client) while the service is as it is. With affinity a client keeps the endpoint that it used last. The endpoint sees the client's own address and port; if that
+//! pair could not be told from another flow's, another port from 1024 on. A pod that is its own endpoint sees the router.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::choice::Trial;
+use super::flow::{Fits, Flow, Key, Side, rewritten};
+use super::fragment::Served;
+use super::route::has_ports;
+use super::state::{Signal, State};
+use super::tables::{Backend, Balancing, Lost, Service, ServiceKey};
+use super::{End, Inside, Model};
+use crate::wire::dissect::Upper;
+use crate::wire::{SCTP, TCP};
+
+/// For whom an endpoint was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    Flow(Key),
+    Address(IpAddr),
+}
+
+/// A client that keeps its endpoint: of a port of a service, or of a service. Services are told by name, whatever their
+/// virtual addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Sticky {
+    Port { tenant: u32, name: String, protocol: u8, client: IpAddr },
+    Service { tenant: u32, name: String, client: IpAddr },
+}
+
+impl Sticky {
+    fn of(inside: &Inside, service: &Service) -> Vec<Self> {
+        let (tenant, client) = (service.key.tenant, inside.packet.src);
+        let port = Self::Port { tenant, name: service.name.clone(), protocol: service.key.protocol, client };
+        let name = service.name.split(':').next().unwrap_or_default().to_owned();
+        let all = service.affinity_shared.then_some(Self::Service { tenant, name, client });
+        [Some(port), all].into_iter().flatten().collect()
+    }
+}
+
+/// When each endpoint of each service came, as a number that no other has. One that is not ready any more comes anew for
+/// flows of other than TCP and SCTP: these are not worth keeping there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lives {
+    births: HashMap<(ServiceKey, Side), u64>,
+    next: u64,
+}
+
+impl Lives {
+    pub(crate) fn get(&self, service: ServiceKey, end: Side) -> Option<u64> {
+        self.births.get(&(service, end)).copied()
+    }
+
+    fn bear(&mut self, service: ServiceKey, end: Side) {
+        self.next += 1;
+        self.births.insert((service, end), self.next);
+    }
+}
+
+impl Model {
+    /// Notes what has become of services that were as `before`.
+    pub(crate) fn services_changed(&mut self, before: &[Service]) {
+        let now = self.tables.services.clone();
+        for old in before {
+            let new = now.iter().find(|new| new.key == old.key);
+            for backend in &old.backends {
+                if new.is_none_or(|new| new.backends.iter().all(|other| other.end != backend.end)) {
+                    self.lives.births.remove(&(old.key, backend.end));
+                }
+            }
+            if new != Some(old) {
+                self.picks.retain(|(service, _), _| *service != old.key);
+            }
+            if new.is_none_or(|new| new.name != old.name) {
+                self.counters.services.remove(&old.key);
+            }
+        }
+        for new in &now {
+            let old = before.iter().find(|old| old.key == new.key);
+            for backend in &new.backends {
+                let known = old.and_then(|old| old.backends.iter().find(|other| other.end == backend.end));
+                let stops = known.is_some_and(|known| backend.draining && !known.draining);
+                if known.is_none() || stops && ![TCP, SCTP].contains(&new.key.protocol) {
+                    self.lives.bear(new.key, backend.end);
+                }
+            }
+            self.counters.services.entry(new.key).or_default();
+        }
+    }
+
+    pub(crate) fn open(&mut self, inside: &Inside, key: ServiceKey, trial: &mut Trial<'_>) -> End {
+        let ping = inside.packet.is_ping();
+        let may_open = ping || has_ports(inside.packet.upper);
+        let Some(service) = self.tables.service(key).filter(|_| may_open).cloned() else {
+            return match inside.packet.upper {
+                _ if has_ports(inside.packet.upper) => self.refuse(inside, "service-port", trial),
+                Upper::Echo { .. } => self.pinged(inside, "icmp-unrelated", trial),
+                Upper::Icmp { .. } => self.drop(inside.port, "icmp-unrelated"),
+                _ => self.drop(inside.port, "service-port"),
+            };
+        };
+        if inside.key.protocol == SCTP && inside.packet.is_fragment() {
+            return self.drop(inside.port, "service-fragment");
+        }
+        let signal = Signal::of(inside.packet.upper);
+        if matches!(inside.packet.upper, Upper::Tcp { .. } | Upper::Sctp { .. }) && !signal.opens() {
+            match self.node().policy.lost {
+                Lost::Reselect if signal.goes_on() => {}
+                Lost::Drop => return self.drop(inside.port, "flow-unknown"),
+                Lost::Reselect | Lost::Reset => return self.refuse(inside, "flow-unknown", trial),
+            }
+        }
+        let Some(backend) = self.pick(inside, &service, trial) else {
+            self.counters.services.entry(key).or_default().rejected += 1;
+            return self.refuse(inside, "service-no-endpoint", trial);
+        };
+        let way = self.way(key.tenant, backend.end.0);
+        if let Err(end) = self.clear(inside, &way, backend.end.0, trial) {
+            return end;
+        }
+        let client = inside.key.src;
+        let source = if client.0 == backend.end.0 {
+            self.gateway(inside.key.tenant, client.0)
+        } else {
+            Some(client.0)
+        };
+        let Some(source) = source else { return self.drop(inside.port, "flow-no-port") };
+        let translated = Key { src: (source, client.1), dst: backend.end, ..inside.key };
+        let translated = if ping { Self::with_identifier(translated, client.1) } else { translated };
+        let enters = match self.make_room(&inside.key) {
+            Fits::Yes => true,
+            Fits::Perhaps => trial.pick(2) == 0,
+            Fits::No => false,
+        };
+        if !enters {
+            return self.stateless(inside, &service, trial);
+        }
+        let life = self.lives.get(key, backend.end).expect("the endpoint is one of the service's");
+        let entered = self.enter(inside, key, (translated, backend.end, life), trial);
+        let served = Served { service: key, backend: backend.end, life };
+        if let Err(why) = self.note_first(inside, entered, served) {
+            return self.drop(inside.port, why);
+        }
+        self.counters.translated(key, inside.packet.len());
+        self.transmit(inside, &way, rewritten(inside, entered.src, entered.dst), trial)
+    }
+
+    /// A flow that there is no room for: UDP goes where its hash leads, whatever the balancing, as long as its source need not
+    /// change.
+    fn stateless(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> End {
+        let backend = match service.affinity {
+            0 => self.by_hash(inside, service, trial),
+            _ => self.pick(inside, service, trial),
+        };
+        let backend =
+            backend.filter(|backend| inside.packet.upper == Upper::Udp && backend.end.0 != inside.packet.src);
+        let Some(backend) = backend else { return self.drop(inside.port, "flow-table-full") };
+        let way = self.way(service.key.tenant, backend.end.0);
+        if let Err(end) = self.clear(inside, &way, backend.end.0, trial) {
+            return end;
+        }
+        let to = Key { dst: backend.end, ..inside.key };
+        let life = self.lives.get(service.key, backend.end).expect("the endpoint is one of the service's");
+        let served = Served { service: service.key, backend: backend.end, life };
+        if let Err(why) = self.note_first(inside, to, served) {
+            return self.drop(inside.port, why);
+        }
+        self.counters.stateless += 1;
+        self.counters.translated(service.key, inside.packet.len());
+        self.transmit(inside, &way, rewritten(inside, inside.key.src, backend.end), trial)
+    }
+
+    fn pick(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
+        if service.affinity == 0 {
+            return self.pick_anew(inside, service, trial);
+        }
+        let backend = match self.kept(inside, service) {
+            Some(backend) => backend,
+            None => self.pick_anew(inside, service, trial)?,
+        };
+        let used = (backend.end, self.tick());
+        for sticky in Sticky::of(inside, service) {
+            self.sticky.insert(sticky, used);
+        }
+        Some(backend)
+    }
+
+    /// The endpoint that the client used last on this port, or else the one of the address that it used on another.
+    fn kept(&self, inside: &Inside, service: &Service) -> Option<Backend> {
+        let usable = service.usable();
+        let fresh = |sticky: &Sticky| {
+            let (end, used) = self.sticky.get(sticky)?;
+            // Never less than the timeout; up to two ticks more.
+            ((self.tick() - used) * 2 < u64::from(service.affinity) + 2).then_some(*end)
+        };
+        let sticky = Sticky::of(inside, service);
+        let here =
+            fresh(&sticky[0]).and_then(|end| usable.iter().find(|backend| backend.end == end).copied());
+        let elsewhere = || {
+            let (address, _) = fresh(sticky.get(1)?)?;
+            let there = usable.iter().filter(|backend| backend.end.0 == address);
+            there.min_by_key(|backend| backend.end.1).copied()
+        };
+        here.or_else(elsewhere)
+    }
+
+    fn pick_anew(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
+        let usable = service.usable();
+        match service.balancing {
+            _ if usable.is_empty() => None,
+            Balancing::Hash => self.by_hash(inside, service, trial),
+            Balancing::Turns | Balancing::LeastFlow => Some(one_of(&usable, inside, trial)),
+        }
+    }
+
+    fn by_hash(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
+        let usable = service.usable();
+        let client = match service.affinity {
+            0 => Client::Flow(inside.key),
+            _ => Client::Address(inside.key.src.0),
+        };
+        let known = self.picks.get(&(service.key, client)).copied();
+        let backend = match usable.iter().find(|backend| Some(backend.end) == known) {
+            Some(backend) => *backend,
+            None if usable.is_empty() => return None,
+            None => one_of(&usable, inside, trial),
+        };
+        self.picks.insert((service.key, client), backend.end);
+        Some(backend)
+    }
+
+    /// Enters a flow; returns what it becomes.
+    fn enter(
+        &mut self,
+        inside: &Inside,
+        service: ServiceKey,
+        (mut translated, backend, life): (Key, Side, u64),
+        trial: &mut Trial<'_>,
+    ) -> Key {
+        let taken = |model: &Self, key: &Key| model.flow_of(&key.reversed()).is_some();
+        if taken(self, &translated) {
+            // The engine's choice, as long as it is no other flow's.
+            let chosen = trial.source_port(&inside.key).filter(|port| *port >= 1024);
+            let other = chosen.map(|port| match inside.packet.is_ping() {
+                true => Self::with_identifier(translated, port),
+                false => Key { src: (translated.src.0, port), ..translated },
+            });
+            translated = other.filter(|key| !taken(self, key)).unwrap_or(translated);
+        }
+        let (state, seen) = (State::first(inside.key.protocol), self.tick());
+        let flow =
+            Flow { original: inside.key, translated, backend, state, seen, refused: None, service, life };
+        self.flows.push(flow);
+        self.counters.created += 1;
+        self.counters.services.entry(service).or_default().flows += 1;
+        translated
+    }
+}
+
+/// The engine's choice.
+fn one_of(usable: &[Backend], inside: &Inside, trial: &mut Trial<'_>) -> Backend {
+    let shown = trial.endpoint(&inside.key);
+    match usable.iter().find(|backend| Some(backend.end) == shown) {
+        Some(backend) => *backend,
+        None => usable[trial.pick(usable.len())],
+    }
+}

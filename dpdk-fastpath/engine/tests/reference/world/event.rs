@@ -1,0 +1,326 @@
+//! Random happenings.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::packet::{Odd, OddTunnel, Recipe, Sender, Shape, Transport, chunks, recipe, shape};
+use super::*;
+use crate::model::Model;
+use crate::model::flow::Key;
+use crate::model::tables::{Port, Said};
+use crate::wire::make::{self, Ip, checked};
+use crate::wire::{ACK, ETH, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
+
+/// What happens to the node.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Packets come, those that follow each other at one port as a burst.
+    Packets(Vec<Shot>),
+    /// The agent speaks.
+    Said(Said),
+    /// A pod comes, or its port changes.
+    Attach(usize, Port),
+    /// The port of this index goes.
+    Detach(u16),
+    /// The uplink comes back.
+    Uplink,
+    /// These neighbours are known now.
+    Neighbours(Vec<(IpAddr, Mac)>),
+    /// Seconds go by, and the ageing comes by all flows.
+    Time(u64),
+    /// A pod opens many flows to a service that there is, one after the other.
+    Flood { pod: usize, service: Index, flows: u16 },
+}
+
+/// A packet to be.
+#[derive(Debug, Clone)]
+pub(crate) enum Shot {
+    Fresh(Recipe),
+    /// One more of a flow that is tracked, or a reply.
+    Tracked {
+        flow: Index,
+        reply: bool,
+        flags: u8,
+        chunks: Vec<u8>,
+        len: usize,
+        shape: Shape,
+    },
+    /// An error about a packet of a tracked flow, or of a reply, from one end of the flow or from elsewhere.
+    Error {
+        flow: Index,
+        reply: bool,
+        kind: u8,
+        code: u8,
+        quoted: usize,
+        len: usize,
+        from: Option<usize>,
+        wrong: bool,
+    },
+    /// ARP.
+    Arp {
+        sender: Sender,
+        operation: u8,
+        from: Mac,
+        src: IpAddr,
+        target: IpAddr,
+        to: Mac,
+    },
+    /// Neighbour discovery.
+    Discovery(Discovery),
+    Bytes(u16, Vec<u8>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Discovery {
+    sender: Sender,
+    advertisement: bool,
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    target: Ipv6Addr,
+    flags: u8,
+    hops: u8,
+    option: Option<(u8, Mac)>,
+    right: bool,
+    to: Mac,
+}
+
+fn arp() -> impl Strategy<Value = Shot> {
+    let sender = prop_oneof![(0_usize..3).prop_map(Sender::Pod), Just(Sender::Stranger)];
+    let address = || {
+        select(vec!["10.1.0.1", "10.1.0.5", "10.1.0.6", "192.168.0.1", "192.168.0.2", "0.0.0.0"]).prop_map(ip)
+    };
+    let mac = || select(vec![pod_mac(0), pod_mac(1), UPLINK_MAC, [2, 0, 0, 0, 2, 0], [0xff; 6], [0; 6]]);
+    (sender, select(vec![1_u8, 1, 2, 3]), mac(), address(), address(), mac(), any::<bool>()).prop_map(
+        |(sender, operation, from, src, target, to, own)| {
+            let from = if let (Sender::Pod(n), true) = (sender, own) { pod_mac(n) } else { from };
+            Shot::Arp { sender, operation, from, src, target, to }
+        },
+    )
+}
+
+fn discovery() -> impl Strategy<Value = Shot> {
+    let six = |text: &str| text.parse::<Ipv6Addr>().expect("an address of this file");
+    let address =
+        select(vec!["fd00:1::1", "fd00:1::5", "2001:db8::1", "2001:db8::3", "fe80::5", "::", "ff02::1"])
+            .prop_map(six);
+    let dst = select(vec!["ff02::1:ff00:1", "fd00:1::1", "2001:db8::1", "ff02::1"]).prop_map(six);
+    let target =
+        select(vec!["fd00:1::1", "2001:db8::1", "2001:db8::1", "2001:db8::3", "fd00:1::5", "ff02::1"])
+            .prop_map(six);
+    let sender = prop_oneof![Just(Sender::Pod(0)), Just(Sender::Pod(3)), Just(Sender::Stranger)];
+    let option = prop::option::of((
+        select(vec![1_u8, 2]),
+        select(vec![pod_mac(0), UPLINK_MAC, [2, 0, 0, 0, 2, 2], [0xff; 6]]),
+    ));
+    let to = select(vec![[0x33, 0x33, 0xff, 0, 0, 1], GATEWAY_MAC, UPLINK_MAC, [2, 9, 9, 9, 9, 9]]);
+    let odds =
+        (select(vec![255_u8, 255, 255, 64]), prop::bool::weighted(0.9), select(vec![0_u8, 0x20, 0x40, 0x60]));
+    (sender, any::<bool>(), address, dst, target, option, to, odds).prop_map(
+        |(sender, advertisement, src, dst, target, option, to, (hops, right, flags))| {
+            Shot::Discovery(Discovery {
+                sender,
+                advertisement,
+                src,
+                dst,
+                target,
+                flags,
+                hops,
+                option,
+                right,
+                to,
+            })
+        },
+    )
+}
+
+fn error() -> impl Strategy<Value = Shot> {
+    let kind = select(vec![1_u8, 2, 3, 3, 3, 4, 5, 11, 12]);
+    let quoted = select(vec![20_usize, 28, 44, 48, 60, 200, 1200]);
+    let from = prop_oneof![3 => Just(None), 1 => (0_usize..10).prop_map(Some)];
+    (any::<(Index, bool)>(), kind, 0_u8..5, quoted, 0_usize..80, from, prop::bool::weighted(0.1)).prop_map(
+        |((flow, reply), kind, code, quoted, len, from, wrong)| Shot::Error {
+            flow,
+            reply,
+            kind,
+            code,
+            quoted,
+            len,
+            from,
+            wrong,
+        },
+    )
+}
+
+fn shot() -> impl Strategy<Value = Shot> {
+    let flags = select(vec![SYN, SYN | ACK, SYN | ACK, ACK, ACK, ACK, FIN | ACK, FIN | ACK, RST, 0]);
+    prop_oneof![
+        10 => recipe().prop_map(Shot::Fresh),
+        10 => (any::<Index>(), any::<bool>(), flags, chunks(), 0_usize..40, shape())
+            .prop_map(|(flow, reply, flags, chunks, len, shape)| Shot::Tracked { flow, reply, flags, chunks, len, shape }),
+        3 => error(),
+        1 => arp(),
+        1 => discovery(),
+        1 => (0_u16..8, prop::collection::vec(any::<u8>(), 0..80)).prop_map(|(port, bytes)| Shot::Bytes(port, bytes)),
+    ]
+}
+
+pub(crate) fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        14 => prop::collection::vec(shot(), 1..30).prop_map(Event::Packets),
+        3 => tables::said(false).prop_map(Event::Said),
+        1 => (0_usize..6).prop_flat_map(|n| (Just(n), tables::pod(n))).prop_map(|(n, port)| Event::Attach(n, port)),
+        1 => (0_u16..7).prop_map(Event::Detach),
+        1 => Just(Event::Uplink),
+        1 => tables::neighbours().prop_map(Event::Neighbours),
+        2 => select(vec![1_u64, 3, 12, 31, 62, 125, 4_000, 90_000]).prop_map(Event::Time),
+        1 => (0_usize..6, any::<Index>(), select(vec![10_u16, 300]))
+            .prop_map(|(pod, service, flows)| Event::Flood { pod, service, flows }),
+    ]
+}
+
+impl Shot {
+    /// The port where it comes in, and the frame; `None` if there is no such flow.
+    pub(crate) fn frame(&self, model: &Model) -> Option<(u16, Vec<u8>)> {
+        match self {
+            Self::Fresh(recipe) => Some(recipe.frame(&model.tables)),
+            Self::Bytes(port, bytes) => Some((*port, bytes.clone())),
+            Self::Arp { sender, operation, from, src, target, to } => {
+                let (IpAddr::V4(src), IpAddr::V4(target)) = (src, target) else { return None };
+                let arp = make::arp(*operation, (*from, src.octets()), ([0; 6], target.octets()));
+                let frame = [&to[..], from, &[8, 6], &arp].concat();
+                Some((port(*sender), frame))
+            }
+            Self::Discovery(message) => Some(message.frame()),
+            Self::Error { flow, reply, kind, code, quoted, len, from, wrong } => {
+                if model.flows.is_empty() {
+                    return None;
+                }
+                let flow = &model.flows[flow.index(model.flows.len())];
+                // The packet as its receiver got it, and who reports it to its sender.
+                let key = if *reply { flow.original.reversed() } else { flow.translated };
+                let about = of_flow(model, &key, transport(&key, ACK, &[0]), *len, Shape::Plain).1;
+                let at = about.windows(2).position(|pair| pair == [8, 0] || pair == [0x86, 0xdd])? + 2;
+                let inner = crate::wire::dissect::dissect(&about).ok();
+                let inner = inner.as_ref().and_then(|packet| crate::wire::show::inner(&about, packet));
+                let mut packet = inner.map_or_else(|| about[at..].to_vec(), |inner| inner[ETH..].to_vec());
+                if *wrong {
+                    let last = packet.len() - 1;
+                    packet[last] ^= 1;
+                }
+                let list = PEERS[usize::from(key.src.0.is_ipv6())];
+                let reporter = from.map_or(key.dst.0, |n| ip(list[n % list.len()]));
+                let back = Key { src: (reporter, 0), dst: key.src, ..key };
+                let error = Transport::Error { kind: *kind, code: *code, about: packet, quoted: *quoted };
+                Some(of_flow(model, &back, error, 0, Shape::Plain))
+            }
+            Self::Tracked { flow, reply, flags, chunks, len, shape } => {
+                if model.flows.is_empty() {
+                    return None;
+                }
+                let flow = &model.flows[flow.index(model.flows.len())];
+                let key = if *reply { flow.translated.reversed() } else { flow.original };
+                Some(of_flow(model, &key, transport(&key, *flags, chunks), *len, *shape))
+            }
+        }
+    }
+}
+
+fn port(sender: Sender) -> u16 {
+    if let Sender::Pod(n) = sender { n as u16 + 1 } else { UPLINK }
+}
+
+/// What the packets with this key are.
+fn transport(key: &Key, flags: u8, chunks: &[u8]) -> Transport {
+    let ports = (key.src.1, key.dst.1);
+    match key.protocol {
+        TCP => Transport::Tcp { ports, flags },
+        SCTP => Transport::Sctp { ports, chunks: chunks.to_vec() },
+        ICMP | ICMPV6 => Transport::Echo { request: flags & ACK == 0, identifier: key.src.1, sequence: 0 },
+        _ => Transport::Udp { ports, with_checksum: true },
+    }
+}
+
+/// A packet with this key from where its source is.
+fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Shape) -> (u16, Vec<u8>) {
+    let owner = |(_, port): &(&u16, &Port)| port.tenant == key.tenant && port.addresses.contains(&key.src.0);
+    let sender = match model.tables.ports.iter().find(owner) {
+        Some((index, _)) if *index > 0 => Sender::Pod(usize::from(*index) - 1),
+        _ => Sender::Node(match model.way(key.tenant, key.src.0) {
+            crate::model::route::Way::Remote(name) => {
+                NODES.iter().position(|node| node.0 == name).unwrap_or(0)
+            }
+            _ => 0,
+        }),
+    };
+    let recipe = Recipe {
+        sender,
+        src: Some(key.src.0),
+        dst: key.dst.0,
+        transport,
+        len,
+        hops: 64,
+        class: 0,
+        shape,
+        odd: Odd::Nothing,
+        outer_class: 0,
+        tenant: key.tenant == TENANT,
+        odd_tunnel: OddTunnel::Nothing,
+    };
+    recipe.frame(&model.tables)
+}
+
+impl Discovery {
+    fn frame(&self) -> (u16, Vec<u8>) {
+        let mut body = self.target.octets().to_vec();
+        if let Some((kind, mac)) = self.option {
+            body.extend([kind, 1]);
+            body.extend(mac);
+        }
+        let kind = if self.advertisement { 136 } else { 135 };
+        let (src, dst) = (self.src.into(), self.dst.into());
+        let mut message = checked(src, dst, ICMPV6, make::icmp(kind, 0, [self.flags, 0, 0, 0], &body));
+        message[3] ^= u8::from(!self.right);
+        let packet = make::ip(src, dst, Ip { protocol: ICMPV6, hops: self.hops, class: 0 }, &message);
+        let from = if let Sender::Pod(n) = self.sender { pod_mac(n) } else { [2, 0, 0, 0, 2, 2] };
+        (port(self.sender), make::frame(self.to, from, &packet))
+    }
+}
+
+/// The packets of a flood.
+pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: u16) -> Vec<(u16, Vec<u8>)> {
+    let services = &model.tables.services;
+    if services.is_empty() {
+        return Vec::new();
+    }
+    flood_of(model, pod, service.index(services.len()), flows)
+}
+
+/// First packets of that many flows from a pod to the service at this place.
+pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: u16) -> Vec<(u16, Vec<u8>)> {
+    let service = model.tables.services[service].key;
+    let transport = |n: u16| {
+        let ports = (20_000 + n, service.port);
+        match service.protocol {
+            TCP => Transport::Tcp { ports, flags: SYN },
+            SCTP => Transport::Sctp { ports, chunks: vec![1] },
+            _ => Transport::Udp { ports, with_checksum: true },
+        }
+    };
+    let recipe = |n| Recipe {
+        sender: Sender::Pod(pod),
+        src: None,
+        dst: service.vip,
+        transport: transport(n),
+        len: 0,
+        hops: 64,
+        class: 0,
+        shape: Shape::Plain,
+        odd: Odd::Nothing,
+        outer_class: 0,
+        tenant: false,
+        odd_tunnel: OddTunnel::Nothing,
+    };
+    (0..flows).map(|n| recipe(n).frame(&model.tables)).collect()
+}
