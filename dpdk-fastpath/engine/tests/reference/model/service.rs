@@ -262,7 +262,13 @@ impl Model {
 /// The engine's choice.
 fn one_of(usable: &[Backend], inside: &Inside, trial: &mut Trial<'_>) -> Backend {
     let shown = trial.endpoint(&inside.key);
-    match usable.iter().find(|backend| Some(backend.end) == shown) {
+    // Of a ping's flow the second part is the identifier.
+    let is_shown = |backend: &&Backend| {
+        shown.is_some_and(|(address, port)| {
+            address == backend.end.0 && (port == backend.end.1 || inside.packet.is_ping())
+        })
+    };
+    match usable.iter().find(is_shown) {
         Some(backend) => *backend,
         None => usable[trial.pick(usable.len())],
     }
