@@ -226,7 +226,8 @@ fn vnet_headers(context: &Context) -> Outcome {
          these, {delivered} delivered"
     );
     ensure!(right > 50 && right <= delivered, "{right} packets arrived right, {delivered} were delivered");
-    Ping::to(net.pod("pod-c").addresses.v4).answered(from.netns())
+    let to = Ping::to(net.pod("pod-c").addresses.v4);
+    wait_for("the far node answers", Duration::from_secs(20), || Ok(to.answered(from.netns()).ok()))
 }
 
 /// Counters of each port, by owner.
