@@ -91,6 +91,18 @@ impl Model {
     }
 
     pub(crate) fn open(&mut self, inside: &Inside, key: ServiceKey, trial: &mut Trial<'_>) -> End {
+        let chosen = (self.picks.clone(), self.sticky.clone());
+        let served = |model: &Self| (model.counters.created, model.counters.stateless);
+        let before = served(self);
+        let end = self.choose(inside, key, trial);
+        if served(self) == before {
+            // Which endpoint a packet would have gone to that was refused, nobody can tell.
+            (self.picks, self.sticky) = chosen;
+        }
+        end
+    }
+
+    fn choose(&mut self, inside: &Inside, key: ServiceKey, trial: &mut Trial<'_>) -> End {
         let ping = inside.packet.is_ping();
         let may_open = ping || has_ports(inside.packet.upper);
         let Some(service) = self.tables.service(key).filter(|_| may_open).cloned() else {
