@@ -1,3 +1,5 @@
+mod headers;
+
 use std::net::{SocketAddr, SocketAddrV4};
 
 use proptest::prelude::*;
