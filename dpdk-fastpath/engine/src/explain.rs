@@ -185,7 +185,7 @@ impl Present<'_> {
             }
         };
         if let Some(backend) = chosen {
-            let flows = self.flows.loads.of(backend.id.slot);
+            let flows = self.flows.loads.of(backend.id);
             said.add(format!("{}, weight {}, open flows {flows}", name_of(backend), backend.weight));
             said.goes_to(backend.endpoint());
         }

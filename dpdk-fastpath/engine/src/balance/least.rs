@@ -25,7 +25,7 @@ pub fn least_loaded<'s>(service: &'s Service, loads: &Loads, hash: u64) -> Optio
 
 /// The first of those that would have the fewest flows for their weight if they had one more.
 fn least<'s>(backends: impl Iterator<Item = &'s Backend>, loads: &Loads) -> Option<&'s Backend> {
-    let flows = |backend: &Backend| u64::from(loads.of(backend.id.slot)) + 1;
+    let flows = |backend: &Backend| u64::from(loads.of(backend.id)) + 1;
     let load = backends.map(|backend| (flows(backend), backend));
     let lighter = |a: (u64, &'s Backend), b: (u64, &'s Backend)| {
         // Flows per weight, compared without division.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use culvert_api::config::fastpath::FastPathConfig;
 
 use crate::flow::Zeroed;
+use crate::table::BackendId;
 
 /// Endpoints whose flows are counted: those in higher slots seem to have none.
 const COUNTED: usize = 1 << 20;
@@ -16,11 +17,38 @@ const COUNTED: usize = 1 << 20;
 ///
 /// Every worker writes an array of its own, and who wants to know adds these up. A flow opened by one worker may end with
 /// another, so that one array alone says nothing. A sum lacks what other workers do at this very moment, which is one flow
-/// each at the most. A slot's previous occupant is counted along until its flows are swept.
+/// each at the most. Of a slot only the flows of its present generation count: those of an occupant before that end later.
 pub struct Loads {
     joined: AtomicUsize,
-    /// Of each worker: flows opened less flows ended, modulo 2^32.
-    counts: Box<[Zeroed<AtomicU32>]>,
+    /// Of each worker: a [`Count`] for each slot.
+    counts: Box<[Zeroed<AtomicU64>]>,
+}
+
+/// Flows opened by a worker less flows ended by it, modulo 2^32, and in the upper half the generation of their endpoint.
+#[derive(Debug, Clone, Copy)]
+struct Count(u64);
+
+impl Count {
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    const fn flows(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// With `change` more flows of the endpoint's `generation`. The first of a new generation begins at nothing, one of an
+    /// old generation changes nothing.
+    const fn changed(self, generation: u32, change: i32) -> Self {
+        // Generations go round.
+        let ahead = generation.wrapping_sub(self.generation()).cast_signed();
+        let flows = match ahead {
+            0 => self.flows(),
+            1.. => 0,
+            _ => return self,
+        };
+        Self((generation as u64) << 32 | flows.wrapping_add_signed(change) as u64)
+    }
 }
 
 impl Loads {
@@ -40,12 +68,14 @@ impl Loads {
         LoadWriter { loads: Arc::clone(self), worker }
     }
 
-    /// Open flows of the endpoint in a slot.
+    /// Open flows of an endpoint.
     #[inline]
-    pub fn of(&self, slot: u32) -> u32 {
+    pub fn of(&self, id: BackendId) -> u32 {
         let workers = self.joined.load(Ordering::Relaxed).min(self.counts.len());
-        let counts = self.counts[..workers].iter().filter_map(|counts| counts.get(slot as usize));
-        let sum = counts.fold(0_u32, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed)));
+        let counts = self.counts[..workers].iter().filter_map(|counts| counts.get(id.slot as usize));
+        let counts = counts.map(|count| Count(count.load(Ordering::Relaxed)));
+        let own = counts.filter(|count| count.generation() == id.generation);
+        let sum = own.fold(0_u32, |sum, count| sum.wrapping_add(count.flows()));
         // A flow that has just moved from one array to another may be missing in both.
         sum.cast_signed().max(0).cast_unsigned()
     }
@@ -70,13 +100,13 @@ impl LoadWriter {
         self.worker
     }
 
-    /// The endpoint in a slot has `change` open flows more.
+    /// An endpoint has `change` open flows more.
     #[inline]
-    pub fn add(&mut self, slot: u32, change: i32) {
+    pub fn add(&mut self, id: BackendId, change: i32) {
         // Nobody else writes there: no locked instruction.
-        if let Some(count) = self.loads.counts[self.worker].get(slot as usize) {
-            let sum = count.load(Ordering::Relaxed).wrapping_add_signed(change);
-            count.store(sum, Ordering::Relaxed);
+        if let Some(count) = self.loads.counts[self.worker].get(id.slot as usize) {
+            let changed = Count(count.load(Ordering::Relaxed)).changed(id.generation, change);
+            count.store(changed.0, Ordering::Relaxed);
         }
     }
 }
@@ -85,25 +115,48 @@ impl LoadWriter {
 mod tests {
     use super::*;
 
+    const fn id(slot: usize, generation: u32) -> BackendId {
+        BackendId { slot: slot as u32, generation }
+    }
+
     #[test]
     fn flows_are_summed_over_workers_wherever_they_end() {
         let loads = Loads::new().unwrap();
         let (mut first, mut second) = (loads.join(), loads.join());
         assert_eq!((first.worker(), second.worker()), (0, 1));
-        (0..5).for_each(|_| first.add(3, 1));
-        (0..4).for_each(|_| second.add(3, -1));
-        assert_eq!((loads.of(3), loads.of(4)), (1, 0));
-        second.add(3, -1);
-        second.add(3, -1);
-        assert_eq!(loads.of(3), 0, "not fewer than none");
+        (0..5).for_each(|_| first.add(id(3, 0), 1));
+        (0..4).for_each(|_| second.add(id(3, 0), -1));
+        assert_eq!((loads.of(id(3, 0)), loads.of(id(4, 0))), (1, 0));
+        second.add(id(3, 0), -1);
+        second.add(id(3, 0), -1);
+        assert_eq!(loads.of(id(3, 0)), 0, "not fewer than none");
+    }
+
+    #[test]
+    fn an_occupant_of_a_slot_has_none_of_the_flows_of_those_before_it() {
+        // Also where generations go round.
+        for (old, new) in [(0, 1), (7, 9), (u32::MAX - 1, 0)] {
+            let loads = Loads::new().unwrap();
+            let (mut first, mut second) = (loads.join(), loads.join());
+            first.add(id(3, old / 2), 0);
+            (0..5).for_each(|_| first.add(id(3, old), 1));
+            assert_eq!((loads.of(id(3, old)), loads.of(id(3, new))), (5, 0));
+            (0..2).for_each(|_| second.add(id(3, new), 1));
+            first.add(id(3, new), 1);
+            assert_eq!(loads.of(id(3, new)), 3);
+            // The others end one by one.
+            (0..3).for_each(|_| first.add(id(3, old), -1));
+            (0..2).for_each(|_| second.add(id(3, old), -1));
+            assert_eq!(loads.of(id(3, new)), 3);
+        }
     }
 
     #[test]
     fn slots_beyond_those_that_are_counted_are_empty() {
         let loads = Loads::new().unwrap();
         let mut writer = loads.join();
-        writer.add(COUNTED as u32, 1);
-        writer.add(COUNTED as u32 - 1, 1);
-        assert_eq!((loads.of(COUNTED as u32), loads.of(COUNTED as u32 - 1)), (0, 1));
+        writer.add(id(COUNTED, 0), 1);
+        writer.add(id(COUNTED - 1, 0), 1);
+        assert_eq!((loads.of(id(COUNTED, 0)), loads.of(id(COUNTED - 1, 0))), (0, 1));
     }
 }

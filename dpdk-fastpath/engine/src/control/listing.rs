@@ -77,7 +77,7 @@ impl FastPath {
                 bytes: counts.bytes,
                 new_flows: counts.new_flows,
                 rejected: counts.rejected,
-                backend_flows: service.backends().iter().map(|b| self.flows.loads.of(b.id.slot)).collect(),
+                backend_flows: service.backends().iter().map(|b| self.flows.loads.of(b.id)).collect(),
             }
         };
         self.tables.current().services().map(status).collect()

@@ -196,7 +196,7 @@ fn take_table<K: Key>(
                 Ok(()) => {
                     taken.flows += 1;
                     if state.is_open() {
-                        loads.add(record.backend.slot, 1);
+                        loads.add(record.backend, 1);
                     }
                 }
                 Err(super::InsertError::Full) => taken.no_room += 1,

@@ -79,7 +79,7 @@ impl Stage<'_> {
                 }
                 let opened = K::table(self.tables).touch(&hit, self.now, packet.parsed);
                 if opened != 0 {
-                    self.flows.loads.add(hit.record.backend.slot, opened);
+                    self.flows.loads.add(hit.record.backend, opened);
                 }
                 if exists {
                     self.counters.service_packet(hit.record.service, packet.parsed.l3_len.into());
@@ -128,7 +128,7 @@ impl Stage<'_> {
         if let Some(state) = K::table(self.tables).remove(hit) {
             self.counters.flows_expired(1);
             if state.is_open() {
-                self.flows.loads.add(hit.record.backend.slot, -1);
+                self.flows.loads.add(hit.record.backend, -1);
             }
         }
     }

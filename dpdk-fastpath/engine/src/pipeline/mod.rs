@@ -273,7 +273,7 @@ impl Pipeline {
         let FlowWorker { tables, arena4, arena6, loads, calendar, .. } = &mut self.flows;
         calendar.at(now);
         let gone = |backend| !view.has_backend(backend);
-        let mut closed = |backend: BackendId| loads.add(backend.slot, -1);
+        let mut closed = |backend: BackendId| loads.add(backend, -1);
         let ended =
             arena4.sweep(&tables.v4, sweep, |record| gone(record.backend), |record| closed(record.backend))
                 + arena6.sweep(

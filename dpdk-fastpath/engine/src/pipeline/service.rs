@@ -128,7 +128,7 @@ impl Stage<'_> {
             let (table, arena, loads) = K::parts(self.flows);
             match table.insert(arena, &record, self.now, state) {
                 Ok(()) => {
-                    loads.add(backend.id.slot, 1);
+                    loads.add(backend.id, 1);
                     let served = (service.slot(), backend.id);
                     if let Err(reason) = self.note_first(&packet, key, &translated, served) {
                         return self.drop(reason);
@@ -169,7 +169,7 @@ impl Stage<'_> {
         let sweep = Sweep { now: self.now, pressure: true, records: SWEPT, timeouts };
         let (table, arena, loads) = K::parts(self.flows);
         let gone = |record: &Record<K>| !view.has_backend(record.backend);
-        let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend.slot, -1));
+        let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1));
         self.counters.flows_expired(ended);
     }
 

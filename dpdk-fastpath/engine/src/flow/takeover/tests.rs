@@ -143,10 +143,10 @@ fn flows_go_on_with_the_numbers_that_their_endpoints_have_now() {
     let hit = tables.v4.lookup(&key, key.hash64()).unwrap();
     assert_eq!((hit.state(), hit.seen(), hit.record.route.epoch), (State::Established, at(100).0, 0));
     assert_ne!(view.epoch(), 0, "it is checked at its next packet");
-    assert_eq!(tables.loads.of(hit.record.backend.slot), 1);
+    assert_eq!(tables.loads.of(hit.record.backend), 1);
     let key = record::<FlowKey6>(3, Protocol::TCP, 2).original;
     let closed = tables.v6.lookup(&key, key.hash64()).unwrap();
-    assert_eq!(tables.loads.of(closed.record.backend.slot), 0, "a flow that is not open does not count");
+    assert_eq!(tables.loads.of(closed.record.backend), 0, "a flow that is not open does not count");
 }
 
 #[test]
