@@ -6,7 +6,7 @@ use culvert_packet::answer::{self, IcmpError, NoAnswer, icmp_error, sctp_abort, 
 use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::offload::Offload;
 use culvert_packet::parse::{L3, L4};
-use culvert_packet::{PacketBuf, Parsed};
+use culvert_packet::{PacketBuf, Parsed, parse};
 
 use super::allowance::Allowances;
 use super::output::Inner;
@@ -148,8 +148,9 @@ impl Stage<'_> {
     ) -> Result<End, DropReason> {
         packet.buf.set_offload(Offload::NONE);
         if let Origin::Tunnel(slot) = packet.origin {
-            // An answer of ours carries no mark of congestion.
-            let header = Inner { traffic_class: 0, ttl: answer::TTL };
+            // The tunnel copies from the answer, not from the packet that this was made of.
+            let traffic_class = parse(packet.buf.data()).map_or(0, |answer| answer.traffic_class);
+            let header = Inner { traffic_class, ttl: answer::TTL };
             self.encap(packet.buf, slot, packet.hash, header)?;
         }
         self.counters.answered(kind);

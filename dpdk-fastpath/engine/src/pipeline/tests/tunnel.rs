@@ -195,6 +195,31 @@ fn outer_packets_are_marked_as_configured() {
 }
 
 #[test]
+fn an_answer_into_a_tunnel_is_marked_by_its_own_class() {
+    use proto::{DscpModel, Marking};
+    for (dscp_model, copies) in [(DscpModel::Pipe, false), (DscpModel::Copy, true)] {
+        let mut node = Node::new();
+        node.configure(|local| {
+            local.marking = Some(Marking { dscp_model: dscp_model.into(), ..Default::default() });
+        });
+        for ips in both() {
+            // The class of an ICMP error is internetwork control over IPv4, of an echo that of the request.
+            let error = if ips.a.is_ipv4() { 0xc0 } else { 0 };
+            let asked = testkit::udp(at(ips.on_b, 1), at(ips.nobody, 2), b"x");
+            let pinged = testkit::echo_request(ips.on_b, ips.gateway, 1, 1, b"x");
+            let refused = testkit::tcp(at(ips.on_b, 1), at(ips.gateway, 2), TcpFlags::SYN, b"");
+            for (packet, class) in [(asked, error), (pinged, 0xb8), (refused, 0)] {
+                let outcome = node.run_tunnelled(set_class(packet, 0xb8));
+                assert_eq!(outcome.verdict, Verdict::Send(UPLINK));
+                let outer = read(&outcome.frame).parsed.traffic_class;
+                assert_eq!(read(&inner(&outcome)).parsed.traffic_class, class);
+                assert_eq!(outer, if copies { class } else { 0 });
+            }
+        }
+    }
+}
+
+#[test]
 fn a_class_that_the_underlay_changed_is_passed_on_in_the_uniform_model_only() {
     use proto::DscpModel::{Copy, Pipe, Uniform};
     for (model, arrives) in [(Pipe, 0x28), (Copy, 0x28), (Uniform, 0x40)] {

@@ -173,7 +173,7 @@ impl Model {
         }
     }
 
-    /// An answer on its way back: as it is to a pod, else in the tunnel, without a mark of congestion.
+    /// An answer on its way back: as it is to a pod, else in the tunnel, whose class may depend on the answer's own.
     pub(crate) fn back(
         &mut self,
         inside: &Inside,
@@ -183,7 +183,9 @@ impl Model {
         match &inside.origin {
             Origin::Pod => Ok(frame),
             Origin::Tunnel(name) => {
-                self.encapsulate((name, inside.key.tenant), inside.key, &frame[ETH..], (0, 64), trial)
+                let packet = &frame[ETH..];
+                let class = if packet[0] >> 4 == 4 { packet[1] } else { packet[0] << 4 | packet[1] >> 4 };
+                self.encapsulate((name, inside.key.tenant), inside.key, packet, (class, 64), trial)
             }
         }
     }
