@@ -21,6 +21,7 @@ pub mod explain;
 pub mod flow;
 pub mod keep;
 pub mod neighbour;
+pub mod path_mtu;
 pub mod pipeline;
 pub mod port;
 pub mod preflight;

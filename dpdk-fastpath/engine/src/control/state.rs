@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::counter::CounterSet;
 use crate::flow::FlowTables;
 use crate::neighbour::{Announcements, Neighbours, Timing};
+use crate::path_mtu::PathMtus;
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
 use crate::table::{Applied, Builder, MAX_PORTS, Port, PortIndex, PortKind, Snapshot, TableError};
@@ -44,6 +45,7 @@ pub struct FastPath {
     pub(super) clock: Clock,
     pub(super) neighbours: Neighbours,
     pub(super) announcements: Announcements,
+    pub(super) path_mtus: PathMtus,
     pub(super) memory: Memory,
     /// How this process took over from another.
     pub(super) restart: proto::Restart,
@@ -81,6 +83,7 @@ impl FastPath {
             clock,
             neighbours: Neighbours::new(Timing::default()),
             announcements: Announcements::default(),
+            path_mtus: PathMtus::default(),
             memory: Memory::default(),
             restart: proto::Restart::default(),
         }

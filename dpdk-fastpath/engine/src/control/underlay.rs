@@ -1,4 +1,4 @@
-//! Next hops and our own addresses on the underlay.
+//! Next hops, our own addresses, and the ways to other nodes on the underlay.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use culvert_packet::eth::EthAddr;
 use super::FastPath;
 use super::state::publish;
 use crate::neighbour::{Heard, State, write_announcement, write_solicitation};
+use crate::pipeline::{Learned, Neighbour, PathMtu};
 
 /// Questions to neighbours in one turn.
 const QUESTIONS: usize = 64;
@@ -26,31 +27,74 @@ impl FastPath {
         self.tell_neighbours();
     }
 
-    /// Listens to neighbours, asks them, announces addresses. Returns when to be called again.
+    /// Listens to the underlay, asks neighbours, announces addresses. Returns when to be called again.
     pub(super) fn attend_underlay(&mut self, now: Instant) -> Instant {
-        self.hear_neighbours(now);
+        self.listen(now);
+        self.forget_paths(now);
         self.ask_neighbours(now);
         self.announce(now);
         let awaited = |state| matches!(state, State::Incomplete | State::Probe | State::Stale);
         let awaiting = self.neighbours.iter().any(|(_, state, _)| awaited(state));
         let next = now + if awaiting { BUSY_TURN } else { IDLE_TURN };
-        let due = [self.neighbours.next_due(), self.announcements.next_due()].into_iter().flatten();
-        due.fold(next, Instant::min).max(now)
+        let due = [self.neighbours.next_due(), self.announcements.next_due(), self.path_mtus.next_due()];
+        due.into_iter().flatten().fold(next, Instant::min).max(now)
     }
 
-    fn hear_neighbours(&mut self, now: Instant) {
-        let mut changed = false;
+    fn listen(&mut self, now: Instant) {
         let Some(team) = self.ports.backend().team() else { return };
-        for heard in team.learned() {
-            let Ok(mac) = Mac::try_from(heard.mac.0) else { continue };
-            let heard = Heard { address: heard.ip, mac, solicited: heard.solicited };
-            if self.neighbours.hear(now, heard) {
-                tracing::info!(neighbour = %heard.address, %mac, "neighbour resolved");
-                changed = true;
+        let learned: Vec<_> = team.learned().collect();
+        let (mut neighbours, mut paths) = (false, false);
+        for learned in learned {
+            match learned {
+                Learned::Neighbour(neighbour) => neighbours |= self.hear_neighbour(now, neighbour),
+                Learned::PathMtu(path) => paths |= self.hear_path(now, path),
             }
         }
-        if changed {
+        if neighbours {
             self.tell_neighbours();
+        }
+        if paths {
+            self.tell_paths();
+        }
+    }
+
+    /// Whether that is news.
+    fn hear_neighbour(&mut self, now: Instant, heard: Neighbour) -> bool {
+        let Ok(mac) = Mac::try_from(heard.mac.0) else { return false };
+        let heard = Heard { address: heard.ip, mac, solicited: heard.solicited };
+        let changed = self.neighbours.hear(now, heard);
+        if changed {
+            tracing::info!(neighbour = %heard.address, %mac, "neighbour resolved");
+        }
+        changed
+    }
+
+    /// Whether that is news.
+    fn hear_path(&mut self, now: Instant, heard: PathMtu) -> bool {
+        let Some(underlay) = self.tables.current().local().map(|local| local.underlay_mtu) else {
+            return false;
+        };
+        let lowered = self.path_mtus.hear(now, heard, underlay);
+        if let Some(mtu) = lowered {
+            tracing::warn!(vtep = %heard.vtep, mtu, underlay, "a router on the way to a node takes only smaller packets");
+        }
+        lowered.is_some()
+    }
+
+    fn forget_paths(&mut self, now: Instant) {
+        let over = self.path_mtus.expire(now);
+        for vtep in &over {
+            tracing::info!(%vtep, "the way to a node is tried with the full MTU again");
+        }
+        if !over.is_empty() {
+            self.tell_paths();
+        }
+    }
+
+    /// Lets the tables know what the ways to other nodes take.
+    fn tell_paths(&mut self) {
+        if self.builder.set_path_mtus(self.path_mtus.iter()) {
+            publish(&mut self.builder, &mut self.tables);
         }
     }
 

@@ -69,6 +69,8 @@ drop_reasons! {
     NOT_SERVED = "not-served",
     /// From the underlay, neither a tunnel packet nor for one of our addresses.
     UNDERLAY_NOT_FOR_US = "underlay-not-for-us",
+    /// An ICMP error of the underlay about a tunnel packet of ours, other than that it was too big.
+    UNDERLAY_ERROR = "underlay-error",
     /// A tunnel packet from an address that is no node's.
     TUNNEL_UNKNOWN_SOURCE = "tunnel-unknown-source",
     /// A tunnel packet with a network identifier that is no tenant's.

@@ -25,7 +25,7 @@
 //!
 //! Each box is a file; its first lines say what comes in and what goes out. A stage may end a packet: dropped, with its
 //! reason counted; turned into an answer (echo reply, ICMP error, TCP reset), which goes back to where the packet came
-//! from; or kept as news of a neighbour.
+//! from; or kept as news of a neighbour or of the way to another node.
 //!
 //! A worker looks at one [`Snapshot`] for a whole burst. There is no allocation, no system call and no log here, and no
 //! lock but that of two index buckets when a flow is opened.
@@ -38,6 +38,7 @@ mod fragment;
 mod frame;
 mod neighbour;
 mod output;
+mod path;
 mod pod;
 mod recent;
 mod route;
@@ -62,7 +63,7 @@ use self::route::DestinationBits;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
 use self::verdict::{End, Exits};
-pub use self::verdict::{Neighbour, Verdict};
+pub use self::verdict::{Learned, Neighbour, PathMtu, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Table, Tick, prefetch};
 use crate::table::{BackendId, FlowPolicy, Port, PortIndex, PortKind, Snapshot};
@@ -444,7 +445,7 @@ impl Stage<'_> {
         match (end, self.learned) {
             (End::Send(port), _) => Verdict::Send(port),
             (End::Drop(reason), _) => Verdict::Drop(reason),
-            (End::Learned, Some(neighbour)) => Verdict::Learned(neighbour),
+            (End::Learned, Some(learned)) => Verdict::Learned(learned),
             (End::Learned, None) => Verdict::Drop(DropReason::NEIGHBOUR_IGNORED),
         }
     }

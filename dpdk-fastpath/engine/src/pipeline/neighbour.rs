@@ -17,7 +17,7 @@ use culvert_packet::{Malformed, PacketBuf, Parsed};
 use super::frame::eth;
 use super::pod::may_discover;
 use super::stage::Stage;
-use super::verdict::{End, Neighbour};
+use super::verdict::{End, Learned, Neighbour};
 use crate::counter::{Answered, DropReason};
 use crate::table::Port;
 
@@ -25,12 +25,6 @@ use crate::table::Port;
 const HOP_LIMIT: u8 = 255;
 
 impl Stage<'_> {
-    /// Ends a packet that told of a neighbour.
-    fn learn(&mut self, neighbour: Neighbour) -> End {
-        self.learned = Some(neighbour);
-        End::Learned
-    }
-
     /// In: a pod's ARP packet. Out: a reply, if it asks for the router.
     pub(super) fn arp_from_pod<B: PacketBuf>(&mut self, port: &Port, buf: &mut B, parsed: &Parsed) -> End {
         let arp = match Arp::new(&buf.data()[usize::from(parsed.l3_offset)..]) {
@@ -97,7 +91,7 @@ impl Stage<'_> {
             return self.drop(DropReason::NEIGHBOUR_IGNORED);
         }
         let solicited = reply && !announcement && eth(buf.data()).dst() == port.mac;
-        self.learn(Neighbour { ip: sender, mac: arp.sender_mac(), solicited })
+        self.learn(Learned::Neighbour(Neighbour { ip: sender, mac: arp.sender_mac(), solicited }))
     }
 
     /// In: the underlay's discovery message. Out: an advertisement, if it asks for our address; a [`Neighbour`], if it
@@ -126,7 +120,7 @@ impl Stage<'_> {
             Ok(Some(neighbour)) if self.local.is_vtep(neighbour.ip) => {
                 self.drop(DropReason::ADDRESS_CONFLICT)
             }
-            Ok(Some(neighbour)) => self.learn(neighbour),
+            Ok(Some(neighbour)) => self.learn(Learned::Neighbour(neighbour)),
             Ok(None) => self.drop(DropReason::NEIGHBOUR_IGNORED),
             Err(malformed) => self.drop(malformed),
         }

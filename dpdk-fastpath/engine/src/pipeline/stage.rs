@@ -12,7 +12,7 @@ use super::allowance::Allowances;
 use super::output::Inner;
 use super::recent::Recent;
 use super::route::DestinationBits;
-use super::verdict::{End, Neighbour};
+use super::verdict::{End, Learned};
 use crate::counter::{Answered, CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Tick};
 use crate::table::{Door, LocalNode, PortIndex, Snapshot, Way};
@@ -42,7 +42,7 @@ pub(super) struct Stage<'a> {
     /// Packets of services' flows that are still to be counted.
     pub(super) tally: ServiceTally,
     /// What the packet that ended as [`End::Learned`] told.
-    pub(super) learned: Option<Neighbour>,
+    pub(super) learned: Option<Learned>,
 }
 
 /// Where a packet comes from, which is where an answer to it goes.
@@ -81,6 +81,12 @@ impl Stage<'_> {
     /// Ends a packet that nobody hears of again.
     pub(super) fn stop<T>(&mut self, reason: impl Into<DropReason>) -> Step<T> {
         Step::Break(self.drop(reason))
+    }
+
+    /// Ends a packet that told something.
+    pub(super) fn learn(&mut self, learned: Learned) -> End {
+        self.learned = Some(learned);
+        End::Learned
     }
 
     /// Whose packets come from there.

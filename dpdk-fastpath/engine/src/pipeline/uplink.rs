@@ -2,7 +2,8 @@
 //!
 //! In: a frame that came in at the uplink. Out: an IP packet that another node's pod sent through the tunnel, with the
 //! outer headers gone. On the way ARP, neighbour discovery and ping for the tunnel endpoint's addresses are answered, and
-//! neighbours are learned. Nothing else of the underlay is ours; it is dropped without a word.
+//! neighbours are learned, and what routers say about packets of ours. Nothing else of the underlay is ours; it is dropped
+//! without a word.
 
 use std::net::IpAddr;
 
@@ -53,6 +54,9 @@ impl Stage<'_> {
             buf.truncate(outer.end());
             let reply = echo_reply(buf.data_mut(), &outer);
             return Step::Break(self.answered(reply, Answered::EchoReply, DropReason::UNDERLAY_NOT_FOR_US));
+        }
+        if outer.l4 == L4::Icmp {
+            return Step::Break(self.error_from_underlay(buf.data(), &outer));
         }
         // Only the first fragment would have a port; later ones are told by their protocol to be no tunnel packets.
         if outer.l4 != L4::Udp || outer.dst_port != self.local.tunnels.port {

@@ -15,7 +15,7 @@ pub enum Verdict {
     /// To be freed. Counted already.
     Drop(DropReason),
     /// To be freed, after the control thread has been told what the underlay said.
-    Learned(Neighbour),
+    Learned(Learned),
 }
 
 /// A [`Verdict`] as stages hand it on: small, so that it stays in a register.
@@ -27,6 +27,24 @@ pub(super) enum End {
     Drop(DropReason),
     /// As [`Verdict::Learned`]; of whom, the stages' common state says.
     Learned,
+}
+
+/// What the underlay said that the control thread makes use of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Learned {
+    /// Who has an address.
+    Neighbour(Neighbour),
+    /// What the way to another node takes.
+    PathMtu(PathMtu),
+}
+
+/// What a router of the underlay said about the way to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PathMtu {
+    /// The node's tunnel endpoint.
+    pub vtep: IpAddr,
+    /// Largest IP packet that the router can send on towards it, in bytes. 0: the router did not say.
+    pub mtu: u16,
 }
 
 /// A station of the underlay that has answered or asked.

@@ -18,6 +18,7 @@ use super::port::{MAX_PORTS, Port, PortIndex, PortKind};
 use super::remote::{MAX_REMOTES, Remote, RemoteNode};
 use super::route::{Routing, Target};
 use super::service::{BackendSpec, MAX_SERVICES, Service, ServiceKey, ServiceSpec};
+use super::slots::Slots;
 use super::snapshot::{BackendId, Ports, Remotes, Snapshot};
 
 /// Number of the next snapshot, whoever makes it.
@@ -46,6 +47,8 @@ pub struct Applied {
 pub struct Builder {
     ports: Vec<Option<Port>>,
     neighbours: Map<IpAddr, EthAddr>,
+    /// By the other tunnel endpoint.
+    path_mtus: Map<IpAddr, u16>,
     /// With their slots for packets of the default tenant.
     pub(super) remotes: BTreeMap<String, (u32, RemoteNode)>,
     /// Their slots for packets of other tenants.
@@ -68,26 +71,6 @@ struct Stale {
     ports: bool,
     remotes: bool,
     decisions: bool,
-}
-
-/// Small numbers, used again once they are free.
-#[derive(Debug, Default)]
-struct Slots {
-    free: Vec<u32>,
-    next: u32,
-}
-
-impl Slots {
-    fn take(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.next += 1;
-            self.next - 1
-        })
-    }
-
-    fn give_back(&mut self, slot: u32) {
-        self.free.push(slot);
-    }
 }
 
 /// The agent's tables once they have been checked.
@@ -168,6 +151,19 @@ impl Builder {
         changed
     }
 
+    /// Sets what the ways to other tunnel endpoints take, where that is less than this node's underlay MTU, in bytes of an IP
+    /// packet; `true` if that changes anything.
+    pub fn set_path_mtus(&mut self, path_mtus: impl IntoIterator<Item = (IpAddr, u16)>) -> bool {
+        let path_mtus: Map<_, _> = path_mtus.into_iter().collect();
+        let changed = path_mtus != self.path_mtus;
+        self.path_mtus = path_mtus;
+        self.stale.remotes |= changed;
+        if changed {
+            self.changed();
+        }
+        changed
+    }
+
     /// The underlay's next hops to all remote nodes, in order, each once: what
     /// [`set_neighbours`](Self::set_neighbours) should know.
     pub fn next_hops(&self) -> Vec<IpAddr> {
@@ -220,7 +216,7 @@ impl Builder {
             backends: self.backend_count,
             remotes: self.remotes.len(),
             new_services,
-            service_slots: self.service_slots.next as usize,
+            service_slots: self.service_slots.end() as usize,
         }
     }
 
@@ -401,7 +397,8 @@ impl Builder {
                 remotes.by_slot.resize(at + 1, None);
                 remotes.ways.resize(at + 1, None);
             }
-            let remote = Remote::new(node, tenant, self.snapshot.local(), mac, &self.neighbours);
+            let path_mtu = self.path_mtus.get(&node.vtep).copied();
+            let remote = Remote::new(node, tenant, self.snapshot.local(), mac, &self.neighbours, path_mtu);
             remotes.ways[at] = remote.way(uplink);
             remotes.by_slot[at] = Some(remote);
             if tenant == Tenant::DEFAULT {

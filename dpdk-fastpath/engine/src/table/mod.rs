@@ -31,6 +31,7 @@ mod rotation;
 mod route;
 mod service;
 mod shared;
+mod slots;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,7 @@ pub use self::maglev::{Choice, Maglev};
 pub use self::policy::{FlowPolicy, LostConnections};
 pub(crate) use self::port::tenant;
 pub use self::port::{Door, MAX_PORTS, Port, PortIndex, PortKind};
-pub use self::remote::{MAX_REMOTES, Remote, Unreachable, Way};
+pub use self::remote::{MAX_REMOTES, Remote, Unreachable, Way, overhead};
 pub use self::route::Target;
 pub(crate) use self::service::octets;
 pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey, Stickiness};

@@ -108,22 +108,29 @@ pub struct Way {
     pub uplink: PortIndex,
 }
 
+/// What a tunnel to this endpoint takes from the underlay's MTU, in bytes: all outer headers but that of Ethernet, and the
+/// inner one of Ethernet, which is as long.
+pub fn overhead(vtep: IpAddr) -> u16 {
+    if vtep.is_ipv4() { OVERHEAD_V4 as u16 } else { OVERHEAD_V6 as u16 }
+}
+
 impl Remote {
     /// What is left of it when only sending counts.
     pub(super) fn way(&self, uplink: Option<PortIndex>) -> Option<Way> {
         Some(Way { template: *self.template.as_ref().ok()?.fixed4()?, mtu: self.mtu, uplink: uplink? })
     }
 
+    /// `path_mtu` is that of the underlay's way there, as far as it is known to be less than this node's.
     pub(super) fn new(
         node: &RemoteNode,
         tenant: Tenant,
         local: Option<&LocalNode>,
         uplink: Option<EthAddr>,
         neighbours: &Map<IpAddr, EthAddr>,
+        path_mtu: Option<u16>,
     ) -> Self {
-        // All outer headers: the outer Ethernet header does not count, but the inner one, as long, does.
-        let overhead = if node.vtep.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
-        let mtu = local.map_or(0, |local| local.underlay_mtu.saturating_sub(overhead as u16));
+        let underlay = local.map_or(0, |local| local.underlay_mtu);
+        let mtu = underlay.min(path_mtu.unwrap_or(underlay)).saturating_sub(overhead(node.vtep));
         let template = Self::template(node, tenant, local, uplink, neighbours);
         Self { name: node.name.clone(), tenant, vtep: node.vtep, mtu, template }
     }

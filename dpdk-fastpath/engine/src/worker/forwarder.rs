@@ -5,7 +5,7 @@ use culvert_dpdk::{Burst, Mbuf};
 use super::BURST;
 use super::port::{WorkerPort, WorkerPorts};
 use crate::flow::Tick;
-use crate::pipeline::{Neighbour, Pipeline, Verdict};
+use crate::pipeline::{Learned, Pipeline, Verdict};
 use crate::table::{PortIndex, Snapshot};
 
 /// A worker's ports and pipeline, and room for the packets that are under way.
@@ -61,10 +61,10 @@ impl Forwarder {
         self.ports.send(port, frame, port, self.pipeline.counters())
     }
 
-    /// One round over all queues: what has come is decided on by `tables` and sent or freed. `learn` is told of neighbours.
+    /// One round over all queues: what has come is decided on by `tables` and sent or freed. `learn` is told what the underlay said.
     /// Returns how many packets there were.
     #[inline]
-    pub fn round(&mut self, tables: &Snapshot, now: Tick, mut learn: impl FnMut(Neighbour)) -> u64 {
+    pub fn round(&mut self, tables: &Snapshot, now: Tick, mut learn: impl FnMut(Learned)) -> u64 {
         let Self { ports, pipeline, burst, verdicts, dropped } = self;
         let mut packets = 0;
         for queue in 0..ports.polled() {
@@ -83,8 +83,8 @@ impl Forwarder {
                 let unwanted = match *verdict {
                     Verdict::Send(port) => ports.send(port, packet, from, pipeline.counters()),
                     Verdict::Drop(_) => Some(packet),
-                    Verdict::Learned(neighbour) => {
-                        learn(neighbour);
+                    Verdict::Learned(learned) => {
+                        learn(learned);
                         Some(packet)
                     }
                 };

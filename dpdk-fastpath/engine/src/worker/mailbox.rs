@@ -12,12 +12,12 @@ use culvert_dpdk::Mbuf;
 
 use super::port::WorkerPort;
 use super::rest::Bell;
-use crate::pipeline::Neighbour;
+use crate::pipeline::Learned;
 use crate::table::PortIndex;
 
 /// Frames of the control thread that wait for a worker.
 const INJECTED: usize = 256;
-/// Neighbours heard of that wait for the control thread. What does not fit is lost, and will be heard again.
+/// What the underlay said that waits for the control thread. What does not fit is lost, and will be said again.
 const LEARNED: usize = 256;
 /// The control thread waits for each order to be carried out before it gives the next.
 const ORDERS: usize = 4;
@@ -56,7 +56,7 @@ struct Queues {
     orders: ArrayQueue<Order>,
     done: ArrayQueue<Done>,
     injected: ArrayQueue<(PortIndex, Mbuf)>,
-    learned: ArrayQueue<Neighbour>,
+    learned: ArrayQueue<Learned>,
     /// What the worker is to do, one of the three below.
     mode: AtomicU8,
     bell: Arc<Bell>,
@@ -94,8 +94,8 @@ impl Mailbox {
         injected
     }
 
-    /// Control: a neighbour that the worker has heard.
-    pub(super) fn learned(&self) -> Option<Neighbour> {
+    /// Control: what the worker has heard of the underlay.
+    pub(super) fn learned(&self) -> Option<Learned> {
         self.0.learned.pop()
     }
 
@@ -127,10 +127,10 @@ impl Mailbox {
         if self.0.injected.is_empty() { None } else { self.0.injected.pop() }
     }
 
-    /// Worker: a neighbour was heard.
-    pub(super) fn learn(&self, neighbour: Neighbour) {
-        // Lost if the control thread is far behind; the neighbour will be heard again.
-        let _ = self.0.learned.push(neighbour);
+    /// Worker: the underlay said something.
+    pub(super) fn learn(&self, learned: Learned) {
+        // Lost if the control thread is far behind; it will be said again.
+        let _ = self.0.learned.push(learned);
     }
 
     /// Worker: whether to leave the loop.

@@ -67,7 +67,7 @@ impl Runner {
                 continue;
             }
             let Self { mailbox, tables, forwarder, now, .. } = &mut self;
-            let packets = forwarder.round(tables.pin(), *now, |neighbour| mailbox.learn(neighbour));
+            let packets = forwarder.round(tables.pin(), *now, |learned| mailbox.learn(learned));
             rounds = rounds.wrapping_add(1);
             empty = if packets == 0 { empty.saturating_add(1) } else { 0 };
             if rounds % HOUSEKEEPING == 0 || slept {

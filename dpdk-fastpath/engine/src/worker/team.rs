@@ -13,7 +13,7 @@ use super::port::WorkerPort;
 use super::rest::{Bell, Rest};
 use super::runner::Runner;
 use crate::clock::Clock;
-use crate::pipeline::{Neighbour, Pipeline};
+use crate::pipeline::{Learned, Pipeline};
 use crate::port::Queues;
 use crate::quiescent::Reader;
 use crate::table::{PortIndex, Snapshot};
@@ -190,8 +190,8 @@ impl Team {
         }
     }
 
-    /// Neighbours on the underlay that were heard since.
-    pub fn learned(&self) -> impl Iterator<Item = Neighbour> + '_ {
+    /// What the underlay has said since.
+    pub fn learned(&self) -> impl Iterator<Item = Learned> + '_ {
         self.members.iter().flat_map(|member| std::iter::from_fn(|| member.mailbox.learned()))
     }
 

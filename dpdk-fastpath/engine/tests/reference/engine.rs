@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use culvert_engine::counter::{CounterSet, counters};
 use culvert_engine::flow::{FlowTables, Hit, Key as EngineKey, Tick};
-use culvert_engine::pipeline::{Pipeline, Verdict};
+use culvert_engine::pipeline::{Learned, Pipeline, Verdict};
 use culvert_engine::table::{Builder, PortIndex, ServiceKey as EngineServiceKey, Snapshot};
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
@@ -83,6 +83,11 @@ impl Engine {
         self.publish();
     }
 
+    pub(crate) fn path_mtus(&mut self, path_mtus: &[(IpAddr, u16)]) {
+        self.builder.set_path_mtus(path_mtus.iter().copied());
+        self.publish();
+    }
+
     fn publish(&mut self) {
         self.view = self.builder.snapshot();
     }
@@ -95,9 +100,10 @@ impl Engine {
         let end = |(verdict, buf): (&Verdict, &TestBuf)| match verdict {
             Verdict::Send(port) => End::Send(port.0, buf.data().to_vec()),
             Verdict::Drop(reason) => End::Drop(reason.name()),
-            Verdict::Learned(heard) => {
+            Verdict::Learned(Learned::Neighbour(heard)) => {
                 End::Learned { ip: heard.ip, mac: heard.mac.0, solicited: heard.solicited }
             }
+            Verdict::Learned(Learned::PathMtu(heard)) => End::Narrow { vtep: heard.vtep, mtu: heard.mtu },
         };
         assert_eq!(verdicts.len(), frames.len(), "one verdict for each");
         verdicts.iter().zip(&bufs).map(end).collect()

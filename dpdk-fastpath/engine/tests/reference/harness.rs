@@ -52,6 +52,11 @@ impl Pair {
                 self.engine.neighbours(known);
                 self.model.tables.neighbours.clone_from(known);
             }
+            Event::PathMtus(known) => {
+                self.story.happened(format!("path MTUs: {known:?}"));
+                self.engine.path_mtus(known);
+                self.model.tables.path_mtus.clone_from(known);
+            }
             Event::Time(seconds) => {
                 self.story.happened(format!("{seconds} seconds go by"));
                 self.model.seconds += seconds;

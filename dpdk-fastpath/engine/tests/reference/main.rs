@@ -10,7 +10,8 @@
 //! - A pod speaks for itself: its own Ethernet and IP address, no VLAN tag, to the router. Anything else is dropped, by a
 //!   reason with a name (`pod`). ARP and neighbour discovery are for the router's address (`neighbour`).
 //! - From the underlay comes VXLAN from known nodes, with our identifier and for our inner Ethernet address; besides, ARP,
-//!   neighbour discovery and ping for our own address. What the underlay says of others' addresses is learned (`uplink`).
+//!   neighbour discovery and ping for our own address. What the underlay says of others' addresses, and of narrow links on
+//!   the way to other nodes, is learned (`uplink`).
 //! - A packet of a tracked flow is translated as its first packet was; one to a service's address opens a flow; anything else
 //!   goes where its destination is: ourselves, a pod here, a pod elsewhere (`route`, `flow`, `service`). Tenants have nothing
 //!   to do with each other, whatever their addresses.

@@ -70,6 +70,7 @@ impl Story {
             let _ = writeln!(out, "  service {service:?}");
         }
         let _ = writeln!(out, "  neighbours {:?}", tables.neighbours);
+        let _ = writeln!(out, "  path MTUs {:?}", tables.path_mtus);
         let skipped = self.lines.len().saturating_sub(TOLD);
         let _ = writeln!(out, "before ({skipped} earlier ones left out):");
         for line in &self.lines[skipped..] {

@@ -9,6 +9,7 @@ mod established;
 mod explain;
 mod fragment;
 mod local;
+mod path;
 mod pod;
 mod property;
 mod route;

@@ -8,7 +8,7 @@ use culvert_packet::{Malformed, neighbour};
 
 use super::*;
 use crate::counter::DropReason as R;
-use crate::pipeline::Neighbour;
+use crate::pipeline::{Learned, Neighbour};
 
 const VTEP4: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 const NODE_B4: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
@@ -160,7 +160,9 @@ fn our_underlay_addresses_are_found_and_pinged() {
 #[test]
 fn what_neighbours_say_of_themselves_is_passed_on() {
     let mut node = Node::new();
-    let learned = |ip, solicited| Verdict::Learned(Neighbour { ip, mac: testkit::MAC_A, solicited });
+    let learned = |ip, solicited| {
+        Verdict::Learned(Learned::Neighbour(Neighbour { ip, mac: testkit::MAC_A, solicited }))
+    };
     let b4 = IpAddr::V4(NODE_B4);
     let reply = testkit::arp_reply(NODE_B4, VTEP4);
     let to_us = testkit::with_macs(reply.clone(), UPLINK_MAC, testkit::MAC_A);

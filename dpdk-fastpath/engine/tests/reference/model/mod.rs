@@ -38,6 +38,8 @@ pub(crate) enum End {
     Drop(&'static str),
     /// The underlay has told us of a neighbour.
     Learned { ip: IpAddr, mac: Mac, solicited: bool },
+    /// A router of the underlay has told us what the way to a tunnel endpoint takes, in bytes of an IP packet.
+    Narrow { vtep: IpAddr, mtu: u16 },
 }
 
 /// Where a packet comes from, which is where an answer to it goes.

@@ -28,9 +28,11 @@ impl Model {
                 return Err(self.drop(inside.port, "tunnel-not-local"));
             }
             Way::Remote(name) => {
+                let vtep = self.tables.remotes[name].vtep;
                 // IP, UDP, VXLAN and the inner Ethernet header.
-                let headers = if self.tables.remotes[name].vtep.is_ipv4() { 20 } else { 40 } + 8 + 8 + 14;
-                self.node().mtu.saturating_sub(headers)
+                let headers = if vtep.is_ipv4() { 20 } else { 40 } + 8 + 8 + 14;
+                let narrow = self.tables.path_mtus.iter().find(|(to, _)| *to == vtep).map(|(_, mtu)| *mtu);
+                self.node().mtu.min(narrow.unwrap_or(u16::MAX)).saturating_sub(headers)
             }
             Way::Nobody | Way::Unknown => return Err(self.nowhere(inside, way, dst, trial)),
         };

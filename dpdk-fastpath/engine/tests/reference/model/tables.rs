@@ -211,6 +211,8 @@ pub(crate) struct Tables {
     pub(crate) remotes: BTreeMap<String, Remote>,
     pub(crate) services: Vec<Service>,
     pub(crate) neighbours: Vec<(IpAddr, Mac)>,
+    /// What the ways to tunnel endpoints take, where that is known to be less than the node's own MTU.
+    pub(crate) path_mtus: Vec<(IpAddr, u16)>,
 }
 
 impl Tables {

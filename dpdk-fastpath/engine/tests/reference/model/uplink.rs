@@ -1,12 +1,13 @@
-//! From the underlay: ARP, neighbour discovery and ping for our own address, and tunnel packets from nodes that we know, with
-//! a tenant's network identifier, whose inner frame is for our Ethernet address.
+//! From the underlay: ARP, neighbour discovery and ping for our own address, errors about our tunnel packets, and tunnel
+//! packets from nodes that we know, with a tenant's network identifier, whose inner frame is for our Ethernet address.
 
 use super::flow::Key;
 use super::tables::Port;
 use super::tunnel::inner_class;
 use super::{End, Inside, Model, Origin, Step};
 use crate::wire::dissect::{Net, Packet, Upper, dissect};
-use crate::wire::{ETH, checksum, is_group};
+use crate::wire::quote::Quote;
+use crate::wire::{ETH, UDP, checksum, get16, is_group};
 
 impl Model {
     pub(crate) fn admit_uplink(&mut self, port: u16, uplink: &Port, frame: &[u8]) -> Step<Inside> {
@@ -34,6 +35,9 @@ impl Model {
         if let Upper::Echo { .. } = outer.upper {
             return Err(self.ping_from_uplink(port, frame, &outer));
         }
+        if let Upper::Icmp { kind } = outer.upper {
+            return Err(self.error_from_uplink(port, frame, &outer, kind));
+        }
         if outer.upper != Upper::Udp || outer.ports.1 != self.node().tunnels.port {
             return Err(self.drop(port, "underlay-not-for-us"));
         }
@@ -46,6 +50,30 @@ impl Model {
             Err(Some(malformed)) => self.drop(port, malformed),
             Err(None) => self.drop(port, "underlay-not-for-us"),
         }
+    }
+
+    /// An error about a tunnel packet of ours to a node that we know. That a link takes less is learned (RFC 1191, RFC 8201).
+    fn error_from_uplink(&mut self, port: u16, frame: &[u8], outer: &Packet, kind: u8) -> End {
+        let to_node = |quote: &Quote| {
+            let to_tunnel = quote.protocol == UDP && quote.dst.1 == self.node().tunnels.port;
+            let is_node = self.tables.remotes.values().any(|remote| remote.vtep == quote.dst.0);
+            to_tunnel && is_node && self.is_vtep(quote.src.0)
+        };
+        let Some(quote) = Quote::of(frame, outer).filter(to_node) else {
+            return self.drop(port, "underlay-not-for-us");
+        };
+        let message = &frame[outer.upper_at..outer.end];
+        if !checksum::is_right(outer.src, outer.dst, outer.protocol, message) {
+            return self.drop(port, "icmp-checksum");
+        }
+        let mtu = match (outer.net, kind, message[1]) {
+            (Net::V4, 3, 4) => get16(message, 6),
+            // Longer than any packet.
+            (Net::V6, 2, _) if get16(message, 4) != 0 => u16::MAX,
+            (Net::V6, 2, _) => get16(message, 6),
+            _ => return self.drop(port, "underlay-error"),
+        };
+        End::Narrow { vtep: quote.dst.0, mtu }
     }
 
     fn admit_tunnel(&mut self, port: u16, frame: &[u8], outer: &Packet) -> Step<Inside> {

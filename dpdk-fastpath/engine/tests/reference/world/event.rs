@@ -10,6 +10,7 @@ use super::*;
 use crate::model::Model;
 use crate::model::flow::Key;
 use crate::model::tables::{Port, Said};
+use crate::model::tunnel::wrap;
 use crate::wire::make::{self, Ip, checked};
 use crate::wire::{ACK, ETH, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
 
@@ -28,6 +29,8 @@ pub(crate) enum Event {
     Uplink,
     /// These neighbours are known now.
     Neighbours(Vec<(IpAddr, Mac)>),
+    /// This is known now of the ways to tunnel endpoints.
+    PathMtus(Vec<(IpAddr, u16)>),
     /// Seconds go by, and the ageing comes by all flows.
     Time(u64),
     /// A pod opens many flows to a service that there is, one after the other.
@@ -58,6 +61,8 @@ pub(crate) enum Shot {
         from: Option<usize>,
         wrong: bool,
     },
+    /// An error of a router of the underlay about a packet to another node.
+    Underlay(Underlay),
     /// ARP.
     Arp {
         sender: Sender,
@@ -70,6 +75,32 @@ pub(crate) enum Shot {
     /// Neighbour discovery.
     Discovery(Discovery),
     Bytes(u16, Vec<u8>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Underlay {
+    node: usize,
+    /// The one that the node has not.
+    other_vtep: bool,
+    kind: u8,
+    code: u8,
+    /// Second word of the message.
+    mtu: u32,
+    quoted: usize,
+    odd: OddError,
+}
+
+/// What is odd about such an error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum OddError {
+    Nothing,
+    /// It is about a packet to us.
+    Swapped,
+    /// It is about a packet to another port.
+    Port,
+    /// The packet came from an address that is not ours.
+    Source,
+    Checksum,
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +166,21 @@ fn discovery() -> impl Strategy<Value = Shot> {
     )
 }
 
+fn underlay() -> impl Strategy<Value = Shot> {
+    use OddError as O;
+    let kind = select(vec![1_u8, 2, 2, 3, 3, 4, 5, 11, 12]);
+    let code = select(vec![0_u8, 1, 4, 4]);
+    let mtu = select(vec![0_u32, 1280, 1400, 9000, 0x1_0000, u32::MAX]);
+    let quoted = select(vec![20_usize, 24, 28, 40, 44, 60, 200]);
+    let odd =
+        prop_oneof![6 => Just(O::Nothing), 1 => select(vec![O::Swapped, O::Port, O::Source, O::Checksum])];
+    (0..NODES.len(), prop::bool::weighted(0.1), kind, code, mtu, quoted, odd).prop_map(
+        |(node, other_vtep, kind, code, mtu, quoted, odd)| {
+            Shot::Underlay(Underlay { node, other_vtep, kind, code, mtu, quoted, odd })
+        },
+    )
+}
+
 fn error() -> impl Strategy<Value = Shot> {
     let kind = select(vec![1_u8, 2, 3, 3, 3, 4, 5, 11, 12]);
     let quoted = select(vec![20_usize, 28, 44, 48, 60, 200, 1200]);
@@ -160,6 +206,7 @@ fn shot() -> impl Strategy<Value = Shot> {
         10 => (any::<Index>(), any::<bool>(), flags, chunks(), 0_usize..40, shape())
             .prop_map(|(flow, reply, flags, chunks, len, shape)| Shot::Tracked { flow, reply, flags, chunks, len, shape }),
         3 => error(),
+        1 => underlay(),
         1 => arp(),
         1 => discovery(),
         1 => (0_u16..8, prop::collection::vec(any::<u8>(), 0..80)).prop_map(|(port, bytes)| Shot::Bytes(port, bytes)),
@@ -174,6 +221,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         1 => (0_u16..7).prop_map(Event::Detach),
         1 => Just(Event::Uplink),
         1 => tables::neighbours().prop_map(Event::Neighbours),
+        1 => tables::path_mtus().prop_map(Event::PathMtus),
         2 => select(vec![1_u64, 3, 12, 31, 62, 125, 4_000, 90_000]).prop_map(Event::Time),
         1 => (0_usize..6, any::<Index>(), select(vec![10_u16, 300]))
             .prop_map(|(pod, service, flows)| Event::Flood { pod, service, flows }),
@@ -193,6 +241,7 @@ impl Shot {
                 Some((port(*sender), frame))
             }
             Self::Discovery(message) => Some(message.frame()),
+            Self::Underlay(error) => error.frame(model),
             Self::Error { flow, reply, kind, code, quoted, len, from, wrong } => {
                 if model.flows.is_empty() {
                     return None;
@@ -224,6 +273,34 @@ impl Shot {
                 Some(of_flow(model, &key, transport(&key, *flags, chunks), *len, *shape))
             }
         }
+    }
+}
+
+impl Underlay {
+    fn frame(&self, model: &Model) -> Option<(u16, Vec<u8>)> {
+        let mut tunnels = model.tables.node.as_ref()?.tunnels;
+        let (name, vteps, _) = NODES[self.node];
+        let known = model.tables.remotes.get(name).map(|remote| remote.vtep);
+        let vtep = known.filter(|_| !self.other_vtep).unwrap_or_else(|| ip(vteps[1]));
+        let version = usize::from(vtep.is_ipv6());
+        let (own, router) = (ip(VTEPS[version]), ip(ROUTERS[version]));
+        let mut ends = (own, vtep);
+        match self.odd {
+            OddError::Swapped => ends = (vtep, own),
+            OddError::Source => ends.0 = router,
+            OddError::Port => tunnels.port += 1,
+            OddError::Nothing | OddError::Checksum => {}
+        }
+        let about = wrap(tunnels, ends, 50_000, (0, 64), 1, &[0; 60]);
+        let quote = &about[..self.quoted.min(about.len())];
+        let protocol = [ICMP, ICMPV6][version];
+        let message = make::icmp(self.kind, self.code, self.mtu.to_be_bytes(), quote);
+        let mut message = checked(router, own, protocol, message);
+        if let OddError::Checksum = self.odd {
+            message[2] ^= 1;
+        }
+        let packet = make::ip(router, own, Ip { protocol, hops: 64, class: 0 }, &message);
+        Some((UPLINK, make::frame(UPLINK_MAC, [2, 0, 0, 0, 9, 9], &packet)))
     }
 }
 

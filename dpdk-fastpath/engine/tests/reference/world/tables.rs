@@ -23,6 +23,17 @@ pub(crate) fn neighbours() -> impl Strategy<Value = Vec<(IpAddr, Mac)>> {
     prop_oneof![5 => Just(all), 1 => subsequence(hops, 0..=10)].prop_map(known)
 }
 
+/// What the ways to some tunnel endpoints take.
+pub(crate) fn path_mtus() -> impl Strategy<Value = Vec<(IpAddr, u16)>> {
+    let vteps: Vec<_> = NODES.iter().flat_map(|node| node.1).map(ip).collect();
+    let ways = subsequence(vteps, 0..=8);
+    ways.prop_flat_map(|ways| {
+        ways.into_iter()
+            .map(|vtep| (Just(vtep), select(vec![1330_u16, 1350, 1400, 9000])))
+            .collect::<Vec<_>>()
+    })
+}
+
 pub(crate) fn uplink() -> Port {
     Port {
         name: "up".to_owned(),
