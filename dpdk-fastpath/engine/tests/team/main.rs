@@ -3,18 +3,22 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use culvert_dpdk::{Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Port, PortConfig, Vdev};
+use culvert_dpdk::{Burst, Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Port, PortConfig, Vdev};
 use culvert_engine::clock::Clock;
 use culvert_engine::counter::{CounterSet, DropReason, counters};
 use culvert_engine::flow::FlowTables;
 use culvert_engine::pipeline::Pipeline;
 use culvert_engine::port::Queues;
+use culvert_engine::port::tap::{Behind, Spare, TapMemory, TapRx};
 use culvert_engine::quiescent::{Publisher, channel};
 use culvert_engine::table::{PortIndex, Snapshot};
-use culvert_engine::worker::{Polling, Recruit, Team};
+use culvert_engine::worker::{BURST, Polling, Recruit, Team};
+use culvert_packet::offload::vnet::VnetHeader;
 use libtest_mimic::{Arguments, Trial};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 /// What holds, and its body.
 type Case = (&'static str, fn(&Eal));
@@ -26,13 +30,14 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let eal =
         Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
         ("the_queues_of_a_port_that_all_poll_are_spread_over_the_workers", spread),
         ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
         ("a_stopped_worker_leaves_no_buffer_behind", stop_with_packets),
         ("workers_with_and_without_rest_move_on_to_new_tables_at_once", adoption),
         ("a_worker_on_a_cpu_that_does_not_exist_stops_those_before_it", no_such_cpu),
+        ("a_turn_of_a_tap_ends_after_a_burst_of_frames_that_are_refused", turns),
     ];
     let trials = cases.map(|(name, body)| {
         let eal = eal.clone();
@@ -182,6 +187,35 @@ fn no_such_cpu(eal: &Eal) {
         0,
         "a worker runs on"
     );
+}
+
+fn turns(eal: &Eal) {
+    let config = MempoolConfig { name: "turns".into(), mbufs: 1023, cache: 32, ..MempoolConfig::default() };
+    let pool = Mempool::create(eal, &config).unwrap();
+    let memory = TapMemory { packets: pool.clone(), super_packets: pool.clone() };
+    let (tap, pod) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
+    let mut rx = TapRx::new(Arc::new(tap), Behind::Host, memory);
+    let mut turn = || {
+        let mut burst = Burst::<BURST>::new();
+        (rx.rx(&mut Spare::default(), &mut burst, BURST), rx.take_refused())
+    };
+    let put = |flags, frames| {
+        let mut frame = [0; VnetHeader::LEN + 60];
+        frame[0] = flags;
+        for _ in 0..frames {
+            assert_eq!(send(&pod, &frame, SendFlags::empty()).unwrap(), frame.len());
+        }
+    };
+    put(0, 7);
+    assert_eq!(turn(), (7, 0));
+    // Flags that nobody has agreed on.
+    put(0xff, BURST + 5);
+    put(0, 2);
+    assert_eq!(turn(), (0, BURST as u64), "others have their turn");
+    assert_eq!(turn(), (2, 5));
+    assert_eq!(turn(), (0, 0));
+    assert_eq!(pool.in_use(), 0);
 }
 
 /// Whether a thread of this process is a worker, by its name.

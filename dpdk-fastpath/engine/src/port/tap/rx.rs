@@ -31,7 +31,9 @@ pub struct Spare {
 }
 
 impl TapRx {
-    pub(super) fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory) -> Self {
+    /// Reads from a descriptor that does not block and hands over one frame at a time, behind its vnet header, as a tap's
+    /// queue does.
+    pub fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory) -> Self {
         Self { descriptor, behind, memory, refused: 0 }
     }
 
@@ -45,11 +47,12 @@ impl TapRx {
         std::mem::take(&mut self.refused)
     }
 
-    /// Adds what has been received, as far as `burst` has room and at most `most`, and returns how many packets that is.
+    /// Adds what has been received, as far as `burst` has room, and returns how many packets that is. Takes at most `most`
+    /// frames, those that it refuses included: who sends nothing else gets no longer a turn.
     pub fn rx<const N: usize>(&mut self, spare: &mut Spare, burst: &mut Burst<N>, most: usize) -> usize {
         let before = burst.len();
         let room = (N - before).min(most);
-        while burst.len() - before < room {
+        for _ in 0..room {
             match self.next(spare) {
                 Next::Packet(packet) => {
                     // There is room.
