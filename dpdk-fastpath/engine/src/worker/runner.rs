@@ -4,7 +4,6 @@ use std::thread;
 use std::time::Duration;
 
 use culvert_dpdk::tsc;
-use rustix::process::setpriority_process;
 
 use super::forwarder::Forwarder;
 use super::mailbox::{Done, Mailbox, Order};
@@ -18,9 +17,6 @@ use crate::table::Snapshot;
 
 /// Between two looks at what a worker is to do that is held.
 const HELD: Duration = Duration::from_micros(50);
-
-/// Nice value of a worker, for where it shares its CPU with others.
-const PRIORITY: i32 = -15;
 
 /// Frames of the control thread sent in one round.
 const INJECTED: usize = 8;
@@ -51,8 +47,6 @@ impl Runner {
 
     /// Polls until told to stop.
     pub(super) fn run(mut self) {
-        // Packets of all pods wait for it, and it sleeps when there are none; refused, it is a thread like others.
-        let _ = setpriority_process(None, PRIORITY);
         // A sleep of 50 microseconds would otherwise take twice as long; if the kernel refuses, it does.
         let _ = nix::sys::prctl::set_timerslack(1);
         let (mut rounds, mut empty, mut slept) = (0_u32, 0_u32, false);
