@@ -14,8 +14,8 @@ use super::segment::Head;
 use super::state::{Signal, State};
 use super::tick::Tick;
 
-/// Used slots of a bucket from which on a key goes to the emptier of its two: while there are at most two keys per bucket,
-/// when 3 in 1,000 are not in their primary one, and beyond that, when all of up to four still have to find a slot.
+/// Used slots of a bucket from which on a key goes to the emptier of its two: while there is at most one key per bucket,
+/// when nearly all are in their primary one, and beyond that, when all of up to four still have to find a slot.
 const CROWDED: [usize; 2] = [6, 4];
 
 /// The flows of one IP version.
@@ -333,7 +333,7 @@ impl<K: Key> Table<K> {
 
     #[inline]
     fn crowded(&self) -> usize {
-        CROWDED[usize::from(self.claimed() as usize > self.buckets.len())]
+        CROWDED[usize::from(self.claimed() as usize * 2 > self.buckets.len())]
     }
 
     /// An error if the key is linked already. Its primary bucket must be locked.
