@@ -12,6 +12,7 @@ mod netdevsim;
 mod protection;
 mod resilience;
 mod restart;
+mod sctp;
 mod service;
 mod sriov;
 mod sriov_cni;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         tunnel::CASES,
         service::CASES,
         balancing::CASES,
+        sctp::CASES,
         resilience::CASES,
         restart::CASES,
         malformed::CASES,

@@ -8,10 +8,11 @@ use crate::ensure;
 use crate::frame::{Case, Context, Outcome, Place::Netns, Stop, wait_for};
 use crate::net::{self, Load};
 use crate::topology::manifest::Service;
-use crate::topology::{Addresses, BACKENDS, Family, Topology};
+use crate::topology::{Addresses, BACKENDS, Family, POD_PORT, Topology};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "every_backend_answers_over_tcp_and_udp", place: Netns, run: all_answer },
+    Case { name: "datagrams_longer_than_the_mtu_pass_in_fragments", place: Netns, run: fragments },
     Case { name: "a_backend_reaches_itself_through_the_service", place: Netns, run: hairpin },
     Case { name: "a_download_through_the_service_arrives_unchanged", place: Netns, run: download },
     Case { name: "an_endpoint_that_goes_gets_nothing_within_a_second", place: Netns, run: removal },
@@ -26,6 +27,22 @@ fn all_answer(context: &Context) -> Outcome {
         let to = Topology::web_address(family);
         expect_all(&format!("TCP {to}"), || net::http::name(client, to))?;
         expect_all(&format!("UDP {to}"), || net::udp::name(client, to, 100))?;
+    }
+    Ok(())
+}
+
+fn fragments(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    let client = net.pod("client").netns();
+    for family in Family::BOTH {
+        let to = Topology::web_address(family);
+        // Both ways: the answer is as long as the question.
+        expect_all(&format!("8000 bytes over UDP to {to}"), || net::udp::name(client, to, 8000))?;
+        for name in BACKENDS {
+            let to = (net.pod(name).addresses.get(family), POD_PORT).into();
+            let answer = net::udp::name(client, to, 20_000)?;
+            ensure!(answer == name, "{answer} answered for {name}");
+        }
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use super::pattern;
 const MOST_BYTES: usize = 1 << 30;
 
 /// Serves until the process ends: over HTTP `/` gives `name`, `/bytes/N` gives N bytes of [`pattern`], and a PUT what
-/// `sha256sum` says of its body; every UDP datagram is answered with `name`. Listens on `port` of all IPv6 and IPv4 addresses.
+/// `sha256sum` says of its body; every UDP datagram is answered with `name`, a line end and the datagram. Listens on `port`
+/// of all IPv6 and IPv4 addresses.
 ///
 /// # Errors
 /// When the port is taken.
@@ -34,8 +35,8 @@ fn answer_datagrams(udp: &UdpSocket, name: &str) {
     let mut buffer = [0; 65536];
     loop {
         // Errors are those of an earlier reply, such as "port unreachable": the next datagram is not concerned.
-        if let Ok((_, from)) = udp.recv_from(&mut buffer) {
-            let _ = udp.send_to(name.as_bytes(), from);
+        if let Ok((len, from)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(&[name.as_bytes(), b"\n", &buffer[..len]].concat(), from);
         }
     }
 }

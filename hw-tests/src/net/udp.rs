@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use super::Netns;
+use super::{Netns, pattern};
+use crate::ensure;
 use crate::frame::{Outcome, Stop};
 
-/// Sends one datagram of `len` bytes from a new port and returns what the server answers: its name.
+/// Sends one datagram of `len` bytes from a new port and returns the name of the server, who must send the same bytes back.
 pub fn name(netns: &Netns, to: SocketAddr, len: usize) -> Outcome<String> {
     netns.run(|| ask(to, len))?.map_err(|stop| stop.while_doing(&format!("UDP from {to}")))
 }
@@ -17,8 +18,12 @@ fn ask(to: SocketAddr, len: usize) -> Outcome<String> {
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     // A connected socket takes an answer only from the address that was asked.
     socket.connect(to)?;
-    socket.send(&vec![b'?'; len])?;
-    let mut buffer = [0; 2048];
+    let question = pattern(len);
+    socket.send(&question)?;
+    let mut buffer = [0; 65536];
     let len = socket.recv(&mut buffer)?;
-    String::from_utf8(buffer[..len].to_vec()).map_err(Stop::from)
+    let mut parts = buffer[..len].splitn(2, |byte| *byte == b'\n');
+    let name = parts.next().unwrap_or_default().to_vec();
+    ensure!(parts.next() == Some(&question[..]), "the answer, {len} bytes, does not repeat the question");
+    String::from_utf8(name).map_err(Stop::from)
 }
