@@ -5,6 +5,7 @@ mod cni;
 mod config;
 mod connectivity;
 mod host;
+mod icmp;
 mod lossy;
 mod malformed;
 mod manifests;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Case> {
         service::CASES,
         balancing::CASES,
         sctp::CASES,
+        icmp::CASES,
         resilience::CASES,
         restart::CASES,
         malformed::CASES,

@@ -82,6 +82,7 @@ fn tenants(context: &Context) -> Outcome {
             name: "web".to_owned(),
             cluster_ip: CLUSTER_IP,
             backends: vec![(far.name.clone(), there)],
+            target: POD_PORT,
             balancing: None,
             affinity: 0,
         })?;

@@ -24,6 +24,8 @@ pub struct Service {
     pub cluster_ip: Addresses,
     /// Names and addresses of its endpoints.
     pub backends: Vec<(String, Addresses)>,
+    /// The port that they serve.
+    pub target: u16,
     /// Who gets new flows, if it says so.
     pub balancing: Option<&'static str>,
     /// For how long clients keep their endpoint, in seconds; 0: not at all.
@@ -183,7 +185,8 @@ status:
 }
 
 fn service_yaml(service: &Service) -> String {
-    let Service { namespace, name, cluster_ip: Addresses { v4, v6 }, balancing, affinity, .. } = service;
+    let Service { namespace, name, cluster_ip: Addresses { v4, v6 }, balancing, affinity, target, .. } =
+        service;
     let annotations = match balancing {
         Some(balancing) => format!("  annotations:\n    culvert.io/balancing: {balancing}\n"),
         None => String::new(),
@@ -216,11 +219,11 @@ spec:
   - name: http
     port: {SERVICE_PORT}
     protocol: TCP
-    targetPort: {POD_PORT}
+    targetPort: {target}
   - name: ask
     port: {SERVICE_PORT}
     protocol: UDP
-    targetPort: {POD_PORT}
+    targetPort: {target}
   selector:
     app: web
   {affinity}
@@ -233,7 +236,7 @@ status:
 
 /// One slice for each family, in a list as kubectl prints several objects.
 fn slices(service: &Service) -> String {
-    let Service { namespace, name: service, backends, .. } = service;
+    let Service { namespace, name: service, backends, target, .. } = service;
     let mut text = "apiVersion: v1\nkind: List\nmetadata:\n  resourceVersion: \"\"\nitems:\n".to_owned();
     for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
         text += &format!(
@@ -248,10 +251,10 @@ fn slices(service: &Service) -> String {
     namespace: {namespace}
   ports:
   - name: http
-    port: {POD_PORT}
+    port: {target}
     protocol: TCP
   - name: ask
-    port: {POD_PORT}
+    port: {target}
     protocol: UDP
   endpoints:{}
 ",

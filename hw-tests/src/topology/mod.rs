@@ -80,11 +80,15 @@ impl Topology {
 
     /// The same with tunnels over either IP version.
     pub fn start_over(context: &Context, underlay: Family) -> Outcome<Self> {
-        Self::configured(context, underlay, "")?.with_pods(context)
+        Self::start_with(context, underlay, "")
     }
 
-    /// The same with a [`Wire`] between the nodes, and with `overlay`, which begins with a comma, in the agent's
-    /// configuration of the overlay. The wire is a bad one if it has a `quality`.
+    /// The same with `overlay`, which begins with a comma, in the agent's configuration of the overlay.
+    pub fn start_with(context: &Context, underlay: Family, overlay: &str) -> Outcome<Self> {
+        Self::configured(context, underlay, overlay)?.with_pods(context)
+    }
+
+    /// The same with a [`Wire`] between the nodes, which is a bad one if it has a `quality`.
     pub fn start_across(
         context: &Context,
         underlay: Family,
@@ -127,8 +131,7 @@ impl Topology {
         Self::configured(context, Family::V4, "")
     }
 
-    /// The same with tunnels over `underlay`, and with `overlay`, which begins with a comma, in the agent's configuration of
-    /// the overlay.
+    /// The same with tunnels over `underlay` and with more in the agent's configuration of the overlay.
     pub fn configured(context: &Context, underlay: Family, overlay: &str) -> Outcome<Self> {
         Self::laid_out(context, underlay, overlay, |node, far| far.take_wire(node.netns()).map(|()| None))
     }
@@ -165,6 +168,7 @@ impl Topology {
             name: "web".to_owned(),
             cluster_ip: CLUSTER_IP,
             backends,
+            target: POD_PORT,
             balancing: None,
             affinity: 0,
         }
@@ -175,11 +179,13 @@ impl Topology {
         SocketAddr::new(CLUSTER_IP.get(family), SERVICE_PORT)
     }
 
-    /// Waits until every virtual address of the fast path has `count` backends.
+    /// Waits until every virtual address of the fast path has `count` backends for TCP and UDP.
     pub fn wait_for_backends(&self, count: usize) -> Outcome {
         let what = format!("the Service has {count} backends");
         wait_for(&what, Duration::from_secs(5), || {
-            let services = self.node.control()?.services()?;
+            let mut services = self.node.control()?.services()?;
+            // Those for pings come on top, if they are wanted.
+            services.retain(|service| service.port != 0);
             let ready = services.len() == 4 && services.iter().all(|s| s.backends.len() == count);
             Ok(ready.then_some(()))
         })
