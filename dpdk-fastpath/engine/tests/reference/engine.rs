@@ -1,23 +1,27 @@
 //! The engine as the model sees it: what goes in, what comes out, and what it says of itself.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_engine::counter::{CounterSet, counters};
 use culvert_engine::flow::{FlowTables, Hit, Key as EngineKey, Tick};
 use culvert_engine::pipeline::{Learned, Pipeline, Verdict};
-use culvert_engine::table::{Builder, PortIndex, ServiceKey as EngineServiceKey, Snapshot};
+use culvert_engine::table::{
+    Applied, Builder, PortIndex, ServiceKey as EngineServiceKey, Snapshot, TableError,
+};
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
 use culvert_packet::ip::Protocol;
+use culvert_packet::offload::Offload;
 use culvert_packet::{PacketBuf, TestBuf};
 
 use crate::model::End;
 use crate::model::counters::{PortCount, ServiceCount};
 use crate::model::flow::Key;
-use crate::model::tables::{Port, Said, ServiceKey};
-use crate::wire::Mac;
+use crate::model::tables::{Port, Said, ServiceKey, Tables};
+use crate::wire::{Frame, Left, Mac};
 use crate::world::proto;
 
 pub(crate) struct Engine {
@@ -53,8 +57,20 @@ impl Engine {
     pub(crate) fn take(&mut self, said: &Said) {
         self.revision += 1;
         let tables = proto::tables(said, self.revision);
-        let applied =
-            self.builder.apply(&tables).unwrap_or_else(|error| panic!("legal tables are refused: {error}"));
+        let applied = self.builder.apply(&tables);
+        self.applied(applied);
+    }
+
+    /// Takes over what is different from the tables before.
+    pub(crate) fn change(&mut self, before: &Tables, said: &Said, all: bool) {
+        self.revision += 1;
+        let changes = proto::changes(before, said, all, self.revision - 1, self.revision);
+        let applied = self.builder.change(&changes);
+        self.applied(applied);
+    }
+
+    fn applied(&mut self, applied: Result<Applied, TableError>) {
+        let applied = applied.unwrap_or_else(|error| panic!("legal tables are refused: {error}"));
         self.counters.reserve_services(applied.service_slots);
         for slot in &applied.new_services {
             self.counters.restart_service(*slot);
@@ -93,12 +109,16 @@ impl Engine {
     }
 
     /// What becomes of a burst.
-    pub(crate) fn receive(&mut self, seconds: u64, port: u16, frames: &[Vec<u8>]) -> Vec<End> {
-        let mut bufs: Vec<_> = frames.iter().map(|frame| TestBuf::new(frame)).collect();
+    pub(crate) fn receive(&mut self, seconds: u64, port: u16, frames: &[Frame]) -> Vec<End> {
+        let mut bufs: Vec<_> = frames.iter().map(buffer).collect();
         let mut verdicts = Vec::new();
         self.pipeline.process(&self.view, tick(seconds), PortIndex(port), &mut bufs, &mut verdicts);
         let end = |(verdict, buf): (&Verdict, &TestBuf)| match verdict {
-            Verdict::Send(port) => End::Send(port.0, buf.data().to_vec()),
+            Verdict::Send(port) => {
+                let Offload { segment, partial } = buf.offload();
+                let left = Left { segment: segment.map_or(0, NonZeroU16::get), partial };
+                End::Send(port.0, Frame { bytes: buf.data().to_vec(), left })
+            }
             Verdict::Drop(reason) => End::Drop(reason.name()),
             Verdict::Learned(Learned::Neighbour(heard)) => {
                 End::Learned { ip: heard.ip, mac: heard.mac.0, solicited: heard.solicited }
@@ -142,6 +162,13 @@ impl Engine {
             rejected: count.rejected,
         })
     }
+}
+
+fn buffer(frame: &Frame) -> TestBuf {
+    let mut buf = TestBuf::new(&frame.bytes);
+    let Left { segment, partial } = frame.left;
+    buf.set_offload(Offload { segment: NonZeroU16::new(segment), partial });
+    buf
 }
 
 fn tick(seconds: u64) -> Tick {

@@ -10,7 +10,8 @@ use crate::model::flow::Key;
 use crate::model::tables::{Port, Said};
 use crate::model::{End, Model};
 use crate::story::Story;
-use crate::world::event::{Event, flood};
+use crate::wire::Frame;
+use crate::world::event::{Event, How, flood};
 use crate::world::{UPLINK, tables};
 
 pub(crate) struct Pair {
@@ -39,7 +40,7 @@ impl Pair {
                 let frames = flood(&self.model, *pod, *service, *flows);
                 self.packets(&frames)?;
             }
-            Event::Said(said) => self.said(said),
+            Event::Said(said, how) => self.said(said, *how),
             Event::Attach(pod, port) => self.attach(*pod as u16 + 1, port),
             Event::Uplink => self.attach(UPLINK, &tables::uplink()),
             Event::Detach(index) => {
@@ -67,9 +68,18 @@ impl Pair {
         self.compare_state()
     }
 
-    pub(crate) fn said(&mut self, said: &Said) {
-        self.story.happened(format!("the agent says: {said:?}"));
-        self.engine.take(said);
+    pub(crate) fn said(&mut self, said: &Said, how: How) {
+        let changes = self.model.tables.may_change_to(said).then_some(how);
+        match changes {
+            Some(How::Changes { all }) => {
+                self.story.happened(format!("the agent says by changes, all {all}: {said:?}"));
+                self.engine.change(&self.model.tables, said, all);
+            }
+            Some(How::Whole) | None => {
+                self.story.happened(format!("the agent says: {said:?}"));
+                self.engine.take(said);
+            }
+        }
         self.model.take(said);
     }
 
@@ -82,21 +92,21 @@ impl Pair {
     }
 
     /// Packets come in, those that follow each other at one port as a burst.
-    pub(crate) fn packets(&mut self, frames: &[(u16, Vec<u8>)]) -> Outcome {
+    pub(crate) fn packets(&mut self, frames: &[(u16, Frame)]) -> Outcome {
         for burst in frames.chunk_by(|a, b| a.0 == b.0) {
             // Which flows leave a full table is the engine's choice, and seen only between bursts. When few errors may be
             // sent, it matters that a burst's IPv4 packets go before the others.
             let one_by_one = self.model.is_tight(burst.len()) || self.model.may_tell_little(burst.len());
             let len = if one_by_one { 1 } else { burst.len() };
             for burst in burst.chunks(len) {
-                let bytes: Vec<_> = burst.iter().map(|(_, frame)| frame.clone()).collect();
-                self.burst(burst[0].0, &bytes)?;
+                let frames: Vec<_> = burst.iter().map(|(_, frame)| frame.clone()).collect();
+                self.burst(burst[0].0, &frames)?;
             }
         }
         Ok(())
     }
 
-    fn burst(&mut self, port: u16, frames: &[Vec<u8>]) -> Outcome {
+    fn burst(&mut self, port: u16, frames: &[Frame]) -> Outcome {
         let tight = self.model.is_tight(frames.len());
         let ends = self.engine.receive(self.model.seconds, port, frames);
         for (frame, end) in frames.iter().zip(&ends) {
@@ -107,14 +117,14 @@ impl Pair {
     }
 
     /// Whether what became of a packet is among what the model allows; the model then goes on from there.
-    fn decide(&mut self, port: u16, frame: &[u8], end: &End) -> Outcome {
+    fn decide(&mut self, port: u16, frame: &Frame, end: &End) -> Outcome {
         let (engine, seconds) = (&self.engine, self.model.seconds);
         let tracked = OnceCell::new();
         let entered = |original: &Key| {
             let tracked: &Vec<Tracked> = tracked.get_or_init(|| engine.tracked(seconds));
             tracked.iter().find(|flow| flow.original == *original).map(|flow| flow.translated)
         };
-        let sent = if let End::Send(_, bytes) = end { Some(&bytes[..]) } else { None };
+        let sent = if let End::Send(_, frame) = end { Some(&frame.bytes[..]) } else { None };
         let mut trial = Trial::new(sent, &entered);
         let mut allowed = Vec::new();
         loop {

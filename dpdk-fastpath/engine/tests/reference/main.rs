@@ -49,7 +49,7 @@ use proptest::test_runner::FileFailurePersistence;
 
 use self::harness::Pair;
 use self::model::tables::Backend;
-use self::world::event::{event, flood_of};
+use self::world::event::{How, event, flood_of};
 use self::world::{UPLINK, ip, tables};
 
 proptest! {
@@ -69,7 +69,7 @@ proptest! {
         for (n, port) in [a, b, c, d, e, f].iter().enumerate() {
             pair.attach(n as u16 + 1, port);
         }
-        pair.said(&said);
+        pair.said(&said, How::Whole);
         pair.happen(&world::event::Event::Neighbours(neighbours))?;
         for event in &events {
             pair.happen(event)?;
@@ -101,7 +101,7 @@ fn new_flows_reach_all_usable_endpoints_by_their_weight() {
     ];
     let key = service.key;
     let mut pair = targets::usual_pair(8192);
-    pair.said(&said);
+    pair.said(&said, How::Whole);
     let service = pair.model.tables.services.iter().position(|service| service.key == key).unwrap();
     let frames = flood_of(&pair.model, 0, service, FLOWS);
     pair.packets(&frames).unwrap();

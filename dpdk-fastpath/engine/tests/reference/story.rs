@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::model::End;
 use crate::model::tables::Tables;
-use crate::wire::show;
+use crate::wire::{Frame, Left, show};
 
 /// Packets that are told of.
 const TOLD: usize = 12;
@@ -20,8 +20,8 @@ impl Story {
         self.lines.push(what);
     }
 
-    pub(crate) fn packet(&mut self, port: u16, frame: &[u8], end: &End) {
-        self.lines.push(format!("port {port} < {}\n    {}", show::line(frame), told(end)));
+    pub(crate) fn packet(&mut self, port: u16, frame: &Frame, end: &End) {
+        self.lines.push(format!("port {port} < {}\n    {}", whole(frame), told(end)));
     }
 
     /// The failure of a packet.
@@ -29,22 +29,22 @@ impl Story {
         &self,
         tables: &Tables,
         port: u16,
-        frame: &[u8],
+        frame: &Frame,
         engine: &End,
         model: &[End],
     ) -> String {
         let mut out = self.so_far(tables);
-        let _ = writeln!(out, "\nthis packet differs: port {port} < {}", show::line(frame));
-        let _ = write!(out, "{}", show::hex(frame));
+        let _ = writeln!(out, "\nthis packet differs: port {port} < {}", whole(frame));
+        let _ = write!(out, "{}", show::hex(&frame.bytes));
         let _ = writeln!(out, "  the engine: {}", told(engine));
-        if let End::Send(_, bytes) = engine {
-            let _ = write!(out, "{}", show::hex(bytes));
+        if let End::Send(_, frame) = engine {
+            let _ = write!(out, "{}", show::hex(&frame.bytes));
         }
         for model in model {
             let _ = writeln!(out, "  the model: {}", told(model));
             if let (End::Send(_, sent), End::Send(_, expected)) = (engine, model) {
-                let _ = writeln!(out, "    {}", show::difference(sent, expected));
-                let _ = write!(out, "{}", show::hex(expected));
+                let _ = writeln!(out, "    {}", show::difference(&sent.bytes, &expected.bytes));
+                let _ = write!(out, "{}", show::hex(&expected.bytes));
             }
         }
         out
@@ -80,9 +80,19 @@ impl Story {
     }
 }
 
+fn whole(frame: &Frame) -> String {
+    let Left { segment, partial } = frame.left;
+    let left = if partial {
+        format!(", to be cut at {segment}, its checksum to be computed")
+    } else {
+        String::new()
+    };
+    show::line(&frame.bytes) + &left
+}
+
 fn told(end: &End) -> String {
     match end {
-        End::Send(port, frame) => format!("sent to port {port}: {}", show::line(frame)),
+        End::Send(port, frame) => format!("sent to port {port}: {}", whole(frame)),
         other => format!("{other:?}"),
     }
 }

@@ -11,8 +11,8 @@ use crate::model::tables::{
     Backend, Balancing, Dscp, Kind, Lost, Node, Policy, Port, Remote, Said, Service, ServiceKey, Timeouts,
     Tunnels, Underlay,
 };
-use crate::wire::{SCTP, TCP, UDP};
-use crate::world::event::Event;
+use crate::wire::{Frame, SCTP, TCP, UDP};
+use crate::world::event::{Event, How};
 use crate::world::{
     self, GATEWAY_MAC, GATEWAYS, NODES, PODS, ROUTERS, UPLINK, VTEP_MAC, VTEPS, ip, node_mac, pod_mac,
 };
@@ -25,11 +25,11 @@ pub(crate) fn pipeline(bytes: &[u8]) {
     }
 }
 
-fn frames(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+fn frames(mut bytes: &[u8]) -> Vec<(u16, Frame)> {
     let mut frames = Vec::new();
     while let Some(([port, a, b], rest)) = bytes.split_first_chunk() {
         let (frame, rest) = rest.split_at(usize::from(u16::from_be_bytes([*a, *b])).min(rest.len()));
-        frames.push((u16::from(*port), frame.to_vec()));
+        frames.push((u16::from(*port), frame.to_vec().into()));
         bytes = rest;
     }
     frames
@@ -45,7 +45,7 @@ pub(crate) fn usual_pair(flows: u32) -> Pair {
         let port = Port { name, kind: Kind::Pod, mac: pod_mac(n), addresses, mtu: 1450, tenant: *tenant };
         pair.attach(n as u16 + 1, &port);
     }
-    pair.said(&usual());
+    pair.said(&usual(), How::Whole);
     let hops = NODES.iter().flat_map(|node| node.1).chain(ROUTERS).enumerate();
     let known = hops.map(|(n, hop)| (ip(hop), [2, 0, 0, 0, 2, n as u8])).collect();
     pair.happen(&Event::Neighbours(known)).unwrap_or_else(|failure| panic!("{failure}"));

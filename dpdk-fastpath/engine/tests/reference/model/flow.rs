@@ -229,6 +229,12 @@ pub(crate) fn rewritten(inside: &Inside, src: Side, dst: Side) -> Vec<u8> {
         return frame;
     }
     let field = upper_at + checksum::field(protocol).expect("TCP or UDP");
+    if inside.left.partial {
+        set_ends(&mut frame, upper_at, src, dst);
+        let sum = checksum::partial(src.0, dst.0, protocol, frame.len() - upper_at);
+        put16(&mut frame, field, sum);
+        return frame;
+    }
     // A datagram may be shorter than what IP carries, and is longer than its first fragment.
     let datagram = || upper_at + usize::from(get16(&frame, upper_at + 4));
     let end = if protocol == UDP { datagram().min(frame.len()) } else { frame.len() };

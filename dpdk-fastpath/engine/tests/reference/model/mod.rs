@@ -26,14 +26,14 @@ use self::flow::{Flow, Key, Room};
 use self::fragment::Fragmented;
 use self::service::{Client, Lives, Sticky};
 use self::tables::{Domain, Kind, Node, Said, ServiceKey, Tables};
-use crate::wire::Mac;
 use crate::wire::dissect::Packet;
+use crate::wire::{Frame, Left, Mac};
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// These bytes leave through this port.
-    Send(u16, Vec<u8>),
+    /// This leaves through this port.
+    Send(u16, Frame),
     /// Dropped, by the name of the reason.
     Drop(&'static str),
     /// The underlay has told us of a neighbour.
@@ -56,6 +56,7 @@ pub(crate) struct Inside {
     pub(crate) port: u16,
     pub(crate) origin: Origin,
     pub(crate) frame: Vec<u8>,
+    pub(crate) left: Left,
     pub(crate) packet: Packet,
     pub(crate) key: Key,
 }
@@ -77,8 +78,10 @@ pub(crate) struct Model {
     pub(crate) lives: Lives,
     /// What was chosen for whom while a service is as it is.
     pub(crate) picks: HashMap<(ServiceKey, Client), (IpAddr, u16)>,
-    /// Which endpoint each client used last, and when.
-    pub(crate) sticky: HashMap<Sticky, ((IpAddr, u16), u64)>,
+    /// Whose turns it was while a service is as it is, as far as that was seen.
+    pub(crate) turns: HashMap<ServiceKey, Vec<Option<(IpAddr, u16)>>>,
+    /// Which endpoint each client used last, as far as that was seen, and when.
+    pub(crate) sticky: HashMap<Sticky, (Option<(IpAddr, u16)>, u64)>,
     /// Errors of ours that went to each port in the tick of the last one.
     pub(crate) told: HashMap<u16, (u64, u64)>,
     /// Under which source port a flow's packets are in a tunnel.
@@ -97,6 +100,7 @@ impl Model {
             counters: Counters::default(),
             lives: Lives::default(),
             picks: HashMap::new(),
+            turns: HashMap::new(),
             sticky: HashMap::new(),
             told: HashMap::new(),
             entropy: HashMap::new(),
@@ -104,8 +108,8 @@ impl Model {
     }
 
     /// What becomes of a frame that came in at a port. Where the engine is free to choose, `trial` says what it chose.
-    pub(crate) fn receive(&mut self, port: u16, frame: &[u8], trial: &mut Trial<'_>) -> End {
-        self.counters.received(port, frame.len());
+    pub(crate) fn receive(&mut self, port: u16, frame: &Frame, trial: &mut Trial<'_>) -> End {
+        self.counters.received(port, frame.bytes.len());
         let Some(known) = self.tables.ports.get(&port).cloned() else {
             return self.drop(port, "no-such-port");
         };
@@ -114,7 +118,7 @@ impl Model {
         }
         let admitted = match known.kind {
             Kind::Pod => self.admit_pod(port, &known, frame),
-            Kind::Uplink => self.admit_uplink(port, &known, frame),
+            Kind::Uplink => self.admit_uplink(port, &known, &frame.bytes),
         };
         match admitted {
             Ok(inside) => self.forward(&inside, trial),
@@ -131,7 +135,7 @@ impl Model {
     /// Ends a packet that was made into an answer, which goes back through its port.
     pub(crate) fn answer(&mut self, port: u16, kind: &'static str, frame: Vec<u8>) -> End {
         self.counters.answered(kind);
-        End::Send(port, frame)
+        End::Send(port, frame.into())
     }
 
     pub(crate) fn node(&self) -> &Node {

@@ -9,9 +9,9 @@ use super::flow::Key;
 use super::route::Way;
 use super::tunnel::wrap;
 use super::{End, Inside, Model, Origin, Step};
-use crate::wire::dissect::Net;
+use crate::wire::dissect::{Net, Upper};
 use crate::wire::make::frame as ethernet;
-use crate::wire::{ETH, checksum};
+use crate::wire::{ETH, Frame, checksum};
 
 impl Model {
     /// Whether the packet may go there.
@@ -39,7 +39,7 @@ impl Model {
         if inside.packet.hops <= 1 {
             return Err(self.report(inside, "ttl-exceeded", Error::Hops, trial));
         }
-        if inside.packet.len() > usize::from(mtu) {
+        if longest(inside) > usize::from(mtu) {
             return Err(self.report(inside, "too-big", Error::TooBig(mtu), trial));
         }
         Ok(())
@@ -62,7 +62,7 @@ impl Model {
         match way {
             Way::Pod(index) => {
                 let (to, from) = (self.tables.ports[index].mac, self.node().gateway_mac);
-                End::Send(*index, ethernet(to, from, &frame[ETH..]))
+                End::Send(*index, Frame { bytes: ethernet(to, from, &frame[ETH..]), left: inside.left })
             }
             Way::Remote(name) => {
                 let taken = (inside.packet.class, inside.packet.hops - 1);
@@ -70,7 +70,7 @@ impl Model {
                 match self.encapsulate((name, inside.key.tenant), spread, &frame[ETH..], taken, trial) {
                     Ok(sent) => {
                         let (uplink, _) = self.tables.uplink().expect("it has been sent through one");
-                        End::Send(uplink, sent)
+                        End::Send(uplink, Frame { bytes: sent, left: inside.left })
                     }
                     Err(why) => self.drop(inside.port, why),
                 }
@@ -109,5 +109,18 @@ impl Model {
         let packet = outer(port);
         self.entropy.insert(spread, port);
         Ok(ethernet(hop, mac, &packet))
+    }
+}
+
+/// Length of the longest IP packet that will be of it on a wire.
+fn longest(inside: &Inside) -> usize {
+    let packet = &inside.packet;
+    let transport = match packet.upper {
+        Upper::Tcp { .. } => usize::from(inside.frame[packet.upper_at + 12] >> 4) * 4,
+        _ => 8,
+    };
+    match usize::from(inside.left.segment) {
+        0 => packet.len(),
+        segment => packet.len().min(packet.upper_at - ETH + transport + segment),
     }
 }

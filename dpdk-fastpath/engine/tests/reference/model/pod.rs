@@ -5,10 +5,11 @@ use super::flow::Key;
 use super::tables::Port;
 use super::{Inside, Model, Origin, Step};
 use crate::wire::dissect::{Net, dissect};
-use crate::wire::is_group;
+use crate::wire::{Frame, is_group};
 
 impl Model {
-    pub(crate) fn admit_pod(&mut self, port: u16, pod: &Port, frame: &[u8]) -> Step<Inside> {
+    pub(crate) fn admit_pod(&mut self, port: u16, pod: &Port, received: &Frame) -> Step<Inside> {
+        let frame = &received.bytes[..];
         let packet = dissect(frame).map_err(|why| self.drop(port, why))?;
         if packet.tagged {
             return Err(self.drop(port, "vlan-tag"));
@@ -37,6 +38,7 @@ impl Model {
             return Err(self.drop(port, "multicast"));
         }
         let frame = frame[..packet.end].to_vec();
-        Ok(Inside { port, origin: Origin::Pod, frame, key: Key::of(&packet, pod.tenant), packet })
+        let left = received.left;
+        Ok(Inside { port, origin: Origin::Pod, frame, left, key: Key::of(&packet, pod.tenant), packet })
     }
 }

@@ -22,6 +22,31 @@ pub(crate) enum Client {
     Address(IpAddr),
 }
 
+impl Client {
+    fn of(inside: &Inside, service: &Service) -> Self {
+        match service.affinity {
+            0 => Self::Flow(inside.key),
+            _ => Self::Address(inside.key.src.0),
+        }
+    }
+}
+
+/// The endpoint that a client keeps.
+enum Kept {
+    Known(Backend),
+    /// It has one, but no packet has shown which.
+    Unseen,
+    Nobody,
+}
+
+/// What was known before a choice: what this client or flow gets by hash, what it keeps, and so many turns.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    pick: bool,
+    kept: bool,
+    turns: usize,
+}
+
 /// A client that keeps its endpoint: of a port of a service, or of a service. Services are told by name, whatever their
 /// virtual addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,6 +97,7 @@ impl Model {
             }
             if new != Some(old) {
                 self.picks.retain(|(service, _), _| *service != old.key);
+                self.turns.remove(&old.key);
             }
             if new.is_none_or(|new| new.name != old.name) {
                 self.counters.services.remove(&old.key);
@@ -91,18 +117,6 @@ impl Model {
     }
 
     pub(crate) fn open(&mut self, inside: &Inside, key: ServiceKey, trial: &mut Trial<'_>) -> End {
-        let chosen = (self.picks.clone(), self.sticky.clone());
-        let served = |model: &Self| (model.counters.created, model.counters.stateless);
-        let before = served(self);
-        let end = self.choose(inside, key, trial);
-        if served(self) == before {
-            // Which endpoint a packet would have gone to that was refused, nobody can tell.
-            (self.picks, self.sticky) = chosen;
-        }
-        end
-    }
-
-    fn choose(&mut self, inside: &Inside, key: ServiceKey, trial: &mut Trial<'_>) -> End {
         let ping = inside.packet.is_ping();
         let may_open = ping || has_ports(inside.packet.upper);
         let Some(service) = self.tables.service(key).filter(|_| may_open).cloned() else {
@@ -124,12 +138,14 @@ impl Model {
                 Lost::Reselect | Lost::Reset => return self.refuse(inside, "flow-unknown", trial),
             }
         }
+        let before = self.known(inside, &service);
         let Some(backend) = self.pick(inside, &service, trial) else {
             self.counters.services.entry(key).or_default().rejected += 1;
             return self.refuse(inside, "service-no-endpoint", trial);
         };
         let way = self.way(key.tenant, backend.end.0);
         if let Err(end) = self.clear(inside, &way, backend.end.0, trial) {
+            self.unseen(inside, &service, before);
             return end;
         }
         let client = inside.key.src;
@@ -138,7 +154,10 @@ impl Model {
         } else {
             Some(client.0)
         };
-        let Some(source) = source else { return self.drop(inside.port, "flow-no-port") };
+        let Some(source) = source else {
+            self.unseen(inside, &service, before);
+            return self.drop(inside.port, "flow-no-port");
+        };
         let translated = Key { src: (source, client.1), dst: backend.end, ..inside.key };
         let translated = if ping { Self::with_identifier(translated, client.1) } else { translated };
         let enters = match self.make_room(&inside.key) {
@@ -147,6 +166,7 @@ impl Model {
             Fits::No => false,
         };
         if !enters {
+            self.unseen(inside, &service, before);
             return self.stateless(inside, &service, trial);
         }
         let life = self.lives.get(key, backend.end).expect("the endpoint is one of the service's");
@@ -162,15 +182,20 @@ impl Model {
     /// A flow that there is no room for: UDP goes where its hash leads, whatever the balancing, as long as its source need not
     /// change.
     fn stateless(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> End {
+        let before = self.known(inside, service);
         let backend = match service.affinity {
             0 => self.by_hash(inside, service, trial),
             _ => self.pick(inside, service, trial),
         };
         let backend =
             backend.filter(|backend| inside.packet.upper == Upper::Udp && backend.end.0 != inside.packet.src);
-        let Some(backend) = backend else { return self.drop(inside.port, "flow-table-full") };
+        let Some(backend) = backend else {
+            self.unseen(inside, service, before);
+            return self.drop(inside.port, "flow-table-full");
+        };
         let way = self.way(service.key.tenant, backend.end.0);
         if let Err(end) = self.clear(inside, &way, backend.end.0, trial) {
+            self.unseen(inside, service, before);
             return end;
         }
         let to = Key { dst: backend.end, ..inside.key };
@@ -184,23 +209,55 @@ impl Model {
         self.transmit(inside, &way, rewritten(inside, inside.key.src, backend.end), trial)
     }
 
+    /// What is known of the engine's choices before it makes one.
+    fn known(&self, inside: &Inside, service: &Service) -> Known {
+        Known {
+            pick: self.picks.contains_key(&(service.key, Client::of(inside, service))),
+            kept: service.affinity > 0 && matches!(self.kept(inside, service), Kept::Known(_)),
+            turns: self.turns.get(&service.key).map_or(0, Vec::len),
+        }
+    }
+
+    /// The choice cannot be told from what became of the packet.
+    fn unseen(&mut self, inside: &Inside, service: &Service, before: Known) {
+        if !before.pick {
+            self.picks.remove(&(service.key, Client::of(inside, service)));
+        }
+        if let Some(turns) = self.turns.get_mut(&service.key) {
+            turns[before.turns..].fill(None);
+        }
+        if service.affinity > 0 && !before.kept && !service.usable().is_empty() {
+            self.stick(inside, service, None);
+        }
+    }
+
     fn pick(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
         if service.affinity == 0 {
             return self.pick_anew(inside, service, trial);
         }
         let backend = match self.kept(inside, service) {
-            Some(backend) => backend,
-            None => self.pick_anew(inside, service, trial)?,
+            Kept::Known(backend) => backend,
+            Kept::Unseen if service.usable().is_empty() => return None,
+            Kept::Unseen => {
+                // Should it not be usable any more, it is another's turn.
+                self.turns.entry(service.key).or_default().push(None);
+                one_of(&service.usable(), inside, trial)
+            }
+            Kept::Nobody => self.pick_anew(inside, service, trial)?,
         };
-        let used = (backend.end, self.tick());
-        for sticky in Sticky::of(inside, service) {
-            self.sticky.insert(sticky, used);
-        }
+        self.stick(inside, service, Some(backend.end));
         Some(backend)
     }
 
+    fn stick(&mut self, inside: &Inside, service: &Service, end: Option<Side>) {
+        let used = (end, self.tick());
+        for sticky in Sticky::of(inside, service) {
+            self.sticky.insert(sticky, used);
+        }
+    }
+
     /// The endpoint that the client used last on this port, or else the one of the address that it used on another.
-    fn kept(&self, inside: &Inside, service: &Service) -> Option<Backend> {
+    fn kept(&self, inside: &Inside, service: &Service) -> Kept {
         let usable = service.usable();
         let fresh = |sticky: &Sticky| {
             let (end, used) = self.sticky.get(sticky)?;
@@ -208,14 +265,24 @@ impl Model {
             ((self.tick() - used) * 2 < u64::from(service.affinity) + 2).then_some(*end)
         };
         let sticky = Sticky::of(inside, service);
-        let here =
-            fresh(&sticky[0]).and_then(|end| usable.iter().find(|backend| backend.end == end).copied());
-        let elsewhere = || {
-            let (address, _) = fresh(sticky.get(1)?)?;
-            let there = usable.iter().filter(|backend| backend.end.0 == address);
-            there.min_by_key(|backend| backend.end.1).copied()
+        let here = match fresh(&sticky[0]) {
+            Some(None) => return Kept::Unseen,
+            Some(Some(end)) => usable.iter().find(|backend| backend.end == end),
+            None => None,
         };
-        here.or_else(elsewhere)
+        if let Some(backend) = here {
+            return Kept::Known(*backend);
+        }
+        match sticky.get(1).and_then(fresh) {
+            Some(None) => Kept::Unseen,
+            Some(Some((address, _))) => {
+                let there = usable.iter().filter(|backend| backend.end.0 == address);
+                there
+                    .min_by_key(|backend| backend.end.1)
+                    .map_or(Kept::Nobody, |backend| Kept::Known(*backend))
+            }
+            None => Kept::Nobody,
+        }
     }
 
     fn pick_anew(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
@@ -223,16 +290,46 @@ impl Model {
         match service.balancing {
             _ if usable.is_empty() => None,
             Balancing::Hash => self.by_hash(inside, service, trial),
-            Balancing::Turns | Balancing::LeastFlow => Some(one_of(&usable, inside, trial)),
+            Balancing::Turns => {
+                let turn = one_of(&self.in_turn(service), inside, trial);
+                self.turns.entry(service.key).or_default().push(Some(turn.end));
+                Some(turn)
+            }
+            Balancing::LeastFlow => Some(one_of(&self.least_loaded(service), inside, trial)),
         }
+    }
+
+    /// Whose turn it may be: of as many turns on end as all shares together, each endpoint has exactly its share.
+    fn in_turn(&self, service: &Service) -> Vec<Backend> {
+        let usable = service.usable();
+        let common = usable.iter().fold(0, |common, backend| gcd(common, backend.weight));
+        let total: u32 = usable.iter().map(|backend| backend.weight / common).sum();
+        let turns = self.turns.get(&service.key).map_or(&[][..], Vec::as_slice);
+        let last = &turns[turns.len().saturating_sub(total as usize - 1)..];
+        let had = |backend: &Backend| last.iter().filter(|turn| **turn == Some(backend.end)).count();
+        usable.into_iter().filter(|backend| had(backend) < (backend.weight / common) as usize).collect()
+    }
+
+    /// Who may have the fewest open flows for its weight. Those of endpoints that are gone may count for any, until they are
+    /// forgotten.
+    fn least_loaded(&self, service: &Service) -> Vec<Backend> {
+        let open = || self.flows.iter().filter(|flow| flow.state.is_open());
+        let gone = open().filter(|flow| !self.is_alive(flow)).count();
+        let own = |backend: &Backend| {
+            let theirs = |flow: &&Flow| (flow.service, flow.backend) == (service.key, backend.end);
+            open().filter(|flow| self.is_alive(flow)).filter(theirs).count()
+        };
+        let usable = service.usable();
+        let fits = |one: &Backend, other: &Backend| {
+            (own(one) + 1) * other.weight as usize <= (own(other) + gone + 1) * one.weight as usize
+        };
+        let least = |one: &&Backend| usable.iter().all(|other| other.end == one.end || fits(one, other));
+        usable.iter().filter(least).copied().collect()
     }
 
     fn by_hash(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
         let usable = service.usable();
-        let client = match service.affinity {
-            0 => Client::Flow(inside.key),
-            _ => Client::Address(inside.key.src.0),
-        };
+        let client = Client::of(inside, service);
         let known = self.picks.get(&(service.key, client)).copied();
         let backend = match usable.iter().find(|backend| Some(backend.end) == known) {
             Some(backend) => *backend,
@@ -269,6 +366,10 @@ impl Model {
         self.counters.services.entry(service).or_default().flows += 1;
         translated
     }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The engine's choice.

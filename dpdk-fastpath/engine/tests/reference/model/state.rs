@@ -119,6 +119,11 @@ impl State {
         }
     }
 
+    /// Whether it counts as one of its endpoint's flows.
+    pub(crate) fn is_open(self) -> bool {
+        !matches!(self, Self::TimeWait | Self::Reset | Self::ShutdownAck | Self::Closed)
+    }
+
     /// Whether a SYN or INIT of the client begins another connection.
     pub(crate) fn is_over(self) -> bool {
         matches!(self, Self::TimeWait | Self::Reset | Self::Shutdown | Self::ShutdownAck | Self::Closed)

@@ -213,6 +213,8 @@ pub(crate) struct Tables {
     pub(crate) neighbours: Vec<(IpAddr, Mac)>,
     /// What the ways to tunnel endpoints take, where that is known to be less than the node's own MTU.
     pub(crate) path_mtus: Vec<(IpAddr, u16)>,
+    /// Whether the agent has said everything there is, the last time.
+    pub(crate) complete: bool,
 }
 
 impl Tables {
@@ -224,11 +226,18 @@ impl Tables {
         self.ports.iter().find(|(_, port)| port.kind == Kind::Uplink).map(|(index, port)| (*index, port))
     }
 
+    /// Whether the agent can say the same by what is different.
+    pub(crate) fn may_change_to(&self, said: &Said) -> bool {
+        let same_node = said.node.is_none() || said.node == self.node;
+        self.complete && said.synced && same_node && self.node.is_some()
+    }
+
     /// Takes over what the agent says.
     pub(crate) fn take(&mut self, said: &Said) {
         if let Some(node) = &said.node {
             self.node = Some(node.clone());
         }
+        self.complete = said.synced;
         if said.synced {
             self.remotes.clear();
         }

@@ -7,7 +7,7 @@ use super::tunnel::inner_class;
 use super::{End, Inside, Model, Origin, Step};
 use crate::wire::dissect::{Net, Packet, Upper, dissect};
 use crate::wire::quote::Quote;
-use crate::wire::{ETH, UDP, checksum, get16, is_group};
+use crate::wire::{ETH, Left, UDP, checksum, get16, is_group};
 
 impl Model {
     pub(crate) fn admit_uplink(&mut self, port: u16, uplink: &Port, frame: &[u8]) -> Step<Inside> {
@@ -134,6 +134,13 @@ impl Model {
             frame[ETH + 1] = frame[ETH + 1] & 0x0f | class << 4;
         }
         let packet = dissect(&frame).expect("only its traffic class has changed");
-        Ok(Inside { port, origin: Origin::Tunnel(remote), frame, key: Key::of(&packet, tenant), packet })
+        Ok(Inside {
+            port,
+            origin: Origin::Tunnel(remote),
+            frame,
+            left: Left::default(),
+            key: Key::of(&packet, tenant),
+            packet,
+        })
     }
 }

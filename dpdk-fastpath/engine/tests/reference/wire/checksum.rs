@@ -53,6 +53,11 @@ pub(crate) fn transport(src: IpAddr, dst: IpAddr, protocol: u8, message: &[u8]) 
     }
 }
 
+/// What stands in the checksum field of a message whose checksum is still to be computed.
+pub(crate) fn partial(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u16 {
+    sum(&pseudo(src, dst, protocol, len))
+}
+
 /// Whether the message with its pseudo header adds up as it should.
 pub(crate) fn is_right(src: IpAddr, dst: IpAddr, protocol: u8, message: &[u8]) -> bool {
     sum(&[pseudo(src, dst, protocol, message.len()), message.to_vec()].concat()) == 0xffff

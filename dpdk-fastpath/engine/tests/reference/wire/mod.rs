@@ -26,6 +26,28 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
+/// What is left to be done about a packet before it may go over a wire, as a pod's kernel leaves it to its NIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// It is to be cut into segments of so many bytes behind the transport header; 0 for one that is not to be cut.
+    pub(crate) segment: u16,
+    /// In place of its checksum it has the sum of the pseudo header.
+    pub(crate) partial: bool,
+}
+
+/// A frame in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) left: Left,
+}
+
+impl From<Vec<u8>> for Frame {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, left: Left::default() }
+    }
+}
+
 /// Whether the group bit is set.
 pub(crate) fn is_group(mac: Mac) -> bool {
     mac[0] & 1 == 1

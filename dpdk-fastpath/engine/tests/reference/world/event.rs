@@ -12,7 +12,7 @@ use crate::model::flow::Key;
 use crate::model::tables::{Port, Said};
 use crate::model::tunnel::wrap;
 use crate::wire::make::{self, Ip, checked};
-use crate::wire::{ACK, ETH, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
+use crate::wire::{ACK, ETH, FIN, Frame, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
 
 /// What happens to the node.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub(crate) enum Event {
     /// Packets come, those that follow each other at one port as a burst.
     Packets(Vec<Shot>),
     /// The agent speaks.
-    Said(Said),
+    Said(Said, How),
     /// A pod comes, or its port changes.
     Attach(usize, Port),
     /// The port of this index goes.
@@ -35,6 +35,16 @@ pub(crate) enum Event {
     Time(u64),
     /// A pod opens many flows to a service that there is, one after the other.
     Flood { pod: usize, service: Index, flows: u16 },
+}
+
+/// How the agent says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum How {
+    Whole,
+    /// By what is different, if that can be; with everything that is as before, if `all`.
+    Changes {
+        all: bool,
+    },
 }
 
 /// A packet to be.
@@ -216,7 +226,9 @@ fn shot() -> impl Strategy<Value = Shot> {
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         14 => prop::collection::vec(shot(), 1..30).prop_map(Event::Packets),
-        3 => tables::said(false).prop_map(Event::Said),
+        3 => (tables::said(false), prop::option::weighted(0.6, any::<bool>())).prop_map(|(said, changes)| {
+            Event::Said(said, changes.map_or(How::Whole, |all| How::Changes { all }))
+        }),
         1 => (0_usize..6).prop_flat_map(|n| (Just(n), tables::pod(n))).prop_map(|(n, port)| Event::Attach(n, port)),
         1 => (0_u16..7).prop_map(Event::Detach),
         1 => Just(Event::Uplink),
@@ -230,15 +242,15 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
 
 impl Shot {
     /// The port where it comes in, and the frame; `None` if there is no such flow.
-    pub(crate) fn frame(&self, model: &Model) -> Option<(u16, Vec<u8>)> {
+    pub(crate) fn frame(&self, model: &Model) -> Option<(u16, Frame)> {
         match self {
             Self::Fresh(recipe) => Some(recipe.frame(&model.tables)),
-            Self::Bytes(port, bytes) => Some((*port, bytes.clone())),
+            Self::Bytes(port, bytes) => Some((*port, bytes.clone().into())),
             Self::Arp { sender, operation, from, src, target, to } => {
                 let (IpAddr::V4(src), IpAddr::V4(target)) = (src, target) else { return None };
                 let arp = make::arp(*operation, (*from, src.octets()), ([0; 6], target.octets()));
                 let frame = [&to[..], from, &[8, 6], &arp].concat();
-                Some((port(*sender), frame))
+                Some((port(*sender), frame.into()))
             }
             Self::Discovery(message) => Some(message.frame()),
             Self::Underlay(error) => error.frame(model),
@@ -249,7 +261,7 @@ impl Shot {
                 let flow = &model.flows[flow.index(model.flows.len())];
                 // The packet as its receiver got it, and who reports it to its sender.
                 let key = if *reply { flow.original.reversed() } else { flow.translated };
-                let about = of_flow(model, &key, transport(&key, ACK, &[0]), *len, Shape::Plain).1;
+                let about = of_flow(model, &key, transport(&key, ACK, &[0]), *len, Shape::Plain).1.bytes;
                 let at = about.windows(2).position(|pair| pair == [8, 0] || pair == [0x86, 0xdd])? + 2;
                 let inner = crate::wire::dissect::dissect(&about).ok();
                 let inner = inner.as_ref().and_then(|packet| crate::wire::show::inner(&about, packet));
@@ -277,7 +289,7 @@ impl Shot {
 }
 
 impl Underlay {
-    fn frame(&self, model: &Model) -> Option<(u16, Vec<u8>)> {
+    fn frame(&self, model: &Model) -> Option<(u16, Frame)> {
         let mut tunnels = model.tables.node.as_ref()?.tunnels;
         let (name, vteps, _) = NODES[self.node];
         let known = model.tables.remotes.get(name).map(|remote| remote.vtep);
@@ -300,7 +312,7 @@ impl Underlay {
             message[2] ^= 1;
         }
         let packet = make::ip(router, own, Ip { protocol, hops: 64, class: 0 }, &message);
-        Some((UPLINK, make::frame(UPLINK_MAC, [2, 0, 0, 0, 9, 9], &packet)))
+        Some((UPLINK, make::frame(UPLINK_MAC, [2, 0, 0, 0, 9, 9], &packet).into()))
     }
 }
 
@@ -320,7 +332,7 @@ fn transport(key: &Key, flags: u8, chunks: &[u8]) -> Transport {
 }
 
 /// A packet with this key from where its source is.
-fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Shape) -> (u16, Vec<u8>) {
+fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Shape) -> (u16, Frame) {
     let owner = |(_, port): &(&u16, &Port)| port.tenant == key.tenant && port.addresses.contains(&key.src.0);
     let sender = match model.tables.ports.iter().find(owner) {
         Some((index, _)) if *index > 0 => Sender::Pod(usize::from(*index) - 1),
@@ -340,6 +352,7 @@ fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Sh
         hops: 64,
         class: 0,
         shape,
+        left: None,
         odd: Odd::Nothing,
         outer_class: 0,
         tenant: key.tenant == TENANT,
@@ -349,7 +362,7 @@ fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Sh
 }
 
 impl Discovery {
-    fn frame(&self) -> (u16, Vec<u8>) {
+    fn frame(&self) -> (u16, Frame) {
         let mut body = self.target.octets().to_vec();
         if let Some((kind, mac)) = self.option {
             body.extend([kind, 1]);
@@ -361,12 +374,12 @@ impl Discovery {
         message[3] ^= u8::from(!self.right);
         let packet = make::ip(src, dst, Ip { protocol: ICMPV6, hops: self.hops, class: 0 }, &message);
         let from = if let Sender::Pod(n) = self.sender { pod_mac(n) } else { [2, 0, 0, 0, 2, 2] };
-        (port(self.sender), make::frame(self.to, from, &packet))
+        (port(self.sender), make::frame(self.to, from, &packet).into())
     }
 }
 
 /// The packets of a flood.
-pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: u16) -> Vec<(u16, Vec<u8>)> {
+pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: u16) -> Vec<(u16, Frame)> {
     let services = &model.tables.services;
     if services.is_empty() {
         return Vec::new();
@@ -375,7 +388,7 @@ pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: u16) -> Ve
 }
 
 /// First packets of that many flows from a pod to the service at this place.
-pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: u16) -> Vec<(u16, Vec<u8>)> {
+pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: u16) -> Vec<(u16, Frame)> {
     let service = model.tables.services[service].key;
     let transport = |n: u16| {
         let ports = (20_000 + n, service.port);
@@ -394,6 +407,7 @@ pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: u16) ->
         hops: 64,
         class: 0,
         shape: Shape::Plain,
+        left: None,
         odd: Odd::Nothing,
         outer_class: 0,
         tenant: false,

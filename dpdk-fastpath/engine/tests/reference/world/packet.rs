@@ -9,7 +9,9 @@ use super::*;
 use crate::model::tables::{Dscp, Tables};
 use crate::model::tunnel::wrap;
 use crate::wire::make::{self, Ip, checked};
-use crate::wire::{ACK, ETH, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, checksum, put16, sctp};
+use crate::wire::{
+    ACK, ETH, FIN, Frame, ICMP, ICMPV6, Left, RST, SCTP, SYN, TCP, UDP, checksum, put16, sctp,
+};
 
 /// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,8 @@ pub(crate) struct Recipe {
     pub(crate) hops: u8,
     pub(crate) class: u8,
     pub(crate) shape: Shape,
+    /// Of TCP or UDP from a pod: the checksum is left to us, and if this is not 0 to cut the packet.
+    pub(crate) left: Option<u16>,
     pub(crate) odd: Odd,
     pub(crate) outer_class: u8,
     /// In the other tenant's tunnel.
@@ -264,10 +268,14 @@ pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
         let len = prop_oneof![8 => 0_usize..64, 1 => 1200_usize..1520, 1 => select(vec![536_usize, 548, 1252, 8950, 9000])];
         let hops = prop_oneof![12 => Just(64_u8), 1 => select(vec![0_u8, 1, 2, 255])];
         let class = || select(vec![0_u8, 0, 0, 1, 2, 3, 0xb8, 0xb9, 0xff]);
-        let link = (odd(30), class(), prop::bool::weighted(0.2), odd_tunnel());
+        let left = prop::option::weighted(0.2, select(vec![0_u16, 500, 1200, 1300, 1440]));
+        let link = (left, odd(30), class(), prop::bool::weighted(0.2), odd_tunnel());
         (src, dst, transport(), len, hops, class(), shape(), link).prop_map(
-            move |(src, dst, transport, len, hops, class, shape, (odd, outer_class, tenant, odd_tunnel))| Recipe {
-                sender, src, dst, transport, len, hops, class, shape, odd, outer_class, tenant,
+            move |(src, dst, transport, len, hops, class, shape, (left, odd, outer_class, tenant, odd_tunnel))| Recipe {
+                sender, src, dst, transport, len, hops, class,
+                shape,
+                left,
+                odd, outer_class, tenant,
                 odd_tunnel,
             },
         )
@@ -276,7 +284,7 @@ pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
 
 impl Recipe {
     /// The port where it comes in, and the frame.
-    pub(crate) fn frame(&self, tables: &Tables) -> (u16, Vec<u8>) {
+    pub(crate) fn frame(&self, tables: &Tables) -> (u16, Frame) {
         let (port, inner_macs) = match self.sender {
             Sender::Pod(n) => (
                 n as u16 + 1,
@@ -295,9 +303,15 @@ impl Recipe {
         let frame = make::frame(inner_macs.0, inner_macs.1, &packet);
         let frame = self.odd.applied(frame);
         match self.sender {
-            Sender::Node(n) => (port, self.tunnelled(tables, n, frame)),
-            _ => (port, frame),
+            Sender::Node(n) => (port, self.tunnelled(tables, n, frame).into()),
+            _ => (port, Frame { bytes: frame, left: self.left().unwrap_or_default() }),
         }
+    }
+
+    fn left(&self) -> Option<Left> {
+        let may_be = matches!(self.transport, Transport::Tcp { .. } | Transport::Udp { .. })
+            && matches!((self.sender, self.shape, self.odd), (Sender::Pod(_), Shape::Plain, Odd::Nothing));
+        self.left.filter(|_| may_be).map(|segment| Left { segment, partial: true })
     }
 
     fn packet(&self, src: IpAddr) -> Vec<u8> {
@@ -328,6 +342,12 @@ impl Recipe {
             Transport::Other { protocol } => (protocol, data),
         };
         let message = match self.transport {
+            _ if self.left().is_some() => {
+                let mut message = message;
+                let sum = checksum::partial(src, self.dst, protocol, message.len());
+                put16(&mut message, checksum::field(protocol).expect("TCP or UDP"), sum);
+                message
+            }
             Transport::Udp { with_checksum: false, .. } => message,
             _ => checked(src, self.dst, protocol, message),
         };

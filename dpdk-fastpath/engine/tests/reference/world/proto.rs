@@ -6,7 +6,8 @@ use culvert_api::fastpath as proto;
 use culvert_engine::table::Port as EnginePort;
 
 use crate::model::tables::{
-    Balancing, Domain, Dscp, Kind, Lost, Node, Policy, Port, Range, Said, Service, Timeouts, Tunnels,
+    Balancing, Domain, Dscp, Kind, Lost, Node, Policy, Port, Range, Remote, Said, Service, Tables, Timeouts,
+    Tunnels,
 };
 use crate::wire::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
@@ -156,15 +157,42 @@ fn of_tenant((tenant, list): (&u32, &Vec<Range>)) -> proto::TenantRanges {
     proto::TenantRanges { tenant: *tenant, pod_cidrs: ranges(list) }
 }
 
-pub(crate) fn tables(said: &Said, revision: u64) -> proto::Tables {
-    let remote = |(name, remote): (&String, &crate::model::tables::Remote)| proto::RemoteNode {
+fn remote((name, remote): (&String, &Remote)) -> proto::RemoteNode {
+    proto::RemoteNode {
         name: name.clone(),
         vtep: octets(remote.vtep),
         vtep_mac: remote.vtep_mac.to_vec(),
         pod_cidrs: ranges(&remote.ranges),
         tenants: remote.tenants.iter().map(of_tenant).collect(),
         ..Default::default()
+    }
+}
+
+/// What is different from the tables before; with everything that is as before, if `all`.
+pub(crate) fn changes(before: &Tables, said: &Said, all: bool, base: u64, revision: u64) -> proto::Changes {
+    let new_remote = |(name, remote): &(&String, &Remote)| all || before.remotes.get(*name) != Some(remote);
+    let gone = |name: &&String| !said.remotes.contains_key(*name);
+    let new_service = |service: &&Service| all || before.service(service.key) != Some(service);
+    let stays = |key| said.services.iter().any(|service| service.key == key);
+    let removed = before.services.iter().filter(|service| !stays(service.key)).map(service);
+    let key = |service: proto::Service| proto::ServiceKey {
+        tenant: service.tenant,
+        protocol: service.protocol,
+        vip: service.vip,
+        port: service.port,
     };
+    proto::Changes {
+        base,
+        revision,
+        remotes: said.remotes.iter().filter(new_remote).map(remote).collect(),
+        removed_remotes: before.remotes.keys().filter(gone).cloned().collect(),
+        services: said.services.iter().filter(new_service).map(service).collect(),
+        removed_services: removed.map(key).collect(),
+    }
+}
+
+/// Everything that the agent says.
+pub(crate) fn tables(said: &Said, revision: u64) -> proto::Tables {
     proto::Tables {
         revision,
         synced: said.synced,
