@@ -25,7 +25,8 @@ use crate::flow::FlowMemoryError;
 use crate::keep::{Inheritance, Keep, KeepError, Wish};
 use crate::pipeline::Pipeline;
 use crate::port::tap::TapMemory;
-use crate::port::{Devices, Drivers, PortDriver};
+use crate::port::vhost_net::{self, VhostNetError};
+use crate::port::{Devices, Drivers, Interface, InterfaceError, PortDriver};
 use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
 use crate::resume::Beginning;
@@ -68,6 +69,9 @@ pub enum AppError {
     /// The keeper.
     #[error(transparent)]
     Keep(#[from] KeepError),
+    /// vhost-net is missing.
+    #[error(transparent)]
+    VhostNet(#[from] VhostNetError),
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -83,6 +87,9 @@ pub enum AppError {
     /// The uplink.
     #[error("the uplink does not start")]
     Uplink(#[from] AttachError),
+    /// The uplink's interface.
+    #[error("the uplink does not start")]
+    Interface(#[from] InterfaceError),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -105,6 +112,9 @@ pub enum AppError {
 /// When something it needs is missing, or a worker dies. Whatever was started has been stopped again.
 pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppError> {
     check_cpus(Path::new("/"), config)?;
+    if config.pod_ports == PodPorts::VhostNet {
+        vhost_net::check()?;
+    }
     if config.workers.contains(&config.control_cpu) {
         tracing::warn!(
             cpu = config.control_cpu,
@@ -209,7 +219,10 @@ fn start(
     inheritance: &mut Inheritance,
 ) -> Result<FastPath, AppError> {
     let beginning = Beginning::new(config, eal, keep, inheritance)?;
-    let (Uplink::Tap { name, .. } | Uplink::NetTap { name, .. }) = &config.uplink;
+    let (Uplink::Tap { name, .. }
+    | Uplink::NetTap { name, .. }
+    | Uplink::AfPacket { interface: name, .. }
+    | Uplink::AfXdp { interface: name, .. }) = &config.uplink;
     let uplink_mac = beginning.uplink_mac(name.as_str());
     let Beginning {
         clock,
@@ -238,10 +251,13 @@ fn start(
         uplink: match config.uplink {
             Uplink::Tap { .. } => PortDriver::Tap,
             Uplink::NetTap { .. } => PortDriver::NetTap,
+            Uplink::AfPacket { .. } => PortDriver::AfPacket,
+            Uplink::AfXdp { .. } => PortDriver::AfXdp,
         },
         pods: match config.pod_ports {
             PodPorts::Tap => PortDriver::Tap,
             PodPorts::NetTap => PortDriver::NetTap,
+            PodPorts::VhostNet => PortDriver::VhostNet,
         },
         spread_pods: config.pod_queues == PodQueues::PerWorker,
     };
@@ -291,10 +307,18 @@ fn attach_uplink(
 ) -> Result<(), AppError> {
     /// Largest IP packet on the wire behind a tap, in bytes.
     const TAP_MTU: u32 = 1500;
-    let (Uplink::Tap { name, mac } | Uplink::NetTap { name, mac }) = &config.uplink;
-    let ours = mac.or(before).unwrap_or_else(random_mac);
-    let mtu = Mtu::try_from(TAP_MTU).unwrap_or(Mtu::MIN);
-    fast_path.attach(Port::uplink(name.as_str(), EthAddr(ours.octets()), mtu), other_end(ours))?;
+    let (name, ours, mtu, interface_mac) = match &config.uplink {
+        Uplink::Tap { name, mac } | Uplink::NetTap { name, mac } => {
+            let ours = mac.or(before).unwrap_or_else(random_mac);
+            (name, ours, Mtu::try_from(TAP_MTU).unwrap_or(Mtu::MIN), other_end(ours))
+        }
+        Uplink::AfPacket { interface: name, mac } | Uplink::AfXdp { interface: name, mac } => {
+            let interface = Interface::find(name)?;
+            let ours = mac.unwrap_or(interface.mac);
+            (name, ours, interface.mtu, ours)
+        }
+    };
+    fast_path.attach(Port::uplink(name.as_str(), EthAddr(ours.octets()), mtu), interface_mac)?;
     Ok(())
 }
 

@@ -48,6 +48,8 @@ pub enum PodPorts {
     Tap,
     /// Taps through DPDK's net_tap, without any of that; at most 31 of them.
     NetTap,
+    /// Taps whose packets the kernel's vhost-net moves, without any of that; at most 31 of them.
+    VhostNet,
 }
 
 /// How many workers receive from one pod. The uplink is shared by all of them in any case.
@@ -100,6 +102,20 @@ pub enum Uplink {
         /// Kernel interface name.
         name: IfName,
         /// The fast path's own address on that wire; chosen at random when absent.
+        mac: Option<Mac>,
+    },
+    /// An Ethernet interface that the kernel keeps, by packet sockets: any NIC, a veth, a bond.
+    AfPacket {
+        /// Its name.
+        interface: IfName,
+        /// The fast path's own address on that wire; the interface's when absent.
+        mac: Option<Mac>,
+    },
+    /// An Ethernet interface that the kernel keeps, by AF_XDP: all that it receives goes to the fast path.
+    AfXdp {
+        /// Its name.
+        interface: IfName,
+        /// The fast path's own address on that wire; the interface's when absent.
         mac: Option<Mac>,
     },
 }
@@ -169,6 +185,8 @@ struct RawMemory {
 enum RawUplink {
     Tap { name: IfName, mac: Option<Mac> },
     NetTap { name: IfName, mac: Option<Mac> },
+    AfPacket { interface: IfName, mac: Option<Mac> },
+    AfXdp { interface: IfName, mac: Option<Mac> },
 }
 
 impl Default for RawMemory {
@@ -238,6 +256,8 @@ impl Raw {
             uplink: match uplink {
                 RawUplink::Tap { name, mac } => Uplink::Tap { name, mac },
                 RawUplink::NetTap { name, mac } => Uplink::NetTap { name, mac },
+                RawUplink::AfPacket { interface, mac } => Uplink::AfPacket { interface, mac },
+                RawUplink::AfXdp { interface, mac } => Uplink::AfXdp { interface, mac },
             },
             pod_ports,
             pod_queues,

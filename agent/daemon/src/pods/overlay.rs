@@ -306,6 +306,7 @@ impl Overlay {
             mtu: lease.mtu.into(),
             tenant: record.tenant.map_or(0, Vni::get),
             owner: record.owner(),
+            ..AttachPortRequest::default()
         };
         self.fastpath.attach_port(port).await?;
         interface.set_up().await?;

@@ -1,6 +1,6 @@
 //! Devices without hardware.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::PortError;
 
@@ -35,6 +35,35 @@ pub enum Vdev {
         receive: Option<PathBuf>,
         /// What is transmitted is written here.
         transmit: Option<PathBuf>,
+    },
+    /// A kernel interface, by AF_XDP sockets (`net_af_xdp`); its first `queues` queues.
+    AfXdp {
+        /// Name of the interface; must exist in this network namespace.
+        interface: String,
+        /// Queues, at least 1.
+        queues: u16,
+    },
+    /// Memory that is shared with a program, which asks for it at a socket (`net_memif`, as server).
+    Memif {
+        /// Tells several apart.
+        name: String,
+        /// The socket; made, in a folder that must exist, and removed.
+        socket: PathBuf,
+    },
+    /// Memory that a program or a virtual machine shares, which listens at a socket (`net_vhost`, as client); that may come
+    /// later, and come back.
+    VhostUser {
+        /// Tells several apart.
+        name: String,
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// A kernel tap interface for which a thread of the kernel's moves packets (`net_virtio_user` with vhost-net).
+    VhostNet {
+        /// Name of the interface, 1-15 letters, digits, `-`, `_`, `.`; must not exist in this network namespace.
+        interface: String,
+        /// MAC address of the interface, which is also the port's.
+        mac: [u8; 6],
     },
     /// Any other driver, in EAL's own terms.
     Other {
@@ -75,16 +104,31 @@ impl Vdev {
             Self::Ring { name } => plain(name, "name", name, 40),
             Self::Pcap { name, receive, transmit } => {
                 plain(name, "name", name, 40)?;
-                for path in [receive, transmit].into_iter().flatten() {
-                    let text = path.to_string_lossy();
-                    if text.contains([',', '=', '[', ']', '\0']) || path.to_str().is_none() {
-                        return Err(bad(name, "path", &text, "must be UTF-8 without , = [ ]"));
-                    }
+                for file in [receive, transmit].into_iter().flatten() {
+                    path(name, file)?;
                 }
                 if receive.is_none() && transmit.is_none() {
                     return Err(bad(name, "path", "", "one of receive and transmit must be given"));
                 }
                 Ok(())
+            }
+            Self::Memif { name, socket } | Self::VhostUser { name, socket } => {
+                plain(name, "name", name, 40)?;
+                path(name, socket)
+            }
+            Self::VhostNet { interface, mac } => {
+                interface_name(interface)?;
+                match mac[0] & 1 != 0 || *mac == [0; 6] {
+                    true => Err(PortError::BadMac { port: format!("tap {interface}"), mac: *mac }),
+                    false => Ok(()),
+                }
+            }
+            Self::AfXdp { interface, queues } => {
+                interface_name(interface)?;
+                match queues {
+                    0 => Err(bad(interface, "queues", "0", "must be at least 1")),
+                    _ => Ok(()),
+                }
             }
             Self::Other { name, arguments } => {
                 plain(name, "name", name, 60)?;
@@ -111,6 +155,23 @@ impl Vdev {
                 let transmit = transmit.iter().map(|path| format!("tx_pcap={}", path.display()));
                 (format!("net_pcap_{name}"), receive.chain(transmit).collect::<Vec<_>>().join(","))
             }
+            Self::Memif { name, socket } => (
+                format!("net_memif_{name}"),
+                format!("role=server,id=0,socket={},socket-abstract=no", socket.display()),
+            ),
+            Self::VhostUser { name, socket } => {
+                (format!("net_vhost_{name}"), format!("iface={},client=1,queues=1", socket.display()))
+            }
+            Self::VhostNet { interface, mac } => (
+                format!("net_virtio_user_{interface}"),
+                format!(
+                    "path=/dev/vhost-net,iface={interface},queues=1,queue_size=1024,mac={}",
+                    mac_text(*mac)
+                ),
+            ),
+            Self::AfXdp { interface, queues } => {
+                (format!("net_af_xdp_{interface}"), format!("iface={interface},queue_count={queues}"))
+            }
             Self::Other { name, arguments } => (name.clone(), arguments.clone()),
         };
         Device { name, arguments }
@@ -123,6 +184,14 @@ pub(super) fn mac_text(mac: [u8; 6]) -> String {
 
 fn bad(device: &str, field: &'static str, value: &str, must: &'static str) -> PortError {
     PortError::BadDevice { device: device.to_owned(), field, value: value.to_owned(), must }
+}
+
+fn path(device: &str, path: &Path) -> Result<(), PortError> {
+    let text = path.to_string_lossy();
+    if text.contains([',', '=', '[', ']', '\0']) || path.to_str().is_none() {
+        return Err(bad(device, "path", &text, "must be UTF-8 without , = [ ]"));
+    }
+    Ok(())
 }
 
 fn plain(device: &str, field: &'static str, text: &str, longest: usize) -> Result<(), PortError> {

@@ -6,7 +6,7 @@ use super::FastPath;
 use crate::balance::Moment;
 use crate::explain::{Present, QuestionError};
 use crate::port::Entry;
-use crate::table::{PortKind, Service, octets};
+use crate::table::{PortKind, Service, Sharing, octets};
 
 impl FastPath {
     /// Who answers, and how far it has been programmed.
@@ -47,7 +47,15 @@ impl FastPath {
             PortKind::Uplink => proto::PortKind::Uplink,
             PortKind::Pod => proto::PortKind::Pod,
         };
+        let device = match port.socket.as_ref().map(|socket| socket.sharing) {
+            None => proto::PortDevice::Unspecified,
+            Some(Sharing::Memif) => proto::PortDevice::Memif,
+            Some(Sharing::VhostUser) => proto::PortDevice::VhostUser,
+        };
+        let path = port.socket.as_ref().map(|socket| socket.path.to_string_lossy().into_owned());
         proto::Port {
+            device: device.into(),
+            socket: path.unwrap_or_default(),
             name: port.name.clone(),
             kind: kind.into(),
             addresses: port.addresses().map(octets).collect(),

@@ -195,6 +195,7 @@ fn manager_status(error: &ManagerError<BackendError>) -> Status {
         {
             Status::invalid_argument(text)
         }
+        ManagerError::OtherDevice { .. } => Status::failed_precondition(text),
         ManagerError::Full { .. } => Status::resource_exhausted(text),
         ManagerError::Backend { .. } => Status::internal(text),
     }

@@ -119,6 +119,8 @@ impl FastPath {
                 mtu: port.mtu,
                 tenant: port.tenant,
                 owner: port.owner.clone(),
+                // Only taps are left behind.
+                ..proto::AttachPortRequest::default()
             };
             let attached = Port::try_from(&request).map_err(AttachError::from).and_then(|port| {
                 let mac = Mac::try_from(port.mac.0).unwrap_or_else(|_| Mac::local_from(0));

@@ -7,11 +7,16 @@ use std::time::Duration;
 use culvert_api::value::IfName;
 use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
 
-use super::tap::{Behind, Tap, TapError, TapMemory};
-use super::{Backend, NewPort, Queues, Rx, Tx};
+use super::af_xdp::{self, AfXdpError};
+use super::memif::{self, MemifError};
+use super::packet_socket::{PacketSocketError, PacketSockets};
+use super::tap::{self, Behind, Tap, TapError, TapMemory};
+use super::vhost_net::{self, VhostNetError};
+use super::vhost_user;
+use super::{Backend, Interface, InterfaceError, NewPort, Queues, Rx, Tx};
 use crate::clock::Clock;
 use crate::keep::{Inheritance, Keep};
-use crate::table::{PortIndex, PortKind};
+use crate::table::{PortIndex, PortKind, Sharing, Socket};
 use crate::worker::{Polling, Recruit, Team, WorkerError};
 
 /// What makes a port's device.
@@ -21,6 +26,12 @@ pub enum PortDriver {
     Tap,
     /// A kernel tap interface, through DPDK's net_tap.
     NetTap,
+    /// A kernel tap interface whose packets the kernel's vhost-net moves, through DPDK's virtio_user.
+    VhostNet,
+    /// An interface that the kernel keeps, by packet sockets.
+    AfPacket,
+    /// An interface whose queues the kernel hands over, by DPDK's net_af_xdp.
+    AfXdp,
 }
 
 /// What makes ports.
@@ -41,6 +52,8 @@ pub enum Device {
     Dpdk(Port),
     /// The tap of this name, which goes with its last queue and once its descriptors are not kept.
     Tap(IfName),
+    /// Packet sockets, which go with the last queue.
+    Sockets,
 }
 
 /// Why a port could not be started or stopped.
@@ -52,6 +65,21 @@ pub enum BackendError {
     /// The tap.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// The interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The packet sockets.
+    #[error(transparent)]
+    PacketSocket(#[from] PacketSocketError),
+    /// AF_XDP.
+    #[error(transparent)]
+    AfXdp(#[from] AfXdpError),
+    /// memif.
+    #[error(transparent)]
+    Memif(#[from] MemifError),
+    /// vhost-net.
+    #[error(transparent)]
+    VhostNet(#[from] VhostNetError),
     /// The workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -154,11 +182,47 @@ impl Devices {
             rx_queues: self.workers.min(device.info()?.max_rx_queues),
             tx_queues: self.workers,
             mtu: Some(port.mtu),
+            // Only an interface that was there before has an address of its own; frames for another are wanted all the same.
+            promiscuous: device.mac()? != port.mac.octets() && port.kind == PortKind::Uplink,
             ..PortConfig::default()
         };
         let queues = device.start(&config, &self.memory.packets)?;
         let tunnels = port.kind == PortKind::Uplink;
         Ok((Device::Dpdk(device), Queues::of_device(queues, tunnels, &self.memory.packets)))
+    }
+
+    /// A port by DPDK with one queue for each direction.
+    fn narrow(&self, port: &NewPort<'_>, vdev: &Vdev) -> Result<(Device, Queues), PortError> {
+        let mut device = Port::create(&self.eal, vdev)?;
+        let config = PortConfig { mtu: Some(port.mtu), ..PortConfig::default() };
+        let queues = device.start(&config, &self.memory.packets)?;
+        let queues = Queues::of_narrow_device(queues, self.workers.into(), &self.memory.packets);
+        Ok((Device::Dpdk(device), queues))
+    }
+
+    /// Memory that is shared with a program in the pod.
+    fn shared(&self, port: &NewPort<'_>, socket: &Socket) -> Result<(Device, Queues), BackendError> {
+        let vdev = match socket.sharing {
+            Sharing::Memif => memif::device(port.interface, &socket.path)?,
+            Sharing::VhostUser => vhost_user::device(port.interface, &socket.path),
+        };
+        Ok(self.narrow(port, &vdev)?)
+    }
+
+    fn vhost_net(&self, port: &NewPort<'_>) -> Result<(Device, Queues), BackendError> {
+        let opened = self.narrow(port, &vhost_net::device(port)?)?;
+        tap::configure(port.interface, port.mac, port.mtu)?;
+        Ok(opened)
+    }
+
+    /// Packet sockets on an interface, one for each worker.
+    fn packet_sockets(&self, port: &NewPort<'_>) -> Result<(Device, Queues), BackendError> {
+        let interface = Interface::find(port.interface)?;
+        let workers = usize::from(self.workers);
+        let sockets = PacketSockets::open(port.interface, &interface, port.mac, workers)?;
+        let rx = sockets.rx(&self.memory).into_iter().map(Rx::Tap).collect();
+        let tx = sockets.tx().into_iter().map(Tx::Tap).collect();
+        Ok((Device::Sockets, Queues { rx, tx }))
     }
 
     fn tap(&mut self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
@@ -192,17 +256,25 @@ impl Backend for Devices {
     type Error = BackendError;
 
     fn open(&mut self, port: &NewPort<'_>) -> Result<Device, BackendError> {
-        let polling = if self.drivers.spread_pods { Polling::ByAll } else { port.polling };
-        let port = &NewPort { polling, ..*port };
         let driver = match port.kind {
             PortKind::Uplink => self.drivers.uplink,
             PortKind::Pod => self.drivers.pods,
         };
-        let (device, queues) = match driver {
-            PortDriver::Tap => self.tap(port)?,
-            PortDriver::NetTap => {
+        let has_queues = port.socket.is_none() && matches!(driver, PortDriver::Tap | PortDriver::NetTap);
+        let spread = self.drivers.spread_pods && has_queues;
+        let port = &NewPort { polling: if spread { Polling::ByAll } else { port.polling }, ..*port };
+        let (device, queues) = match (port.socket, driver) {
+            (Some(socket), _) => self.shared(port, socket)?,
+            (None, PortDriver::Tap) => self.tap(port)?,
+            (None, PortDriver::NetTap) => {
                 let vdev = Vdev::Tap { interface: port.interface.to_string(), mac: Some(port.mac.octets()) };
                 self.dpdk(port, &vdev)?
+            }
+            (None, PortDriver::VhostNet) => self.vhost_net(port)?,
+            (None, PortDriver::AfPacket) => self.packet_sockets(port)?,
+            (None, PortDriver::AfXdp) => {
+                let vdev = af_xdp::device(port.interface, self.workers)?;
+                self.dpdk(port, &vdev).map_err(|source| AfXdpError::new(port.interface, source))?
             }
         };
         if let Some(team) = &self.team {
@@ -222,6 +294,7 @@ impl Backend for Devices {
                 self.keep.close(&kept_as(name.as_str()));
                 Ok(())
             }
+            Device::Sockets => Ok(()),
         }
     }
 }

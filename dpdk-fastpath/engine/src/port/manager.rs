@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use culvert_api::value::{IfName, IfNameError, Mac};
 
-use crate::table::{Port, PortIndex, PortKind};
+use crate::table::{Port, PortIndex, PortKind, Socket};
 use crate::worker::Polling;
 
 /// What makes ports real: DPDK and the workers, or a fake.
@@ -42,6 +42,8 @@ pub struct NewPort<'a> {
     pub mtu: u16,
     /// What is behind the port.
     pub kind: PortKind,
+    /// Where a program in the pod finds the port; without it the port is a kernel interface.
+    pub socket: Option<&'a Socket>,
 }
 
 /// A port that runs.
@@ -81,6 +83,12 @@ pub enum ManagerError<E: std::error::Error + 'static> {
     IsUplink {
         /// The port.
         port: String,
+    },
+    /// It runs, made by something else.
+    #[error("port {port}: is there with another device or socket: detach it first")]
+    OtherDevice {
+        /// The port.
+        port: IfName,
     },
     /// The device could not be started or stopped.
     #[error("port {port}: cannot be {action}")]
@@ -148,7 +156,12 @@ impl<B: Backend> PortManager<B> {
     pub fn attach(&mut self, port: Port, mac: Mac) -> Result<&Entry<B::Device>, ManagerError<B::Error>> {
         let name = parse(&port.name)?;
         match self.ports.get_mut(&name) {
-            Some(entry) if entry.port.kind == PortKind::Pod => entry.port = port,
+            Some(entry) if entry.port.kind == PortKind::Pod => {
+                if entry.port.socket != port.socket {
+                    return Err(ManagerError::OtherDevice { port: name });
+                }
+                entry.port = port;
+            }
             Some(_) => return Err(ManagerError::IsUplink { port: port.name }),
             None => {
                 let entry = self.start(&name, port, mac)?;
@@ -234,7 +247,8 @@ impl<B: Backend> PortManager<B> {
                 (worker, Polling::By(worker))
             }
         };
-        let new = NewPort { index, polling, interface: name, mac, mtu: port.mtu, kind: port.kind };
+        let Port { mtu, kind, ref socket, .. } = port;
+        let new = NewPort { index, polling, interface: name, mac, mtu, kind, socket: socket.as_ref() };
         let device = self.backend.open(&new).map_err(|source| {
             let port = name.clone();
             ManagerError::Backend { port, action: "started", source }

@@ -1,6 +1,7 @@
 //! The ends of ports that workers hold, whatever makes the port.
 
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_dpdk::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
 use culvert_packet::PacketBuf as _;
@@ -15,7 +16,7 @@ use crate::worker::BURST;
 pub enum Rx {
     /// A device of DPDK.
     Device(RxQueue),
-    /// A tap.
+    /// A tap, or a packet socket.
     Tap(TapRx),
 }
 
@@ -24,7 +25,9 @@ pub enum Rx {
 pub enum Tx {
     /// A device of DPDK.
     Device(DeviceTx),
-    /// A tap.
+    /// The only queue of a device of DPDK, for all workers.
+    Shared(SharedTx),
+    /// A tap, or a packet socket.
     Tap(TapTx),
 }
 
@@ -44,6 +47,14 @@ pub struct DeviceTx {
     cutting: Cutting,
 }
 
+/// The transmit queue of a device that has no other, or whose other end may have no other. Workers take turns, by a lock
+/// for each burst.
+#[derive(Debug, Clone)]
+pub struct SharedTx {
+    queue: Arc<Mutex<TxQueue>>,
+    cutting: Cutting,
+}
+
 impl Queues {
     /// Those of a device of DPDK. `tunnels`: it is the uplink. `pool` is for segments of what is too long for it.
     pub fn of_device(queues: culvert_dpdk::Queues, tunnels: bool, pool: &Mempool) -> Self {
@@ -56,12 +67,28 @@ impl Queues {
     }
 }
 
+impl Queues {
+    /// Those of a pod's device of DPDK that has one queue for each direction.
+    pub fn of_narrow_device(queues: culvert_dpdk::Queues, workers: usize, pool: &Mempool) -> Self {
+        if workers == 1 {
+            return Self::of_device(queues, false, pool);
+        }
+        let cutting = Cutting { tunnels: false, pool: pool.clone() };
+        let shared = queues.tx.into_iter().next().map(|queue| Arc::new(Mutex::new(queue)));
+        let tx = |queue: &Arc<_>| Tx::Shared(SharedTx { queue: Arc::clone(queue), cutting: cutting.clone() });
+        Self {
+            rx: queues.rx.into_iter().map(Rx::Device).collect(),
+            tx: shared.iter().cycle().take(workers).map(tx).collect(),
+        }
+    }
+}
+
 impl Rx {
     /// What the kernel says at when there is something to be received; `None` where one must look.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Device(_) => None,
-            Self::Tap(tap) => Some(tap.descriptor()),
+            Self::Tap(tap) => tap.descriptor(),
         }
     }
 
@@ -89,8 +116,10 @@ impl Tx {
     #[inline]
     pub fn cutting(&self, packet: &Mbuf) -> Option<Cutting> {
         match self {
-            Self::Device(device) if packet.offload() != Offload::NONE => Some(device.cutting.clone()),
-            _ => None,
+            _ if packet.offload() == Offload::NONE => None,
+            Self::Device(device) => Some(device.cutting.clone()),
+            Self::Shared(device) => Some(device.cutting.clone()),
+            Self::Tap(_) => None,
         }
     }
 
@@ -99,6 +128,11 @@ impl Tx {
     pub fn tx_or_drop_with(&mut self, burst: &mut Burst<BURST>, dropping: impl FnMut(&Mbuf)) -> usize {
         match self {
             Self::Device(device) => device.queue.tx_or_drop_with(burst, dropping),
+            // A worker that panicked while it held the lock has ended the process.
+            Self::Shared(device) => {
+                let mut queue = device.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.tx_or_drop_with(burst, dropping)
+            }
             Self::Tap(tap) => tap.tx_or_drop_with(burst, dropping),
         }
     }

@@ -3,7 +3,7 @@ use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
 
 use super::*;
-use crate::table::{Port, PortIndex, PortKind};
+use crate::table::{Port, PortIndex, PortKind, Sharing, Socket};
 use crate::worker::Polling;
 
 /// A backend that writes down what it is told, and fails for the interfaces it is told to.
@@ -68,6 +68,7 @@ fn pod(name: &str) -> Port {
         mtu: 1450,
         tenant: Tenant::DEFAULT,
         owner: "default/pod".into(),
+        socket: None,
     }
 }
 
@@ -101,6 +102,17 @@ fn attaching_twice_keeps_the_device_and_takes_the_new_values() {
     let entry = manager.attach(changed.clone(), mac(9)).unwrap();
     assert_eq!((entry.index, &entry.port), (index, &changed));
     assert_eq!(manager.backend().open.len(), 2, "the uplink and one pod");
+}
+
+#[test]
+fn attaching_again_with_another_device_is_refused_and_changes_nothing() {
+    let mut manager = manager(1);
+    attach(&mut manager, "p1");
+    let socket = Socket { sharing: Sharing::Memif, path: "/run/p1.sock".into() };
+    let other = Port { socket: Some(socket), ..pod("p1") };
+    let refusal = manager.attach(other, mac(9)).unwrap_err().to_string();
+    assert_eq!(refusal, "port p1: is there with another device or socket: detach it first");
+    assert_eq!(manager.get("p1").unwrap().port, pod("p1"));
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub enum Problem {
     VniTaken { vni: u32, owner: u32 },
     #[error("the local node is missing")]
     NoLocalNode,
+    #[error("socket {path:?}: {must}")]
+    Socket { path: String, must: &'static str },
     #[error("{count} {what}: at most {max}")]
     TooMany { what: &'static str, count: usize, max: usize },
 }

@@ -46,7 +46,7 @@ pub use self::local::{LocalNode, UnderlayAddress};
 pub use self::maglev::{Choice, Maglev};
 pub use self::policy::{FlowPolicy, LostConnections};
 pub(crate) use self::port::tenant;
-pub use self::port::{Door, MAX_PORTS, Port, PortIndex, PortKind};
+pub use self::port::{Door, MAX_PORTS, Port, PortIndex, PortKind, Sharing, Socket};
 pub use self::remote::{MAX_REMOTES, Remote, Unreachable, Way, overhead};
 pub use self::route::Target;
 pub(crate) use self::service::octets;

@@ -1,6 +1,7 @@
 //! Ports: where packets come from and go to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use culvert_api::fastpath as proto;
 use culvert_api::value::Mtu;
@@ -15,6 +16,9 @@ pub const MAX_PORTS: usize = 4096;
 
 /// Longest name of a port, as of a kernel interface (`IFNAMSIZ` with its closing zero).
 const MAX_NAME: usize = 15;
+
+/// Longest path of a socket: `sun_path` without its closing zero (unix(7)).
+const MAX_SOCKET: usize = 107;
 
 /// Number of a port, below [`MAX_PORTS`]. A port that leaves frees its number for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +52,26 @@ pub struct Port {
     pub tenant: Tenant,
     /// Who holds the port, for people.
     pub owner: String,
+    /// Where a program in the pod finds the port; without it the port is a kernel interface.
+    pub socket: Option<Socket>,
+}
+
+/// A Unix socket over which the memory of a port is shared with a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// How.
+    pub sharing: Sharing,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// How memory is shared over a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// memif; the fast path listens.
+    Memif,
+    /// vhost-user; the fast path connects.
+    VhostUser,
 }
 
 /// All that it takes to send to a pod: eight bytes, since there are many ports.
@@ -71,6 +95,7 @@ impl Port {
             mtu: mtu.get(),
             tenant: Tenant::DEFAULT,
             owner: String::new(),
+            socket: None,
         }
     }
 
@@ -104,6 +129,7 @@ impl TryFrom<&proto::AttachPortRequest> for Port {
                 mtu: Mtu::try_from(request.mtu)?.get(),
                 tenant: tenant(request.tenant)?,
                 owner: request.owner.clone(),
+                socket: Socket::of(request)?,
             };
             for address in wire::addresses("address", &request.addresses)? {
                 match address {
@@ -117,6 +143,30 @@ impl TryFrom<&proto::AttachPortRequest> for Port {
             Ok(port)
         };
         build().map_err(|problem| TableError::new(format!("port {}", request.name), problem))
+    }
+}
+
+impl Socket {
+    fn of(request: &proto::AttachPortRequest) -> Result<Option<Self>, Problem> {
+        let path = &request.socket;
+        let sharing = match proto::PortDevice::try_from(request.device) {
+            Ok(proto::PortDevice::Memif) => Sharing::Memif,
+            Ok(proto::PortDevice::VhostUser) => Sharing::VhostUser,
+            Ok(proto::PortDevice::Unspecified) if path.is_empty() => return Ok(None),
+            Ok(proto::PortDevice::Unspecified) => {
+                return Err(Problem::Socket {
+                    path: path.clone(),
+                    must: "goes only with memif and vhost-user",
+                });
+            }
+            Err(_) => return Err(Problem::Unknown { field: "device", value: request.device }),
+        };
+        // DPDK has no quotes for what means something in its arguments.
+        if !path.starts_with('/') || path.len() > MAX_SOCKET || path.contains([',', '=', '[', ']', '\0']) {
+            let must = "must be an absolute path of at most 107 bytes without , = [ ]";
+            return Err(Problem::Socket { path: path.clone(), must });
+        }
+        Ok(Some(Self { sharing, path: path.into() }))
     }
 }
 

@@ -49,7 +49,13 @@ impl FastPath {
 
     /// With more lines of configuration.
     pub(crate) fn start_with(more: &str) -> Self {
-        Self::launch(more, |netns, config| {
+        let uplink = "uplink: { tap: { name: cvtup0, mac: 02:00:00:00:aa:01 } }";
+        Self::start_in(Netns::new("fp"), &format!("{uplink}\n{more}"))
+    }
+
+    /// In this namespace, with these lines of configuration.
+    pub(crate) fn start_in(netns: Netns, lines: &str) -> Self {
+        Self::launch_in(netns, lines, |netns, config| {
             let mut command = netns.command(BINARY);
             command.arg("--config").arg(config);
             command
@@ -58,11 +64,13 @@ impl FastPath {
 
     /// With more lines of configuration, by a command that becomes the program.
     pub(crate) fn launch(more: &str, command: impl FnOnce(&Netns, &Path) -> Command) -> Self {
-        let (netns, directory) = (Netns::new("fp"), tempfile::tempdir().unwrap());
-        let config = configuration(
-            &directory,
-            &format!("uplink: {{ tap: {{ name: cvtup0, mac: 02:00:00:00:aa:01 }} }}\n{more}"),
-        );
+        let uplink = "uplink: { tap: { name: cvtup0, mac: 02:00:00:00:aa:01 } }";
+        Self::launch_in(Netns::new("fp"), &format!("{uplink}\n{more}"), command)
+    }
+
+    fn launch_in(netns: Netns, lines: &str, command: impl FnOnce(&Netns, &Path) -> Command) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = configuration(&directory, lines);
         let child = command(&netns, &config).stderr(Stdio::piped()).spawn().unwrap();
         let socket = directory.path().join("fastpath.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -71,6 +79,11 @@ impl FastPath {
         let mut fast_path = Self { netns, directory, child, runtime, client };
         fast_path.wait_until_it_answers();
         fast_path
+    }
+
+    /// A folder that goes at the end.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Kills the keeper, and starts another by a command that becomes the program.
@@ -190,9 +203,9 @@ impl FastPath {
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", self.said());
         assert!(!self.directory.path().join("fastpath.sock").exists(), "the socket stayed");
         assert!(
-            !self.netns.ip("-o link").contains("cvt"),
+            !self.netns.ip("-br link").contains("cvt"),
             "an interface stayed: {}",
-            self.netns.ip("-o link")
+            self.netns.ip("-br link")
         );
     }
 

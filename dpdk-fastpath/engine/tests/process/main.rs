@@ -5,8 +5,10 @@
 mod fastpath;
 mod netns;
 mod pods;
+mod programs;
 mod refusals;
 mod restart;
+mod uplinks;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -25,18 +27,17 @@ fn main() -> ExitCode {
     // Workers poll: two fast paths at once would only take each other's CPU.
     arguments.test_threads = Some(1);
     let root = nix::unistd::geteuid().is_root();
-    let trials = pods::cases().into_iter().chain(refusals::cases()).chain(restart::cases()).map(
-        |Case { name, root: needed, body }| {
-            if needed && !root {
-                eprintln!("skipped: {name}: needs root");
-            }
-            let trial = Trial::test(name, move || {
-                body();
-                Ok(())
-            });
-            trial.with_ignored_flag(needed && !root)
-        },
-    );
+    let cases = [pods::cases(), programs::cases(), uplinks::cases(), refusals::cases(), restart::cases()];
+    let trials = cases.into_iter().flatten().map(|Case { name, root: needed, body }| {
+        if needed && !root {
+            eprintln!("skipped: {name}: needs root");
+        }
+        let trial = Trial::test(name, move || {
+            body();
+            Ok(())
+        });
+        trial.with_ignored_flag(needed && !root)
+    });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 

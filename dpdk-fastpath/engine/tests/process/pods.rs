@@ -81,7 +81,7 @@ pub(crate) fn tables(revision: u64, backends: &[&str]) -> api::Tables {
     }
 }
 
-fn request(name: &str, addresses: &[&str]) -> api::AttachPortRequest {
+pub(crate) fn request(name: &str, addresses: &[&str]) -> api::AttachPortRequest {
     api::AttachPortRequest {
         name: name.into(),
         addresses: addresses.iter().copied().map(bytes).collect(),
@@ -89,6 +89,7 @@ fn request(name: &str, addresses: &[&str]) -> api::AttachPortRequest {
         mtu: 1450,
         tenant: 0,
         owner: format!("default/{name}"),
+        ..api::AttachPortRequest::default()
     }
 }
 
@@ -96,7 +97,7 @@ fn request(name: &str, addresses: &[&str]) -> api::AttachPortRequest {
 pub(crate) struct Pod {
     pub(crate) netns: Netns,
     pub(crate) ipv4: String,
-    ipv6: String,
+    pub(crate) ipv6: String,
 }
 
 impl Pod {
@@ -144,7 +145,7 @@ fn connectivity() {
 }
 
 /// One connection over the service's address, with more data than fits into any queue.
-fn through_the_service(client: &Pod, server: &Pod) {
+pub(crate) fn through_the_service(client: &Pod, server: &Pod) {
     const BYTES: usize = 1 << 20;
     let address: SocketAddr = format!("{}:8080", server.ipv4).parse().unwrap();
     let listener = server.netns.within(|| TcpListener::bind(address)).unwrap();
@@ -325,7 +326,7 @@ fn next_hop() {
 }
 
 /// Tables with the node that [`far_node`] makes.
-fn tables_with_remote(backends: &[&str]) -> api::Tables {
+pub(crate) fn tables_with_remote(backends: &[&str]) -> api::Tables {
     let mut tables = tables(1, backends);
     tables.remotes.push(api::RemoteNode {
         name: "node-b".into(),
@@ -337,10 +338,17 @@ fn tables_with_remote(backends: &[&str]) -> api::Tables {
     tables
 }
 
-/// A node at the other end of the uplink: a VXLAN device of the kernel's, with pod 10.244.2.2 on it.
+/// A node at the other end of a tap uplink.
 fn far_node(fast_path: &FastPath) -> Netns {
     let far = Netns::new("far");
     fast_path.netns.ip(&format!("link set cvtup0 netns {}", far.name()));
+    be_a_node(&far);
+    far
+}
+
+/// Makes a namespace that has the other end of the uplink, as cvtup0, a node: a VXLAN device of the kernel's, with pod
+/// 10.244.2.2 on it.
+pub(crate) fn be_a_node(far: &Netns) {
     far.ip("link set cvtup0 up");
     far.ip("addr add 192.168.7.2/24 dev cvtup0");
     far.ip("link add vx type vxlan id 4096 local 192.168.7.2 remote 192.168.7.1 dstport 4789 nolearning");
@@ -355,7 +363,6 @@ fn far_node(fast_path: &FastPath) -> Netns {
         far.ip(&format!("route add {pods} via {gateway} dev vx onlink"));
         far.ip(&format!("neigh add {gateway} lladdr {ours} dev vx nud permanent"));
     }
-    far
 }
 
 /// The far node is the kernel: a VXLAN device with static entries, and its one pod an address on it.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::merge::Merge;
 use super::segment::Segments;
+use super::tunnel::Tunnelled;
 use super::vnet::{Refused, VnetHeader};
 use super::*;
 use crate::parse;
@@ -121,6 +122,9 @@ proptest! {
             let (src, dst) = ends(V4);
             frame = testkit::tcp(src, dst, TcpFlags::ACK, &frame);
             header = VnetHeader { flags: header.flags & 3, gso_type: header.gso_type & 0x85, ..header };
+        }
+        if let Ok(Offload { segment: Some(_), partial }) = header.offload_inside(&frame) {
+            prop_assert!(partial && Tunnelled::read(&frame).is_some());
         }
         if let Ok(Offload { segment: Some(size), .. }) = header.offload(&mut frame) {
             let parsed = parse(&frame).unwrap();
@@ -239,6 +243,28 @@ fn a_checksum_left_out_is_completed_wherever_it_is() {
     let parsed = parse(&plain).unwrap();
     complete(&mut plain, &parsed);
     assert_checksums(&plain);
+}
+
+#[test]
+fn a_super_packet_in_a_tunnel_is_understood_by_what_the_kernel_says_of_the_packet_inside() {
+    for (pair, udp) in [(V4, false), (V6, false), (V4, true), (V6, true)] {
+        let (src, dst) = ends(pair);
+        let inner = match udp {
+            true => testkit::udp(src, dst, &payload(3000)),
+            false => testkit::tcp(src, dst, TcpFlags::ACK, &payload(3000)),
+        };
+        let inner = partial(inner);
+        let frame = testkit::vxlan("192.168.0.1:50000".parse().unwrap(), [192, 168, 0, 2].into(), 7, &inner);
+        let offload = Offload { segment: NonZeroU16::new(1000), partial: true };
+        let header = VnetHeader::of(&inner, &parse(&inner).unwrap(), offload);
+        let before = (frame.len() - inner.len()) as u16;
+        let header = VnetHeader { checksum_start: (header.checksum_start.get() + before).into(), ..header };
+        assert_eq!(header.offload_inside(&frame), Ok(offload));
+        assert!(header.offload(&mut frame.clone()).is_err(), "it is not the outer packet that is to be cut");
+        assert_eq!(header.offload_inside(&inner), Err(Refused::NotThatProtocol), "no tunnel");
+        let elsewhere = VnetHeader { checksum_start: 34.into(), ..header };
+        assert_eq!(elsewhere.offload_inside(&frame), Err(Refused::Checksum));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 
 use zerocopy::byteorder::little_endian::U16;
 
+use super::tunnel::Tunnelled;
 use super::{Offload, checksum_offset, transport_header};
 use crate::checksum::Sum;
 use crate::parse::{L3, L4, Parsed};
@@ -63,6 +64,9 @@ pub enum Refused {
 }
 
 impl VnetHeader {
+    /// Length of the header without the last field (`struct virtio_net_hdr`), as it is at a packet socket.
+    pub const SHORT: usize = 10;
+
     /// Of a frame as it is on a wire; `valid` if its transport checksum is known to be right.
     pub const fn wire(valid: bool) -> Self {
         let flags = if valid { CHECKSUM_VALID } else { 0 };
@@ -131,8 +135,23 @@ impl VnetHeader {
         if self.gso_type == WHOLE {
             return if partial { self.whole(frame) } else { Ok(Offload::NONE) };
         }
-        let size = NonZeroU16::new(self.gso_size.get()).ok_or(Refused::NoSize)?;
         let parsed = parse(frame)?;
+        self.segments(frame, &parsed, 0)
+    }
+
+    /// The same of a packet in a tunnel of the kernel's, where the header speaks of the packet inside: it is that which is
+    /// to be cut.
+    ///
+    /// # Errors
+    /// For what is not so.
+    pub fn offload_inside(&self, frame: &[u8]) -> Result<Offload, Refused> {
+        let tunnel = Tunnelled::read(frame).ok_or(Refused::NotThatProtocol)?;
+        self.segments(&frame[tunnel.inner_offset..], &tunnel.inner, tunnel.inner_offset)
+    }
+
+    /// How a packet is to be cut that begins so many bytes behind what the header counts from.
+    fn segments(&self, frame: &[u8], parsed: &Parsed, start: usize) -> Result<Offload, Refused> {
+        let size = NonZeroU16::new(self.gso_size.get()).ok_or(Refused::NoSize)?;
         let is_that = match self.gso_type & !ECN {
             TCP_V4 => (parsed.l3, parsed.l4) == (L3::Ipv4, L4::Tcp),
             TCP_V6 => (parsed.l3, parsed.l4) == (L3::Ipv6, L4::Tcp),
@@ -142,18 +161,18 @@ impl VnetHeader {
         if !is_that || parsed.is_fragment() {
             return Err(Refused::NotThatProtocol);
         }
-        if !partial || !self.points_to(&parsed) {
+        if self.flags & NEEDS_CHECKSUM == 0 || !self.points_to(parsed, start) {
             return Err(Refused::Checksum);
         }
-        let payload = parsed.l4_len() - transport_header(frame, &parsed);
-        Ok(Offload { segment: (payload > usize::from(size.get())).then_some(size), partial })
+        let payload = parsed.l4_len() - transport_header(frame, parsed);
+        Ok(Offload { segment: (payload > usize::from(size.get())).then_some(size), partial: true })
     }
 
     /// The same of a packet that is not to be cut.
     fn whole(&self, frame: &mut [u8]) -> Result<Offload, Refused> {
         if let Ok(parsed) = parse(frame)
             && !parsed.is_fragment()
-            && self.points_to(&parsed)
+            && self.points_to(&parsed, 0)
         {
             return Ok(Offload { segment: None, partial: true });
         }
@@ -168,8 +187,8 @@ impl VnetHeader {
     }
 
     /// Whether the checksum is that of the packet's own TCP or UDP header.
-    fn points_to(&self, parsed: &Parsed) -> bool {
+    fn points_to(&self, parsed: &Parsed, start: usize) -> bool {
         checksum_offset(parsed.l4) == Some(usize::from(self.checksum_offset.get()))
-            && self.checksum_start.get() == parsed.l4_offset
+            && usize::from(self.checksum_start.get()) == start + usize::from(parsed.l4_offset)
     }
 }

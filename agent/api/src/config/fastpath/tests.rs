@@ -74,6 +74,21 @@ standby: true
 }
 
 #[test]
+fn the_uplink_is_one_of_several_kinds() {
+    let (name, mac) = ("up-1".parse::<IfName>().unwrap(), Some("02:00:00:00:00:07".parse().unwrap()));
+    let interface = name.clone();
+    for (text, uplink) in [
+        ("netTap: { name: up-1, mac: 02:00:00:00:00:07 }", Uplink::NetTap { name, mac }),
+        ("afPacket: { interface: up-1 }", Uplink::AfPacket { interface: interface.clone(), mac: None }),
+        ("afXdp: { interface: up-1, mac: 02:00:00:00:00:07 }", Uplink::AfXdp { interface, mac }),
+    ] {
+        assert_eq!(FastPathConfig::from_yaml(&format!("uplink: {{ {text} }}\n")).unwrap().uplink, uplink);
+    }
+    assert!(error("uplink: { afPacket: { name: up-1 } }").contains("unknown field `name`"));
+    assert!(error("uplink: { afXdp: {} }").contains("missing field `interface`"));
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_line_and_column() {
     for (text, place) in [
         ("uplink: { tap: { name: a } }\nwokers: [1]\n", "line 2 column 1"),

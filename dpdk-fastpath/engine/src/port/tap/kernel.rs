@@ -8,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use culvert_api::value::{IfName, Mac};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::port::interface::request;
+
 /// Asks the kernel to leave to us: checksums; cutting TCP over IPv4 and IPv6, with ECN; cutting UDP.
 const TUN_F_CSUM: libc::c_uint = 0x01;
 const TUN_F_TSO4: libc::c_uint = 0x02;
@@ -112,15 +114,4 @@ pub(super) fn configure(name: &IfName, mac: Mac, mtu: u16) -> io::Result<()> {
     flags.ifr_ifru.ifru_flags = unsafe { flags.ifr_ifru.ifru_flags } | libc::IFF_UP as libc::c_short;
     call(libc::SIOCSIFFLAGS, &mut flags)?;
     Ok(())
-}
-
-/// A request about this interface, otherwise zero.
-fn request(name: &IfName) -> libc::ifreq {
-    // SAFETY: a C struct of numbers and unions of such; all may be zero.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // Shorter than the field, so that a zero ends it.
-    for (to, byte) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
-        *to = byte as libc::c_char;
-    }
-    request
 }

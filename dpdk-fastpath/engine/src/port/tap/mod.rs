@@ -41,6 +41,18 @@ pub enum Behind {
     Host,
     /// Something that ends in a wire: no packet is longer than the MTU, and each has its checksum.
     Wire,
+    /// The same behind a [packet socket](super::packet_socket).
+    Socket,
+}
+
+impl Behind {
+    /// Length of the header in front of each frame.
+    const fn header(self) -> usize {
+        match self {
+            Self::Host | Self::Wire => VnetHeader::LEN,
+            Self::Socket => VnetHeader::SHORT,
+        }
+    }
 }
 
 /// Why a tap could not be made.
@@ -93,6 +105,14 @@ impl TapError {
     }
 }
 
+/// Gives the tap `name` of another maker its address and MTU, and sets it up.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn configure(name: &IfName, mac: Mac, mtu: u16) -> Result<(), TapError> {
+    kernel::configure(name, mac, mtu).map_err(|source| TapError::new(name, "set up", source))
+}
+
 /// A tap.
 #[derive(Debug)]
 pub struct Tap {
@@ -113,7 +133,7 @@ pub struct TapMemory {
 const fn offloads(behind: Behind) -> kernel::Offloads {
     match behind {
         Behind::Host => kernel::Offloads::All,
-        Behind::Wire => kernel::Offloads::Checksum,
+        Behind::Wire | Behind::Socket => kernel::Offloads::Checksum,
     }
 }
 
@@ -130,10 +150,9 @@ impl Tap {
         behind: Behind,
         queues: usize,
     ) -> Result<Self, TapError> {
-        let failed = |action| move |source| TapError::new(name, action, source);
-        let descriptors =
-            kernel::create(name, VnetHeader::LEN, offloads(behind), queues).map_err(failed("made"))?;
-        kernel::configure(name, mac, mtu).map_err(failed("set up"))?;
+        let descriptors = kernel::create(name, VnetHeader::LEN, offloads(behind), queues)
+            .map_err(|source| TapError::new(name, "made", source))?;
+        configure(name, mac, mtu)?;
         Ok(Self { descriptors: descriptors.into_iter().map(Arc::new).collect(), behind })
     }
 

@@ -13,6 +13,7 @@ use nix::sys::uio::readv;
 use zerocopy::IntoBytes;
 
 use super::{Behind, TapMemory};
+use crate::port::Cutting;
 
 /// The receiving end of a tap; one worker's own.
 #[derive(Debug)]
@@ -21,7 +22,18 @@ pub struct TapRx {
     behind: Behind,
     memory: TapMemory,
     refused: u64,
+    /// What is left of a super-packet that was cut, last first; at packet sockets.
+    backlog: Option<Box<Backlog>>,
 }
+
+#[derive(Debug)]
+struct Backlog {
+    cutting: Cutting,
+    segments: Burst<SEGMENTS>,
+}
+
+/// Most segments of a super-packet: 64 KB of the smallest MSS that is usual, 536 bytes.
+const SEGMENTS: usize = 128;
 
 /// Empty mbufs for the next packet from any tap, each as long as it can be: a worker's own.
 #[derive(Debug, Default)]
@@ -34,12 +46,15 @@ impl TapRx {
     /// Reads from a descriptor that does not block and hands over one frame at a time, behind its vnet header, as a tap's
     /// queue does.
     pub fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory) -> Self {
-        Self { descriptor, behind, memory, refused: 0 }
+        let cutting = || Cutting { tunnels: true, pool: memory.packets.clone() };
+        let backlog = (behind == Behind::Socket)
+            .then(|| Box::new(Backlog { cutting: cutting(), segments: Burst::new() }));
+        Self { descriptor, behind, memory, refused: 0, backlog }
     }
 
-    /// Readable when there is a packet.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+    /// Readable when there is a packet; `None` where that is not said of all, as segments may wait here.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.backlog.is_none().then(|| self.descriptor.as_fd())
     }
 
     /// Frames since the last call that were too long for an mbuf, or whose header asked for what cannot be.
@@ -53,12 +68,18 @@ impl TapRx {
         let before = burst.len();
         let room = (N - before).min(most);
         for _ in 0..room {
+            if let Some(segment) = self.backlog.as_mut().and_then(|backlog| backlog.segments.pop()) {
+                // There is room.
+                let _ = burst.push(segment);
+                continue;
+            }
             match self.next(spare) {
                 Next::Packet(packet) => {
                     // There is room.
                     let _ = burst.push(packet);
                 }
                 Next::Refused => self.refused += 1,
+                Next::Segments => {}
                 Next::Nothing => break,
             }
         }
@@ -75,18 +96,18 @@ impl TapRx {
             return Next::Nothing;
         };
         let mut header = VnetHeader::wire(false);
-        let first = small.len();
+        let (first, header_len) = (small.len(), self.behind.header());
         let read = readv(
             &*self.descriptor,
             &mut [
-                IoSliceMut::new(header.as_mut_bytes()),
+                IoSliceMut::new(&mut header.as_mut_bytes()[..header_len]),
                 IoSliceMut::new(small.data_mut()),
                 IoSliceMut::new(&mut large.data_mut()[first..]),
             ],
         );
         let most = large.len();
         let len = match read {
-            Ok(read) if read > VnetHeader::LEN => read - VnetHeader::LEN,
+            Ok(read) if read > header_len => read - header_len,
             _ => {
                 *spare = Spare { small: Some(small), large: Some(large) };
                 return Next::Nothing;
@@ -106,36 +127,46 @@ impl TapRx {
             large
         };
         packet.truncate(len);
-        match self.accept(&header, &mut packet) {
-            Some(offload) => {
-                packet.set_offload(offload);
+        let Ok(offload) = header.offload(packet.data_mut()) else { return self.cut(&header, packet) };
+        packet.set_offload(offload);
+        match self.behind {
+            Behind::Host => Next::Packet(packet),
+            Behind::Wire | Behind::Socket if offload.segment.is_some() => Next::Refused,
+            Behind::Wire | Behind::Socket => {
+                finish(&mut packet);
                 Next::Packet(packet)
             }
-            None => Next::Refused,
         }
     }
 
-    fn accept(&self, header: &VnetHeader, packet: &mut Mbuf) -> Option<Offload> {
-        let offload = header.offload(packet.data_mut()).ok()?;
-        if self.behind == Behind::Host {
-            return Some(offload);
-        }
-        if offload.segment.is_some() {
-            return None;
-        }
-        // The checksum of a tunnel over IPv4 nobody looks at.
-        if offload.partial
-            && let Ok(parsed) = parse(packet.data())
-            && parsed.l3 == L3::Ipv6
-        {
-            complete(packet.data_mut(), &parsed);
-        }
-        Some(Offload::NONE)
+    /// Cuts a super-packet in a tunnel: two interfaces that are no real wire hand over what nobody has cut yet.
+    fn cut(&mut self, header: &VnetHeader, mut packet: Mbuf) -> Next {
+        let Some(Backlog { cutting, segments }) = self.backlog.as_deref_mut() else { return Next::Refused };
+        let Ok(offload) = header.offload_inside(packet.data()) else { return Next::Refused };
+        packet.set_offload(offload);
+        let mut all = true;
+        let cut = cutting.cut(packet, |segment| all &= segments.push(segment).is_ok());
+        segments.reverse();
+        if cut && all { Next::Segments } else { Next::Refused }
     }
+}
+
+/// Makes a packet from a wire what it was there.
+fn finish(packet: &mut Mbuf) {
+    // The checksum of a tunnel over IPv4 nobody looks at.
+    if packet.offload().partial
+        && let Ok(parsed) = parse(packet.data())
+        && parsed.l3 == L3::Ipv6
+    {
+        complete(packet.data_mut(), &parsed);
+    }
+    packet.set_offload(Offload::NONE);
 }
 
 enum Next {
     Packet(Mbuf),
+    /// They are in the backlog.
+    Segments,
     Refused,
     Nothing,
 }

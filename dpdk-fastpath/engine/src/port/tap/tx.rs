@@ -51,10 +51,10 @@ struct Run {
 }
 
 impl TapTx {
-    pub(super) fn new(descriptor: Arc<OwnedFd>, behind: Behind) -> Self {
+    pub(in crate::port) fn new(descriptor: Arc<OwnedFd>, behind: Behind) -> Self {
         let way = match behind {
             Behind::Host => Way::Host(Box::new(Plan::new())),
-            Behind::Wire => Way::Wire(Box::new(Cutter::new())),
+            Behind::Wire | Behind::Socket => Way::Wire(Box::new(Cutter::new(behind.header()))),
         };
         Self { descriptor, way }
     }

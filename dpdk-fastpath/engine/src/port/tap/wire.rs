@@ -28,13 +28,15 @@ const PARTIAL: Offload = Offload { segment: None, partial: true };
 /// less work than one packet after the other: so all packets of one tunnel that only differ behind the outer headers are
 /// written as one.
 pub(super) struct Cutter {
+    /// Length of the header in front of a frame.
+    header: usize,
     outer: [u8; HEAD],
     heads: [[u8; HEAD]; SEGMENTS],
 }
 
 impl Cutter {
-    pub(super) fn new() -> Self {
-        Self { outer: [0; HEAD], heads: [[0; HEAD]; SEGMENTS] }
+    pub(super) fn new(header: usize) -> Self {
+        Self { header, outer: [0; HEAD], heads: [[0; HEAD]; SEGMENTS] }
     }
 
     /// Writes packets in as few calls as can be; those that are not taken, or cannot be, are shown to `drop`.
@@ -54,7 +56,10 @@ impl Cutter {
             let offload = first.offload();
             let written = match train {
                 1 if offload.segment.is_some() => self.cut(first.data(), offload, &write),
-                1 => write(&[IoSlice::new(VnetHeader::wire(false).as_bytes()), IoSlice::new(first.data())]),
+                1 => write(&[
+                    IoSlice::new(&VnetHeader::wire(false).as_bytes()[..self.header]),
+                    IoSlice::new(first.data()),
+                ]),
                 _ => self.couple(now, &write),
             };
             if !written {
@@ -75,7 +80,7 @@ impl Cutter {
         tunnel.set_payload(outer, train.len() * each, true);
         let header = VnetHeader::udp_segments(&tunnel.outer, each as u16);
         let mut parts = [IoSlice::new(&[]); 2 + SEGMENTS];
-        parts[0] = IoSlice::new(header.as_bytes());
+        parts[0] = IoSlice::new(&header.as_bytes()[..self.header]);
         parts[1] = IoSlice::new(outer);
         for (part, packet) in parts[2..].iter_mut().zip(train) {
             *part = IoSlice::new(&packet.data()[udp_end..]);
@@ -85,7 +90,7 @@ impl Cutter {
 
     /// Writes the segments of a super-packet: headers made here, payloads from where they are.
     fn cut(&mut self, frame: &[u8], offload: Offload, write: impl Fn(&[IoSlice<'_>]) -> bool) -> bool {
-        let Self { outer, heads } = self;
+        let Self { header: header_len, outer, heads } = self;
         let Some(tunnel) = Tunnelled::read(frame) else { return false };
         let Some(segments) = tunnel.segments(frame, offload) else { return false };
         let udp_end = usize::from(tunnel.outer.l4_offset) + UdpHeader::LEN;
@@ -117,7 +122,7 @@ impl Cutter {
                 _ => VnetHeader::udp_segments(&tunnel.outer, each as u16),
             };
             let mut parts = [IoSlice::new(&[]); 2 + 2 * SEGMENTS];
-            parts[0] = IoSlice::new(header.as_bytes());
+            parts[0] = IoSlice::new(&header.as_bytes()[..*header_len]);
             parts[1] = IoSlice::new(outer);
             for (pair, (bytes, payload)) in parts[2..].chunks_mut(2).zip(heads[..count].iter().zip(&payloads))
             {

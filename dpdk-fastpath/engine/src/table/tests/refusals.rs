@@ -170,6 +170,23 @@ fn ports_are_refused_by_name() {
             proto::AttachPortRequest { addresses: vec![vec![127, 0, 0, 1]], ..request.clone() },
             "port pod0: address 127.0.0.1: must be a unicast address that can be routed",
         ),
+        (
+            proto::AttachPortRequest { socket: "/run/a".to_owned(), ..request.clone() },
+            "port pod0: socket \"/run/a\": goes only with memif and vhost-user",
+        ),
+        (
+            proto::AttachPortRequest { device: proto::PortDevice::Memif.into(), ..request.clone() },
+            "port pod0: socket \"\": must be an absolute path of at most 107 bytes without , = [ ]",
+        ),
+        (
+            proto::AttachPortRequest {
+                device: proto::PortDevice::VhostUser.into(),
+                socket: "/run/a,client=0".to_owned(),
+                ..request.clone()
+            },
+            "port pod0: socket \"/run/a,client=0\": must be an absolute path of at most 107 bytes without , = [ ]",
+        ),
+        (proto::AttachPortRequest { device: 9, ..request.clone() }, "port pod0: device 9: not known here"),
     ] {
         assert_eq!(Port::try_from(&request).unwrap_err().to_string(), reason);
     }

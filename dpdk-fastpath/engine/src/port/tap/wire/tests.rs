@@ -52,7 +52,7 @@ fn on_the_wire(burst: &mut [TestBuf]) -> (usize, Vec<Vec<u8>>) {
         packets.borrow_mut().extend(payload.chunks(size).map(|part| [outer, part].concat()));
         true
     };
-    Cutter::new().write(burst, write, |_| panic!("nothing is dropped"));
+    Cutter::new(VnetHeader::LEN).write(burst, write, |_| panic!("nothing is dropped"));
     (calls.into_inner(), packets.into_inner())
 }
 
@@ -105,6 +105,6 @@ fn what_is_no_tunnel_and_to_be_cut_is_refused() {
         TestBuf::new(&testkit::udp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), b"data"));
     buf.set_offload(Offload { segment: NonZeroU16::new(1), partial: true });
     let mut dropped = 0;
-    Cutter::new().write(&mut [buf], |_| panic!("written"), |_| dropped += 1);
+    Cutter::new(VnetHeader::LEN).write(&mut [buf], |_| panic!("written"), |_| dropped += 1);
     assert_eq!(dropped, 1);
 }

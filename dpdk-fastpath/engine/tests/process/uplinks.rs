@@ -1,0 +1,93 @@
+//! Uplinks that are interfaces of the kernel's: veth pairs whose other ends are in a node that is the kernel alone.
+
+use nix::sys::signal::Signal;
+
+use crate::fastpath::{FastPath, configuration, run};
+use crate::netns::Netns;
+use crate::pods::{Pod, be_a_node, tables_with_remote, through_the_service};
+use crate::{Case, within};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let root = |name, body| Case { name, root: true, body };
+    vec![
+        root("a_remote_pod_is_reached_by_packet_sockets_with_whatever_the_kernel_leaves_open", || {
+            remote_node("afPacket: { interface: uplink0 }", "");
+        }),
+        root("packet_sockets_of_two_workers_share_what_comes_in_at_an_address_of_their_own", || {
+            remote_node("afPacket: { interface: uplink0, mac: 02:00:00:00:aa:07 }", "workers: [0, 1]");
+        }),
+        root("a_remote_pod_is_reached_by_af_xdp", || remote_node("afXdp: { interface: uplink0 }", "")),
+        root("an_interface_that_cannot_be_the_uplink_is_refused_by_name_and_reason", refusals),
+    ]
+}
+
+/// A namespace with one end of a veth pair, and another that is a node, with the other.
+fn connected() -> (Netns, Netns) {
+    let (near, far) = (Netns::new("fp"), Netns::new("far"));
+    near.ip(&format!("link add uplink0 type veth peer name cvtup0 netns {}", far.name()));
+    near.ip("link set uplink0 up");
+    be_a_node(&far);
+    (near, far)
+}
+
+fn remote_node(uplink: &str, more: &str) {
+    let (near, far) = connected();
+    let xdp = uplink.starts_with("afXdp");
+    if xdp {
+        // What an XDP program sees of a veth has no checksum that its other end has left to a NIC.
+        let ethtool = far.command("ethtool").args(["-K", "cvtup0", "tx", "off"]).output().unwrap();
+        assert!(ethtool.status.success(), "{ethtool:?}");
+    }
+    let mut fast_path = FastPath::start_in(near, &format!("uplink: {{ {uplink} }}\n{more}"));
+    let before = fast_path.info().mbufs_free;
+    fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
+    let pod = Pod::attach(&fast_path, "cvt-a", 2);
+    let there = Pod { netns: far, ipv4: "10.244.2.2".into(), ipv6: "fd00:10:244:2::2".into() };
+    within(5, "the next hop is resolved", || pod.netns.ping(&there.ipv4).then_some(()));
+    assert!(pod.netns.ping(&there.ipv6) && there.netns.ping(&pod.ipv4) && there.netns.ping(&pod.ipv6));
+    through_the_service(&pod, &there);
+    let refused = fast_path.counters().drops.into_iter().find(|drop| drop.name == "vnet-header");
+    assert_eq!(refused.map_or(0, |drop| drop.value), 0, "frames with a header that was not understood");
+    assert!(fast_path.detach("cvt-a").unwrap());
+    if !xdp {
+        // Its driver keeps some for the kernel, at times more and at times less.
+        fast_path.wait_for_buffers(before);
+    }
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn refusals() {
+    let directory = tempfile::tempdir().unwrap();
+    for (uplink, reason) in [
+        ("afPacket: { interface: cvtnone }", "interface cvtnone: there is none of this name"),
+        ("afPacket: { interface: lo }", "interface lo: has no Ethernet address"),
+        ("afXdp: { interface: cvtnone }", "interface cvtnone: there is none of this name"),
+    ] {
+        let config = configuration(&directory, &format!("uplink: {{ {uplink} }}"));
+        let output = run(&["--config", config.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("the uplink does not start: ") && said.contains(reason), "{said}");
+    }
+    let (near, _far) = connected();
+    for (lines, change, reason) in [
+        (
+            "uplink: { afXdp: { interface: uplink0 } }\nworkers: [0, 1]",
+            "up",
+            "has 1 queues, and there are 2 workers",
+        ),
+        (
+            "uplink: { afPacket: { interface: uplink0 } }",
+            "down",
+            "is down: set it up (`ip link set uplink0 up`)",
+        ),
+    ] {
+        near.ip(&format!("link set uplink0 {change}"));
+        let config = configuration(&directory, lines);
+        let mut command = near.command("timeout");
+        let output = command.args(["20", crate::fastpath::BINARY, "--config"]).arg(config).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+}
