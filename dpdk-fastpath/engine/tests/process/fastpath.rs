@@ -125,7 +125,6 @@ impl FastPath {
         self.try_info().expect("culvert-fastpath answers")
     }
 
-    /// Waits until as many buffers are free as before. One may be on its way for a moment: a question to a neighbour.
     /// Waits until as many buffers are free as were, but for the one that each worker keeps for the next packet.
     pub(crate) fn wait_for_buffers(&mut self, before: u64) {
         let mut free = 0;

@@ -1,6 +1,6 @@
 //! What is said to the kernel about a tap (linux/if_tun.h, netdevice(7)).
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -91,6 +91,18 @@ fn offload(tap: &OwnedFd, offloads: Offloads) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a UDP packet that is written may be one for the kernel to cut (`VIRTIO_NET_HDR_GSO_UDP_L4`, since Linux 6.2), at
+/// taps and packet sockets alike. Only a tap could be asked: so it is the release that counts.
+pub(super) fn cuts_udp() -> bool {
+    fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_since(&release, (6, 2)))
+}
+
+/// Whether a release, such as `6.1.0-31-amd64`, is this version or a later one.
+fn is_since(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= version)
+}
+
 /// Gives the interface its address and MTU, and sets it up.
 pub(super) fn configure(name: &IfName, mac: Mac, mtu: u16) -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
@@ -114,4 +126,24 @@ pub(super) fn configure(name: &IfName, mac: Mac, mtu: u16) -> io::Result<()> {
     flags.ifr_ifru.ifru_flags = unsafe { flags.ifr_ifru.ifru_flags } | libc::IFF_UP as libc::c_short;
     call(libc::SIOCSIFFLAGS, &mut flags)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for (release, since) in [
+            ("6.1.0-31-amd64\n", false),
+            ("6.2.0", true),
+            ("6.12.38+deb13-amd64", true),
+            ("5.15.0-1", false),
+            ("10.0-rc1", true),
+            ("6.x", false),
+            ("", false),
+        ] {
+            assert_eq!(is_since(release, (6, 2)), since, "{release}");
+        }
+    }
 }

@@ -13,8 +13,8 @@ use culvert_packet::{PacketBuf, parse};
 use nix::sys::uio::writev;
 use zerocopy::IntoBytes;
 
-use super::Behind;
 use super::wire::Cutter;
+use super::{Behind, kernel};
 use crate::worker::BURST;
 
 /// Super-packets that are looked through for one that a packet may join, latest first.
@@ -54,7 +54,9 @@ impl TapTx {
     pub(in crate::port) fn new(descriptor: Arc<OwnedFd>, behind: Behind) -> Self {
         let way = match behind {
             Behind::Host => Way::Host(Box::new(Plan::new())),
-            Behind::Wire | Behind::Socket => Way::Wire(Box::new(Cutter::new(behind.header()))),
+            Behind::Wire | Behind::Socket => {
+                Way::Wire(Box::new(Cutter::new(behind.header(), kernel::cuts_udp())))
+            }
         };
         Self { descriptor, way }
     }

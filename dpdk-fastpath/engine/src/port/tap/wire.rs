@@ -26,17 +26,19 @@ const PARTIAL: Offload = Offload { segment: None, partial: true };
 ///
 /// The kernel cuts a UDP packet into several with the same headers if it is told to (UDP_SEGMENT), and for it that is much
 /// less work than one packet after the other: so all packets of one tunnel that only differ behind the outer headers are
-/// written as one.
+/// written as one. A kernel that does not cut UDP gets them one by one.
 pub(super) struct Cutter {
     /// Length of the header in front of a frame.
     header: usize,
+    /// Whether the kernel cuts UDP.
+    cuts_udp: bool,
     outer: [u8; HEAD],
     heads: [[u8; HEAD]; SEGMENTS],
 }
 
 impl Cutter {
-    pub(super) fn new(header: usize) -> Self {
-        Self { header, outer: [0; HEAD], heads: [[0; HEAD]; SEGMENTS] }
+    pub(super) fn new(header: usize, cuts_udp: bool) -> Self {
+        Self { header, cuts_udp, outer: [0; HEAD], heads: [[0; HEAD]; SEGMENTS] }
     }
 
     /// Writes packets in as few calls as can be; those that are not taken, or cannot be, are shown to `drop`.
@@ -51,7 +53,7 @@ impl Cutter {
         }
         let mut rest = &*burst;
         while let Some(first) = rest.first() {
-            let train = train(rest);
+            let train = if self.cuts_udp { train(rest) } else { 1 };
             let (now, later) = rest.split_at(train);
             let offload = first.offload();
             let written = match train {
@@ -90,7 +92,7 @@ impl Cutter {
 
     /// Writes the segments of a super-packet: headers made here, payloads from where they are.
     fn cut(&mut self, frame: &[u8], offload: Offload, write: impl Fn(&[IoSlice<'_>]) -> bool) -> bool {
-        let Self { header: header_len, outer, heads } = self;
+        let Self { header: header_len, cuts_udp, outer, heads } = self;
         let Some(tunnel) = Tunnelled::read(frame) else { return false };
         let Some(segments) = tunnel.segments(frame, offload) else { return false };
         let udp_end = usize::from(tunnel.outer.l4_offset) + UdpHeader::LEN;
@@ -103,7 +105,7 @@ impl Cutter {
         }
         let outer = &mut outer[..udp_end];
         outer.copy_from_slice(&frame[..udp_end]);
-        let step = (PAYLOAD / each).min(SEGMENTS);
+        let step = if *cuts_udp { (PAYLOAD / each).min(SEGMENTS) } else { 1 };
         let mut all = true;
         for first in (0..segments.count()).step_by(step) {
             let count = step.min(segments.count() - first);

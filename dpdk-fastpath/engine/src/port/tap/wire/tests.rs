@@ -37,6 +37,11 @@ fn tunnelled(v6: bool, len: usize, segment: Option<u16>) -> (TestBuf, Vec<u8>) {
 
 /// The packets that go over the wire: what is written, cut by the header's rule as the kernel does it (UDP_SEGMENT).
 fn on_the_wire(burst: &mut [TestBuf]) -> (usize, Vec<Vec<u8>>) {
+    written(burst, true)
+}
+
+/// The same, with a kernel that cuts UDP or does not.
+fn written(burst: &mut [TestBuf], cuts_udp: bool) -> (usize, Vec<Vec<u8>>) {
     const OUTER: usize = 42;
     let (packets, calls) = (RefCell::new(Vec::new()), RefCell::new(0));
     let write = |parts: &[IoSlice<'_>]| {
@@ -44,6 +49,7 @@ fn on_the_wire(burst: &mut [TestBuf]) -> (usize, Vec<Vec<u8>>) {
         let (header, frame) = VnetHeader::read_from_prefix(&bytes).unwrap();
         let mut frame = frame.to_vec();
         let offload = header.offload(&mut frame).unwrap();
+        assert!(cuts_udp || offload.segment.is_none(), "nothing is left to a kernel that does not cut");
         let parsed = parse(&frame).unwrap();
         assert_eq!(parsed.end(), frame.len(), "lengths");
         let size = offload.segment.map_or(frame.len() - OUTER, |size| usize::from(size.get()));
@@ -52,8 +58,23 @@ fn on_the_wire(burst: &mut [TestBuf]) -> (usize, Vec<Vec<u8>>) {
         packets.borrow_mut().extend(payload.chunks(size).map(|part| [outer, part].concat()));
         true
     };
-    Cutter::new(VnetHeader::LEN).write(burst, write, |_| panic!("nothing is dropped"));
+    Cutter::new(VnetHeader::LEN, cuts_udp).write(burst, write, |_| panic!("nothing is dropped"));
     (calls.into_inner(), packets.into_inner())
+}
+
+#[test]
+fn a_kernel_that_does_not_cut_udp_gets_the_same_packets_one_by_one() {
+    for segment in [None, Some(1000)] {
+        let burst = || [0; 3].map(|_| tunnelled(false, 5000, segment).0);
+        let (fewer, expected) = written(&mut burst(), true);
+        let (calls, packets) = written(&mut burst(), false);
+        // The lengths in the outer headers are those of what is written.
+        let inner =
+            |packets: &[Vec<u8>]| packets.iter().map(|packet| packet[42..].to_vec()).collect::<Vec<_>>();
+        assert_eq!(inner(&packets), inner(&expected));
+        assert_eq!(calls, packets.len());
+        assert!(fewer < calls);
+    }
 }
 
 #[test]
@@ -104,7 +125,9 @@ fn what_is_no_tunnel_and_to_be_cut_is_refused() {
     let mut buf =
         TestBuf::new(&testkit::udp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), b"data"));
     buf.set_offload(Offload { segment: NonZeroU16::new(1), partial: true });
-    let mut dropped = 0;
-    Cutter::new(VnetHeader::LEN).write(&mut [buf], |_| panic!("written"), |_| dropped += 1);
-    assert_eq!(dropped, 1);
+    for cuts_udp in [true, false] {
+        let (mut cutter, mut dropped) = (Cutter::new(VnetHeader::LEN, cuts_udp), 0);
+        cutter.write(std::slice::from_mut(&mut buf), |_| panic!("written"), |_| dropped += 1);
+        assert_eq!(dropped, 1);
+    }
 }
