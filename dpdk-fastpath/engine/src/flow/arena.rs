@@ -15,6 +15,9 @@ use super::timeouts::Timeouts;
 /// Records that are claimed at once.
 pub(super) const CHUNK: u32 = 256;
 
+/// Buckets of a growing index that a sweep empties.
+const SWEEP_MOVES: usize = 16;
+
 /// How many chunks both tables may use together.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -105,7 +108,7 @@ impl<K: Key> Arena<K> {
         self.free = index;
     }
 
-    /// Looks at the next few records, ends flows that have been silent for too long or that `is_over` says are over, and
+    /// Helps an index that grows, looks at the next few records, ends flows that have been silent for too long or that `is_over` says are over, and
     /// makes their records usable again. Tells `closed` of each that was [open](State::is_open) until then, and returns how
     /// many flows it ended.
     pub fn sweep(
@@ -115,6 +118,7 @@ impl<K: Key> Arena<K> {
         is_over: impl Fn(&Record<K>) -> bool,
         mut closed: impl FnMut(&Record<K>),
     ) -> u64 {
+        table.tend(SWEEP_MOVES);
         let mut ended = 0;
         for _ in 0..sweep.records {
             let Some(index) = self.advance() else { break };

@@ -1,4 +1,4 @@
-//! The index: where a key's record is.
+//! What the index is made of.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,6 +99,11 @@ impl Slot {
         self.0 & REPLY != 0
     }
 
+    /// Whether there is something in it.
+    pub(super) const fn is_used(self) -> bool {
+        self.0 != 0
+    }
+
     #[inline(always)]
     const fn signature(self) -> u32 {
         (self.0 >> 32) as u32
@@ -174,6 +179,16 @@ impl BucketLock<'_> {
     /// How many slots are used.
     pub(super) fn used(&self) -> usize {
         self.control.used()
+    }
+
+    /// All slots, free ones included.
+    pub(super) fn slots(&self) -> [Slot; SLOTS] {
+        self.bucket.slots.each_ref().map(|slot| Slot(slot.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the slot is here.
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.slots().contains(&slot)
     }
 
     /// Takes a free slot; `false` if there is none.

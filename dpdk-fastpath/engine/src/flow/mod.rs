@@ -5,7 +5,7 @@
 //! directions. It holds the flow as it arrives, the flow that it becomes, where each direction goes, which service and
 //! backend it was made for, and its age and state. An index finds it by either direction: buckets of one cache line with
 //! seven slots, a slot being 32 bits of the key's hash and the number of the record; their first word holds a tag for each
-//! slot, so that one load tells which of them is meant. That makes two cache misses for a
+//! slot, so that one load tells which of them is meant. It grows with the flows. That makes two cache misses for a
 //! packet of a flow that is in no cache, both of which can be prefetched, and at most 128 bytes for an IPv4 connection.
 //!
 //! # Many workers
@@ -24,6 +24,7 @@
 mod arena;
 mod bucket;
 mod fragments;
+mod index;
 mod key;
 mod line;
 mod listing;
@@ -61,7 +62,7 @@ pub use self::record::{Record, Route};
 pub use self::segment::Segment;
 pub use self::state::{Signal, State};
 pub use self::steady::{Calm, Moment, Steady};
-pub use self::table::{Hit, InsertError, Probe, Table};
+pub use self::table::{Burst, Hit, InsertError, Probe, Table};
 pub use self::takeover::{Left, LeftError, TakenOver};
 pub use self::tick::Tick;
 pub use self::timeouts::Timeouts;

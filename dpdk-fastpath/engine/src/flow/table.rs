@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::arena::{Arena, Budget, CHUNK};
-use super::bucket::{Bucket, Slot};
+use super::bucket::Slot;
+use super::index::{Index, LinkError, View};
 use super::key::Key;
 use super::memory::Zeroed;
 use super::prefetch::{prefetch, prefetch_element};
@@ -14,13 +15,13 @@ use super::segment::Head;
 use super::state::{Signal, State};
 use super::tick::Tick;
 
-/// Used slots of a bucket from which on a key goes to the emptier of its two: while there is at most one key per bucket,
-/// when nearly all are in their primary one, and beyond that, when all of up to four still have to find a slot.
-const CROWDED: [usize; 2] = [6, 4];
+/// Buckets of a growing index that are emptied when a chunk of records is claimed: so many that no level is full before the
+/// one before it is empty.
+const CLAIM_MOVES: usize = 128;
 
 /// The flows of one IP version.
 pub struct Table<K: Key> {
-    buckets: Zeroed<Bucket>,
+    index: Index,
     pub(super) lines: Zeroed<K::Line>,
     /// Says how many chunks of records arenas have claimed: the first so many.
     head: Arc<Zeroed<Head>>,
@@ -96,25 +97,38 @@ pub enum InsertError<K> {
     Full,
 }
 
-/// Where a key may be.
-struct Place<'a> {
-    buckets: &'a [Bucket],
-    /// Number of the primary bucket.
-    primary: usize,
-    signature: u32,
+/// A table as it is while the packets of a burst are looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Burst<'a, K: Key> {
+    table: &'a Table<K>,
+    index: View<'a>,
 }
 
-impl<'a> Place<'a> {
+impl<K: Key> Burst<'_, K> {
+    /// Fetches what [`probe`](Self::probe) will look at.
     #[inline(always)]
-    fn primary(&self) -> &'a Bucket {
-        &self.buckets[self.primary & (self.buckets.len() - 1)]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
-    #[inline]
-    fn secondary(&self) -> &'a Bucket {
-        // Odd, so that it is another bucket.
-        let step = self.signature.wrapping_mul(0x9e37_79b1) as usize | 1;
-        &self.buckets[(self.primary ^ step) & (self.buckets.len() - 1)]
+    /// Looks where a flow nearly always is, in its primary bucket, and fetches what a look-up needs next.
+    #[inline(always)]
+    pub fn probe(&self, hash: u64) -> Probe {
+        let slot = self.index.glance(hash);
+        if slot != Slot::ABSENT && slot != Slot::UNCLEAR {
+            prefetch_element(&self.table.lines, slot.index() as usize);
+        }
+        Probe(slot)
+    }
+
+    /// What becomes of a probe that is neither sure of a flow nor that there is none, in a closer look: it nearly always is
+    /// one of both then.
+    #[cold]
+    #[inline(never)]
+    pub fn clarify(&self, hash: u64) -> Probe {
+        let slot = self.table.index.clarify(hash);
+        prefetch_element(&self.table.lines, slot.index() as usize);
+        Probe(slot)
     }
 }
 
@@ -127,10 +141,8 @@ impl<K: Key> Table<K> {
     ) -> Option<Self> {
         let records = budget.records();
         debug_assert_eq!(lines.len(), records as usize);
-        // At most four keys per bucket of seven slots. With the rule in `link`, a million keys then all find a slot.
-        let buckets = (records as usize * 2).div_ceil(4).next_power_of_two();
         Some(Self {
-            buckets: Zeroed::new(buckets)?,
+            index: Index::new(records as usize * 2)?,
             lines,
             head: Arc::clone(head),
             budget: Arc::clone(budget),
@@ -140,11 +152,6 @@ impl<K: Key> Table<K> {
     /// Most flows.
     pub fn capacity(&self) -> u64 {
         self.budget.records().into()
-    }
-
-    #[inline(always)]
-    fn place(&self, hash: u64) -> Place<'_> {
-        Place { buckets: &self.buckets, primary: hash as usize, signature: (hash >> 32) as u32 }
     }
 
     #[inline(always)]
@@ -158,59 +165,16 @@ impl<K: Key> Table<K> {
         prefetch(&self.lines[index as usize]);
     }
 
-    /// Fetches what [`probe`](Self::probe) will look at.
+    /// For look-ups of several keys at once.
     #[inline(always)]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch_element(&self.buckets, hash as usize & (self.buckets.len() - 1));
-    }
-
-    /// Looks where a flow nearly always is, in its primary bucket, and fetches what a look-up needs next.
-    #[inline(always)]
-    pub fn probe(&self, hash: u64) -> Probe {
-        let place = self.place(hash);
-        let slot = place.primary().glance(place.signature);
-        match slot {
-            Slot::ABSENT => {}
-            Slot::UNCLEAR => prefetch(place.secondary()),
-            _ => prefetch_element(&self.lines, slot.index() as usize),
-        }
-        Probe(slot)
-    }
-
-    /// What becomes of a probe that is neither sure of a flow nor that there is none, in a closer look: it nearly always is
-    /// one of both then.
-    #[cold]
-    #[inline(never)]
-    pub fn clarify(&self, hash: u64) -> Probe {
-        let place = self.place(hash);
-        let primary = place.primary().matches(place.signature);
-        let secondary = place.primary().has_overflowed().then(|| place.secondary().matches(place.signature));
-        let mut slots = primary.chain(secondary.into_iter().flatten());
-        let slot = match (slots.next(), slots.next()) {
-            (None, _) => Slot::ABSENT,
-            (Some(slot), None) => {
-                prefetch_element(&self.lines, slot.index() as usize);
-                slot
-            }
-            _ => Slot::UNCLEAR,
-        };
-        Probe(slot)
+    pub fn burst(&self) -> Burst<'_, K> {
+        Burst { table: self, index: self.index.view() }
     }
 
     /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].
     #[inline]
     pub fn lookup(&self, key: &K, hash: u64) -> Option<Hit<K>> {
-        self.find(&self.place(hash), key)
-    }
-
-    #[inline]
-    fn find(&self, place: &Place<'_>, key: &K) -> Option<Hit<K>> {
-        let find = |bucket: &Bucket| bucket.matches(place.signature).find_map(|slot| self.hit(slot, key));
-        let hit = find(place.primary());
-        if hit.is_none() && place.primary().has_overflowed() {
-            return find(place.secondary());
-        }
-        hit
+        self.index.find(hash, |slot| self.hit(slot, key))
     }
 
     /// The flow behind a slot, if it has this key.
@@ -308,53 +272,33 @@ impl<K: Key> Table<K> {
     }
 
     fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {
-        let place = self.place(key.hash64());
-        let slot = Slot::new(place.signature, reply, index);
-        {
-            let mut primary = place.primary().lock();
-            self.refuse_second(&place, key)?;
-            // The primary bucket as long as it is not crowded, which spares most look-ups the other.
-            if primary.used() < self.crowded() && primary.put(slot) {
-                return Ok(());
-            }
-        }
-        let (mut primary, mut secondary) = place.primary().lock_both(place.secondary());
-        self.refuse_second(&place, key)?;
-        // Then the emptier one.
-        if primary.used() <= secondary.used() && primary.put(slot) {
-            return Ok(());
-        }
-        if !secondary.put(slot) {
-            return Err(InsertError::Full);
-        }
-        primary.overflow();
-        Ok(())
-    }
-
-    #[inline]
-    fn crowded(&self) -> usize {
-        CROWDED[usize::from(self.claimed() as usize * 2 > self.buckets.len())]
-    }
-
-    /// An error if the key is linked already. Its primary bucket must be locked.
-    #[inline]
-    fn refuse_second(&self, place: &Place<'_>, key: &K) -> Result<(), InsertError<K>> {
-        if place.primary().glance(place.signature) == Slot::ABSENT {
-            return Ok(());
-        }
-        self.find(place, key).map_or(Ok(()), |hit| Err(InsertError::Exists(hit)))
+        let hash = key.hash64();
+        let slot = Slot::new((hash >> 32) as u32, reply, index);
+        self.index.link(hash, slot, self.keys(), |slot| self.hit(slot, key)).map_err(|error| match error {
+            LinkError::Exists(hit) => InsertError::Exists(hit),
+            LinkError::Full => InsertError::Full,
+        })
     }
 
     fn unlink(&self, key: &K, reply: bool, index: u32) {
-        let place = self.place(key.hash64());
-        let slot = Slot::new(place.signature, reply, index);
-        if place.primary().lock().take(slot) {
-            return;
-        }
-        let (mut primary, mut secondary) = place.primary().lock_both(place.secondary());
-        if secondary.take(slot) {
-            primary.shrink();
-        }
+        let hash = key.hash64();
+        self.index.unlink(hash, Slot::new((hash >> 32) as u32, reply, index));
+    }
+
+    /// Two for each record that is in use, or was.
+    #[inline]
+    fn keys(&self) -> usize {
+        self.claimed() as usize * 2
+    }
+
+    /// Helps an index that grows.
+    #[inline]
+    pub(super) fn tend(&self, buckets: usize) {
+        self.index.advance(buckets, |slot| {
+            let (record, _) = self.words(slot.index()).read()?;
+            let key = if slot.is_reply() { record.translated.reversed() } else { record.original };
+            Some(key.hash64())
+        });
     }
 
     /// Claims the next chunk of records; `None` if there is none left, or the limit is reached.
@@ -363,7 +307,10 @@ impl<K: Key> Table<K> {
             return None;
         }
         // The budget is as large as the table, so that there is a chunk for whoever got one.
-        Some(self.chunks().fetch_add(1, Ordering::Relaxed))
+        let chunk = self.chunks().fetch_add(1, Ordering::Relaxed);
+        self.index.fit(self.keys());
+        self.tend(CLAIM_MOVES);
+        Some(chunk)
     }
 
     fn chunks(&self) -> &AtomicU32 {

@@ -119,7 +119,7 @@ impl<K: Key> Batched<K> {
     #[inline(never)]
     fn new(table: &Table<K>, at: usize, parsed: Parsed, origin: Origin, key: K) -> Self {
         let hash = key.hash64();
-        table.prefetch_bucket(hash);
+        table.burst().prefetch(hash);
         Self { at, parsed, origin, key, hash }
     }
 }
@@ -308,6 +308,7 @@ impl Stage<'_> {
     ) {
         let Batch { bufs, lanes, verdicts, others4, others6 } = batch;
         let tenant = port.tenant;
+        let flows = self.tables.v4.burst();
         for (at, (buf, lane)) in bufs.iter_mut().zip(&mut **lanes).enumerate() {
             let Some((usual, slot)) = admit_usual(self, buf) else {
                 (lane.len, lane.slot) = (0, NOWHERE);
@@ -325,7 +326,7 @@ impl Stage<'_> {
             };
             let key = usual.key(tenant);
             let hash = key.hash64();
-            self.tables.v4.prefetch_bucket(hash);
+            flows.prefetch(hash);
             (lane.key, lane.hash, lane.calm) = (key, hash, moment.calm(usual.kind));
             (lane.slot, lane.len) = (slot, usual.len);
         }
@@ -335,9 +336,10 @@ impl Stage<'_> {
     #[inline(always)]
     fn second_pass<B>(&mut self, kind: PortKind, batch: &mut Batch<'_, B>) {
         let mut unclear = 0_u128;
+        let flows = self.tables.v4.burst();
         const _: () = assert!(BATCH <= u128::BITS as usize);
         for (at, lane) in batch.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_usual()) {
-            lane.probe = self.tables.v4.probe(lane.hash);
+            lane.probe = flows.probe(lane.hash);
             if !lane.probe.is_likely() {
                 if !lane.probe.is_absent() {
                     unclear |= 1 << at;
@@ -351,11 +353,11 @@ impl Stage<'_> {
         }
         // What that needs has been fetched meanwhile.
         while let Some(lane) = batch.lanes.get_mut(unclear.trailing_zeros() as usize) {
-            lane.probe = self.tables.v4.clarify(lane.hash);
+            lane.probe = flows.clarify(lane.hash);
             unclear &= unclear - 1;
         }
         for other in &*batch.others4 {
-            self.tables.v4.probe(other.hash);
+            flows.probe(other.hash);
         }
     }
 
@@ -410,8 +412,9 @@ impl Stage<'_> {
     /// The later passes over IPv6 packets.
     #[inline(never)]
     fn finish6<B: PacketBuf>(&mut self, batch: &mut Batch<'_, B>) {
+        let flows = self.tables.v6.burst();
         for other in &*batch.others6 {
-            self.tables.v6.probe(other.hash);
+            flows.probe(other.hash);
         }
         for &Batched { at, ref parsed, origin, ref key, hash } in &*batch.others6 {
             let packet = Packet { buf: &mut batch.bufs[at], parsed, origin, hash };

@@ -36,7 +36,7 @@ impl Stage<'_> {
             K::between(tenant, key.protocol(), key.source(), (backend.address, backend.port))
         });
         if let Some(translated) = translated {
-            K::table(self.tables).prefetch_bucket(translated.reversed().hash64());
+            K::table(self.tables).burst().prefetch(translated.reversed().hash64());
         }
     }
 

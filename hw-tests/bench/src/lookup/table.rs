@@ -44,14 +44,15 @@ impl Tested for Own {
     /// As `Pipeline` does it.
     fn lookup(&mut self, keys: &[FlowKey4]) -> usize {
         let table = &self.worker.tables.v4;
+        let burst = table.burst();
         let mut hashes = [0; BULK];
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = key.hash64();
-            table.prefetch_bucket(*hash);
+            burst.prefetch(*hash);
         }
         let mut probes = [Probe::ABSENT; BULK];
         for (probe, hash) in probes.iter_mut().zip(&hashes[..keys.len()]) {
-            *probe = table.probe(*hash);
+            *probe = burst.probe(*hash);
         }
         let mut found = 0;
         for ((key, hash), probe) in keys.iter().zip(hashes).zip(probes) {

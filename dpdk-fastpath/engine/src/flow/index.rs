@@ -1,0 +1,410 @@
+//! The index: from the hash of a key to the slots that may be its. It grows with the flows.
+//!
+//! # Levels
+//! An index that has room for the configured limit is larger than what few flows need, and each look-up would touch another
+//! line of it: an empty one of 8 MB costs as much per packet as a full one. So there are levels, each four times as large
+//! as the one before it and the last as large as the limit asks for. Once a level holds two keys per bucket the next
+//! one is taken into use: new keys are entered there, and the others are moved, a few buckets at a time, by whoever claims
+//! room for more flows or sweeps. It never shrinks.
+//!
+//! # Readers
+//! They take no lock and announce nothing. While keys are moved there are two levels, and a key is entered in the new one
+//! before it leaves the old, so that who looks in the old one first finds it. Who finds nothing looks whether the levels are
+//! still those that it looked in ([`Shape`]), and looks again if not: a key leaves a level only after the shape says so.
+//!
+//! # Writers
+//! Where the shape has two levels, who changes where a key is holds the lock of its primary bucket in the old one, and then
+//! takes those in the new one. Having a lock, it looks at the shape again. The mover takes the lock of each bucket that it
+//! empties: so nobody enters a key there afterwards who has not seen the new shape.
+
+use std::cmp::Ordering::{Equal, Greater, Less};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bucket::{Bucket, Slot};
+use super::memory::Zeroed;
+use super::prefetch::{prefetch, prefetch_element};
+
+#[cfg(test)]
+mod tests;
+
+/// Buckets of the first level: 64 KB, which stay in the cache.
+const SMALLEST: u32 = 1024;
+
+/// How much larger each level is, but for the last.
+const STEP: u32 = 4;
+
+/// Keys per bucket, on average, from which on the next level is used.
+const FULL: usize = 2;
+
+/// Used slots of a bucket from which on a key goes to the emptier of its two: while there are few keys per bucket, when nearly
+/// all are in their primary one, and beyond that, when all of up to four still have to find a slot.
+const CROWDED: [usize; 2] = [6, 4];
+
+/// Buckets by which keys are found.
+pub(super) struct Index {
+    /// A level of so many buckets begins at the bucket of that number, which makes none overlap another. What is never used
+    /// takes no memory.
+    buckets: Zeroed<Bucket>,
+    shape: AtomicU64,
+    largest: u32,
+    /// The bucket whose keys are to be moved next, and above that the size of the level that they are moved to: of another
+    /// level it says nothing.
+    moving: AtomicU64,
+}
+
+/// Which levels are in use: the size of the one that keys are entered in, and of the one that they are moved from, if there
+/// is one. No shape comes twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape(u64);
+
+impl Shape {
+    /// That of no index.
+    const NONE: Self = Self(0);
+
+    const fn new(size: u32, older: u32) -> Self {
+        Self((older as u64) << 32 | size as u64)
+    }
+
+    const fn size(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn older(self) -> Option<u32> {
+        match (self.0 >> 32) as u32 {
+            0 => None,
+            older => Some(older),
+        }
+    }
+}
+
+#[inline(always)]
+const fn signature(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+/// The buckets of a level, a power of two of them.
+#[derive(Clone, Copy)]
+struct Level<'a>(&'a [Bucket]);
+
+impl<'a> Level<'a> {
+    #[inline(always)]
+    const fn primary_number(self, hash: u64) -> usize {
+        hash as usize & (self.0.len() - 1)
+    }
+
+    #[inline(always)]
+    fn primary(self, hash: u64) -> &'a Bucket {
+        &self.0[self.primary_number(hash)]
+    }
+
+    #[inline]
+    fn secondary(self, hash: u64) -> &'a Bucket {
+        // Odd, so that it is another bucket.
+        let step = signature(hash).wrapping_mul(0x9e37_79b1) as usize | 1;
+        &self.0[(hash as usize ^ step) & (self.0.len() - 1)]
+    }
+
+    /// The slots that may be the key's.
+    #[inline]
+    fn matches(self, hash: u64) -> impl Iterator<Item = Slot> {
+        let (primary, signature) = (self.primary(hash), signature(hash));
+        let first = (primary.glance(signature) != Slot::ABSENT).then(|| {
+            let secondary = primary.has_overflowed().then(|| self.secondary(hash).matches(signature));
+            primary.matches(signature).chain(secondary.into_iter().flatten())
+        });
+        first.into_iter().flatten()
+    }
+
+    /// Enters a key, unless `check` objects, which is asked when the lock of its primary bucket is held; `false` if there is
+    /// no room. Nearly all are in their primary bucket, up to `crowded` of them, which spares most look-ups the other.
+    fn enter<E>(
+        self,
+        hash: u64,
+        slot: Slot,
+        crowded: usize,
+        check: impl Fn() -> Result<(), E>,
+    ) -> Result<bool, E> {
+        {
+            let mut primary = self.primary(hash).lock();
+            check()?;
+            if primary.used() < crowded && primary.put(slot) {
+                return Ok(true);
+            }
+        }
+        let (mut primary, mut secondary) = self.primary(hash).lock_both(self.secondary(hash));
+        check()?;
+        // Then the emptier one.
+        if primary.used() <= secondary.used() && primary.put(slot) {
+            return Ok(true);
+        }
+        let entered = secondary.put(slot);
+        if entered {
+            primary.overflow();
+        }
+        Ok(entered)
+    }
+
+    /// Removes a key, if `moved` agrees, which is asked when the lock of its primary bucket is held; `false` if it is not
+    /// here.
+    fn remove(self, hash: u64, slot: Slot, moved: impl Fn() -> bool) -> bool {
+        {
+            let mut primary = self.primary(hash).lock();
+            if primary.has(slot) {
+                return moved() && primary.take(slot);
+            }
+        }
+        let (mut primary, mut secondary) = self.primary(hash).lock_both(self.secondary(hash));
+        // It may be in the primary one by now only if it was entered just now, which nobody does with a key that is here.
+        if !secondary.has(slot) || !moved() {
+            return false;
+        }
+        primary.shrink();
+        secondary.take(slot)
+    }
+}
+
+/// The index as it is while some keys are looked up together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    level: Level<'a>,
+    shape: &'a AtomicU64,
+    /// The shape, if it has but one level.
+    settled: Shape,
+}
+
+impl View<'_> {
+    /// Fetches what [`glance`](Self::glance) will look at.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch_element(self.level.0, self.level.primary_number(hash));
+    }
+
+    /// The slot that the key most likely has; or [`Slot::ABSENT`], which is sure, or [`Slot::UNCLEAR`], for which
+    /// [`Index::clarify`] takes a closer look.
+    #[inline(always)]
+    pub(super) fn glance(&self, hash: u64) -> Slot {
+        let slot = self.level.primary(hash).glance(signature(hash));
+        if slot == Slot::ABSENT {
+            let same = Shape(self.shape.load(Ordering::Relaxed)) == self.settled;
+            return if same { Slot::ABSENT } else { Slot::UNCLEAR };
+        }
+        if slot == Slot::UNCLEAR {
+            prefetch(self.level.secondary(hash));
+        }
+        slot
+    }
+}
+
+/// Why a key was not entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkError<T> {
+    /// It is there already: this is what was found.
+    Exists(T),
+    /// There is no room.
+    Full,
+}
+
+/// What keeps a key from being entered.
+enum Objection<T> {
+    Exists(T),
+    /// The levels are others by now.
+    Reshaped,
+}
+
+impl Index {
+    /// For up to `keys` keys; `None` if there is no memory.
+    pub(super) fn new(keys: usize) -> Option<Self> {
+        // At most four keys per bucket of seven slots. With the rule in `enter`, a million keys then all find a slot.
+        let largest = keys.div_ceil(4).next_power_of_two().max(2);
+        let first = largest.min(SMALLEST as usize) as u32;
+        Some(Self {
+            buckets: Zeroed::new(2 * largest)?,
+            shape: AtomicU64::new(Shape::new(first, 0).0),
+            largest: u32::try_from(largest).ok()?,
+            moving: AtomicU64::new(0),
+        })
+    }
+
+    #[inline(always)]
+    fn shape(&self) -> Shape {
+        Shape(self.shape.load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    fn level(&self, size: u32) -> Level<'_> {
+        let size = size as usize;
+        Level(&self.buckets[size..2 * size])
+    }
+
+    #[inline(always)]
+    pub(super) fn view(&self) -> View<'_> {
+        let shape = self.shape();
+        let settled = if shape.older().is_none() { shape } else { Shape::NONE };
+        View { level: self.level(shape.size()), shape: &self.shape, settled }
+    }
+
+    /// The only slot that may be the key's; [`Slot::ABSENT`] if there is none, [`Slot::UNCLEAR`] if there are several.
+    pub(super) fn clarify(&self, hash: u64) -> Slot {
+        let mut last = None;
+        // Whoever finds a second one stops.
+        let several = self.find(hash, |slot| last.replace(slot).filter(|&known| known != slot));
+        match (last, several) {
+            (None, _) => Slot::ABSENT,
+            (Some(slot), None) => slot,
+            (Some(_), Some(_)) => Slot::UNCLEAR,
+        }
+    }
+
+    /// What `pick` makes of the first slot that may be the key's and that it does not refuse.
+    #[inline]
+    pub(super) fn find<T>(&self, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
+        let mut shape = self.shape();
+        loop {
+            let found = self.find_in(shape, hash, &mut pick);
+            let now = self.shape();
+            if found.is_some() || now == shape {
+                return found;
+            }
+            shape = now;
+        }
+    }
+
+    #[inline]
+    fn find_in<T>(&self, shape: Shape, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
+        if let Some(older) = shape.older()
+            && let Some(found) = self.level(older).matches(hash).find_map(&mut pick)
+        {
+            return Some(found);
+        }
+        self.level(shape.size()).matches(hash).find_map(pick)
+    }
+
+    /// Enters a key, unless `same` knows one of the slots with its hash as its own. There are `keys` in all.
+    pub(super) fn link<T>(
+        &self,
+        hash: u64,
+        slot: Slot,
+        keys: usize,
+        same: impl Fn(Slot) -> Option<T>,
+    ) -> Result<(), LinkError<T>> {
+        loop {
+            let shape = self.shape();
+            let _unmoved = shape.older().map(|older| self.level(older).primary(hash).lock());
+            let check = || match self.find_in(shape, hash, &same) {
+                _ if self.shape() != shape => Err(Objection::Reshaped),
+                Some(found) => Err(Objection::Exists(found)),
+                None => Ok(()),
+            };
+            match self.level(shape.size()).enter(hash, slot, self.crowded(shape, keys), check) {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(LinkError::Full),
+                Err(Objection::Exists(found)) => return Err(LinkError::Exists(found)),
+                Err(Objection::Reshaped) => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn crowded(&self, shape: Shape, keys: usize) -> usize {
+        CROWDED[usize::from(shape.size() == self.largest && keys > self.largest as usize)]
+    }
+
+    /// Removes a key that has this slot, if it is there.
+    pub(super) fn unlink(&self, hash: u64, slot: Slot) {
+        loop {
+            let shape = self.shape();
+            let levels = [shape.older(), Some(shape.size())];
+            if levels.into_iter().flatten().any(|size| self.level(size).remove(hash, slot, || true))
+                || self.shape() == shape
+            {
+                return;
+            }
+        }
+    }
+
+    /// Takes the next level into use if there are so many keys that it is time.
+    pub(super) fn fit(&self, keys: usize) {
+        let shape = self.shape();
+        let size = shape.size();
+        if shape.older().is_some() || size == self.largest || keys <= FULL * size as usize {
+            return;
+        }
+        // The last but one is not to be nearly as large as the last.
+        let next = if self.largest / size <= STEP * 2 { self.largest } else { size * STEP };
+        // Or somebody else did.
+        let next = Shape::new(next, size);
+        let _ = self.shape.compare_exchange(shape.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Moves the keys of a few buckets to the new level, if there are two. `hash_of` tells the hash of the key that has a slot,
+    /// or nothing if it is just being removed.
+    #[inline]
+    pub(super) fn advance(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>) {
+        if self.shape().older().is_some() {
+            self.empty(buckets, hash_of);
+        }
+    }
+
+    /// Several may do this at once, and whoever stops in the middle of it keeps nobody from going on: what has been moved is no
+    /// longer there.
+    #[cold]
+    fn empty(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>) {
+        let shape = self.shape();
+        let (size, Some(older)) = (shape.size(), shape.older()) else { return };
+        let cursor = |bucket: u32| u64::from(size) << 32 | u64::from(bucket);
+        for _ in 0..buckets {
+            let at = self.moving.load(Ordering::Acquire);
+            let bucket = match ((at >> 32) as u32).cmp(&size) {
+                Less => 0,
+                Equal => at as u32,
+                // Meanwhile it has grown again.
+                Greater => return,
+            };
+            if bucket == older {
+                let grown = Shape::new(size, 0);
+                let _ = self.shape.compare_exchange(shape.0, grown.0, Ordering::AcqRel, Ordering::Relaxed);
+                return;
+            }
+            if !self.empty_one(shape, older, bucket as usize, &hash_of) {
+                return;
+            }
+            // Or somebody else was faster.
+            let _ = self.moving.compare_exchange(at, cursor(bucket + 1), Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves the keys of one bucket; `false` if some had to stay.
+    fn empty_one(
+        &self,
+        shape: Shape,
+        older: u32,
+        bucket: usize,
+        hash_of: impl Fn(Slot) -> Option<u64>,
+    ) -> bool {
+        let (from, to) = (self.level(older), self.level(shape.size()));
+        let bucket = &from.0[bucket];
+        let slots = bucket.lock().slots();
+        slots.into_iter().filter(|slot| slot.is_used()).all(|slot| {
+            let Some(hash) = hash_of(slot) else { return !bucket.lock().has(slot) };
+            // It stays where it is until it is in the other level, too; unless it is no longer the same key's.
+            let enter = || {
+                hash_of(slot) == Some(hash)
+                    && matches!(to.enter(hash, slot, CROWDED[0], || Ok::<_, ()>(())), Ok(true))
+            };
+            from.remove(hash, slot, enter) || !bucket.lock().has(slot)
+        })
+    }
+}
+
+impl fmt::Debug for Level<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Level").field("size", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("shape", &self.shape()).field("largest", &self.largest).finish()
+    }
+}
