@@ -24,7 +24,7 @@ use crate::counter::counters;
 use crate::flow::FlowMemoryError;
 use crate::keep::{Inheritance, Keep, KeepError, Wish};
 use crate::pipeline::Pipeline;
-use crate::port::tap::TapMemory;
+use crate::port::tap::{Budget, TapMemory};
 use crate::port::vhost_net::{self, VhostNetError};
 use crate::port::{Devices, Drivers, Interface, InterfaceError, PortDriver};
 use crate::preflight::{PreflightError, check_cpus};
@@ -260,6 +260,7 @@ fn start(
             PodPorts::VhostNet => PortDriver::VhostNet,
         },
         spread_pods: config.pod_queues == PodQueues::PerWorker,
+        pod_budget: Budget::of(config.pod_budget),
     };
     let recruits = recruits.collect();
     let mut backend = Devices::start(eal, memory, drivers, recruits, clock, config.idle_sleep)?;

@@ -72,6 +72,15 @@ fn spoofed(context: &Context) -> Outcome {
         ensure!(!neighbours.contains(mac.trim()), "{name} was told of another pod:\n{neighbours}");
         Ping::to(victim.addresses.v6).answered(from.netns())?;
     }
+    // Who did it is known as well.
+    let ports = net.node.control()?.ports()?;
+    for reason in REASONS {
+        let did = ports
+            .iter()
+            .filter(|port| port.drops.iter().any(|drop| drop.name == reason && drop.value >= 2 * TIMES));
+        let did: Vec<_> = did.map(|port| port.owner.as_str()).collect();
+        ensure!(did == ["default/pod-a"], "{reason}: counted for {did:?}");
+    }
     Ok(())
 }
 

@@ -37,6 +37,8 @@ pub struct FastPathConfig {
     pub pod_queues: PodQueues,
     /// Whether a second process waits, initialised, to go on when the first ends; it has packet memory of its own.
     pub standby: bool,
+    /// Bytes that each pod's port may hand over in a round of its worker, before the next one's turn comes.
+    pub pod_budget: u32,
 }
 
 /// What makes pods' ports.
@@ -133,6 +135,10 @@ impl FastPathConfig {
     pub const MBUFS: std::ops::RangeInclusive<u32> = 1024..=1 << 22;
     /// Bounds of `memory.megabytes`.
     pub const MEGABYTES: std::ops::RangeInclusive<u32> = 64..=1 << 20;
+    /// Bounds of `podBudgetKilobytes`: at least one packet of the greatest length.
+    pub const POD_BUDGET_KILOBYTES: std::ops::RangeInclusive<u32> = 64..=1 << 16;
+    /// `podBudgetKilobytes` where it is absent.
+    pub const DEFAULT_POD_BUDGET_KILOBYTES: u32 = 256;
     /// Longest `idleSleepMicroseconds`: a packet waits this long at most.
     pub const MAX_IDLE_SLEEP: Duration = Duration::from_millis(10);
 
@@ -170,6 +176,8 @@ struct Raw {
     pod_queues: PodQueues,
     #[serde(default)]
     standby: bool,
+    #[serde(default = "default_pod_budget")]
+    pod_budget_kilobytes: u32,
 }
 
 #[derive(Deserialize)]
@@ -215,6 +223,10 @@ fn default_affinity_clients() -> u32 {
     FastPathConfig::DEFAULT_AFFINITY_CLIENTS
 }
 
+fn default_pod_budget() -> u32 {
+    FastPathConfig::DEFAULT_POD_BUDGET_KILOBYTES
+}
+
 /// Bytes that one packet buffer takes in the pool: 2 KiB of data with headroom, its header, and the pool's own.
 const MBUF_BYTES: u64 = 2560;
 
@@ -235,6 +247,7 @@ impl Raw {
             pod_ports,
             pod_queues,
             standby,
+            pod_budget_kilobytes,
         } = self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
@@ -245,6 +258,7 @@ impl Raw {
         }
         in_range("flows", flows, &FastPathConfig::FLOWS)?;
         in_range("affinityClients", affinity_clients, &FastPathConfig::AFFINITY_CLIENTS)?;
+        in_range("podBudgetKilobytes", pod_budget_kilobytes, &FastPathConfig::POD_BUDGET_KILOBYTES)?;
         Ok(FastPathConfig {
             socket,
             control_cpu,
@@ -262,6 +276,7 @@ impl Raw {
             pod_ports,
             pod_queues,
             standby,
+            pod_budget: pod_budget_kilobytes << 10,
         })
     }
 }

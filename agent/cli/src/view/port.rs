@@ -1,5 +1,8 @@
 //! Ports of the fast path.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use culvert_api::fastpath::{ListPortsResponse, Port, PortKind};
 use serde::Serialize;
 
@@ -28,6 +31,9 @@ struct PortView {
     tx_packets: u64,
     tx_bytes: u64,
     tx_dropped: u64,
+    rx_deferred: u64,
+    /// By reason.
+    drops: BTreeMap<String, u64>,
 }
 
 pub(crate) fn list(reply: ListPortsResponse) -> List {
@@ -56,6 +62,20 @@ fn port_view(port: Port) -> PortView {
         tx_packets: counters.tx_packets,
         tx_bytes: counters.tx_bytes,
         tx_dropped: counters.tx_dropped,
+        rx_deferred: counters.rx_deferred,
+        drops: port.drops.into_iter().map(|drop| (drop.name, drop.value)).collect(),
+    }
+}
+
+impl PortView {
+    /// What most packets were dropped for, most first.
+    fn reasons(&self) -> String {
+        const SHOWN: usize = 3;
+        let mut drops: Vec<_> = self.drops.iter().collect();
+        drops.sort_by_key(|(_, count)| Reverse(**count));
+        let shown = drops.iter().take(SHOWN).map(|(reason, count)| format!("{reason} {count}"));
+        let more = if drops.len() > SHOWN { ", ..." } else { "" };
+        shown.collect::<Vec<_>>().join(", ") + more
     }
 }
 
@@ -74,6 +94,8 @@ impl View for List {
             "RX DROPPED",
             "TX PACKETS",
             "TX DROPPED",
+            "RX DEFERRED",
+            "DROPPED FOR",
         ];
         let row = |p: &PortView| {
             vec![
@@ -89,8 +111,28 @@ impl View for List {
                 p.rx_dropped.to_string(),
                 p.tx_packets.to_string(),
                 p.tx_dropped.to_string(),
+                p.rx_deferred.to_string(),
+                or_dash(&p.reasons()),
             ]
         };
         vec![Block::Table(heading, self.0.iter().map(row).collect())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use culvert_api::fastpath::NamedCounter;
+
+    use super::*;
+
+    #[test]
+    fn the_reasons_that_count_most_come_first_and_json_has_all() {
+        let drops = [("arp-truncated", 1), ("spoofed-mac", 7), ("vlan-tag", 9), ("martian", 2)];
+        let drops = drops.map(|(name, value)| NamedCounter { name: name.to_owned(), value }).to_vec();
+        let view = port_view(Port { drops, ..Port::default() });
+        assert_eq!(view.reasons(), "vlan-tag 9, spoofed-mac 7, martian 2, ...");
+        let json = serde_json::to_value(&view).expect("is JSON");
+        assert_eq!(json["drops"]["arp-truncated"], 1);
+        assert_eq!(port_view(Port::default()).reasons(), "");
     }
 }

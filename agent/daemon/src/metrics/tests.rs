@@ -25,7 +25,8 @@ fn snapshot(state: &str) -> Snapshot {
     let port = Port {
         name: "cv1".into(),
         owner: "default/\"odd\"".into(),
-        counters: Some(PortCounters { rx_packets: 7, ..PortCounters::default() }),
+        counters: Some(PortCounters { rx_packets: 7, rx_deferred: 5, ..PortCounters::default() }),
+        drops: vec![NamedCounter { name: "vlan-tag".into(), value: 2 }],
         ..Port::default()
     };
     Snapshot {
@@ -114,6 +115,8 @@ fn every_counter_of_the_snapshot_is_in_the_metrics() {
     let body = exposition();
     for line in [
         "culvert_drops_total{reason=\"ipv4-checksum\"} 3",
+        "culvert_port_rx_deferred_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 5",
+        "culvert_port_drops_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\",reason=\"vlan-tag\"} 2",
         "culvert_port_rx_packets_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 7",
         "culvert_fastpath_mbufs_free 15",
         "culvert_fastpath_up 1",

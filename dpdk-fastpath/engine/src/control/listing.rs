@@ -71,7 +71,9 @@ impl FastPath {
                 tx_bytes: counts.tx_bytes,
                 rx_dropped: counts.rx_dropped,
                 tx_dropped: counts.tx_dropped,
+                rx_deferred: counts.rx_deferred,
             }),
+            drops: named(self.counters.port_drops(entry.index)),
         }
     }
 
@@ -108,10 +110,6 @@ impl FastPath {
 
     /// All counters.
     pub fn list_counters(&self) -> proto::Counters {
-        let named = |counters: Vec<(&'static str, u64)>| {
-            let named = |(name, value): (&str, u64)| proto::NamedCounter { name: name.to_owned(), value };
-            counters.into_iter().map(named).collect()
-        };
         let worker = |(number, &lcore): (usize, &u32)| {
             let counts = self.counters.worker(number);
             proto::WorkerCounters {
@@ -137,4 +135,9 @@ impl FastPath {
             icmp_errors_limited: errors.limited,
         }
     }
+}
+
+fn named(counters: Vec<(&'static str, u64)>) -> Vec<proto::NamedCounter> {
+    let named = |(name, value): (&str, u64)| proto::NamedCounter { name: name.to_owned(), value };
+    counters.into_iter().map(named).collect()
 }

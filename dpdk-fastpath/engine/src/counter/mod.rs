@@ -39,6 +39,8 @@ pub struct PortCounts {
     pub rx_dropped: u64,
     /// Packets that the transmit queue did not take.
     pub tx_dropped: u64,
+    /// Rounds in which the port, for all that is known, had more than it was allowed to hand over.
+    pub rx_deferred: u64,
 }
 
 /// Counters of one service.
@@ -120,12 +122,14 @@ macro_rules! counted {
     };
 }
 
-counted! { #[repr(align(64))] PortCells => PortCounts { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped } }
+counted! { #[repr(align(64))] PortCells => PortCounts { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, rx_deferred } }
 counted! { ServiceCells => ServiceCounts { packets, bytes, new_flows, rejected } }
 counted! { FlowCells => FlowCounts { created, expired, stateless, forgotten } }
 counted! { ErrorCells => ErrorCounts { translated, limited } }
 counted! { LoopCells => LoopCounts { polls, empty_polls, packets, busy_cycles, total_cycles } }
 
+/// A port's drops by reason.
+type DropCells = Box<[Cell; DropReason::COUNT]>;
 type ServiceChunk = Box<[ServiceCells]>;
 
 /// The counters of one worker.
@@ -138,6 +142,8 @@ struct Block {
     drops: [Cell; DropReason::COUNT],
     answered: [Cell; Answered::ALL.len()],
     ports: Box<[PortCells]>,
+    /// Of ports that there have been.
+    port_drops: Box<[OnceLock<DropCells>]>,
     services: [OnceLock<ServiceChunk>; MAX_SERVICES / CHUNK],
 }
 
@@ -150,6 +156,7 @@ impl Block {
             drops: array::from_fn(|_| Cell::default()),
             answered: array::from_fn(|_| Cell::default()),
             ports: (0..MAX_PORTS).map(|_| PortCells::default()).collect(),
+            port_drops: (0..MAX_PORTS).map(|_| OnceLock::new()).collect(),
             services: array::from_fn(|_| OnceLock::new()),
         }
     }
@@ -167,6 +174,7 @@ impl Block {
 pub struct CounterSet {
     blocks: Vec<Arc<Block>>,
     ports_before: HashMap<PortIndex, PortCounts>,
+    port_drops_before: HashMap<PortIndex, Vec<u64>>,
     services_before: HashMap<u32, ServiceCounts>,
 }
 
@@ -178,7 +186,15 @@ pub struct CounterWriter(Arc<Block>);
 pub fn counters(workers: usize) -> (CounterSet, Vec<CounterWriter>) {
     let blocks: Vec<_> = (0..workers).map(|_| Arc::new(Block::new())).collect();
     let writers = blocks.iter().map(|block| CounterWriter(Arc::clone(block))).collect();
-    (CounterSet { blocks, ports_before: HashMap::new(), services_before: HashMap::new() }, writers)
+    (
+        CounterSet {
+            blocks,
+            ports_before: HashMap::new(),
+            port_drops_before: HashMap::new(),
+            services_before: HashMap::new(),
+        },
+        writers,
+    )
 }
 
 impl CounterSet {
@@ -228,6 +244,10 @@ impl CounterSet {
     /// Lets a port's counters begin at zero, for a new port under its index.
     pub fn restart_port(&mut self, port: PortIndex) {
         self.ports_before.insert(port, self.port_ever(port));
+        for drops in self.blocks.iter().filter_map(|block| block.port_drops.get(usize::from(port.0))) {
+            drops.get_or_init(|| Box::new(array::from_fn(|_| Cell::default())));
+        }
+        self.port_drops_before.insert(port, self.port_drops_ever(port));
     }
 
     /// Lets a service's counters begin at zero, for a new service in its slot.
@@ -240,6 +260,26 @@ impl CounterSet {
         for chunk in self.blocks.iter().flat_map(|block| block.services.iter().take(slots.div_ceil(CHUNK))) {
             chunk.get_or_init(|| (0..CHUNK).map(|_| ServiceCells::default()).collect());
         }
+    }
+
+    /// Why packets received on a port were dropped: the reasons that there were.
+    pub fn port_drops(&self, port: PortIndex) -> Vec<(&'static str, u64)> {
+        let before = self.port_drops_before.get(&port);
+        let since = DropReason::all().zip(self.port_drops_ever(port)).map(|(reason, ever)| {
+            let before = before.and_then(|before| before.get(reason.index())).copied().unwrap_or(0);
+            (reason.name(), ever.wrapping_sub(before))
+        });
+        since.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Drops of a port by reason, since the start.
+    fn port_drops_ever(&self, port: PortIndex) -> Vec<u64> {
+        let mut sums = vec![0_u64; DropReason::COUNT];
+        let cells = self.blocks.iter().filter_map(|block| block.port_drops.get(usize::from(port.0))?.get());
+        for cells in cells {
+            sums.iter_mut().zip(cells.iter()).for_each(|(sum, cell)| *sum = sum.wrapping_add(cell.get()));
+        }
+        sums
     }
 
     fn port_ever(&self, port: PortIndex) -> PortCounts {
@@ -289,6 +329,17 @@ impl CounterWriter {
         self.0.drops[reason.index()].add(1);
         if let Some(cells) = self.0.ports.get(usize::from(port.0)) {
             cells.rx_dropped.add(1);
+        }
+        if let Some(cells) = self.0.port_drops.get(usize::from(port.0)).and_then(OnceLock::get) {
+            cells[reason.index()].add(1);
+        }
+    }
+
+    /// A port's turn ended before, for all that is known, it had handed over all it has.
+    #[inline]
+    pub fn deferred(&mut self, port: PortIndex) {
+        if let Some(cells) = self.0.ports.get(usize::from(port.0)) {
+            cells.rx_deferred.add(1);
         }
     }
 

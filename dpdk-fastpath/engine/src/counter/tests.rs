@@ -29,6 +29,7 @@ fn workers_are_added_up() {
         writer.received(port, 2, 120);
         writer.sent(port, 1, 60, 4);
         writer.dropped(port, DropReason::NO_ROUTE);
+        writer.deferred(port);
         writer.answered(Answered::EchoReply);
         writer.service_flow(1);
         writer.service_packet(1, 40);
@@ -45,6 +46,7 @@ fn workers_are_added_up() {
         tx_bytes: 120,
         rx_dropped: 2,
         tx_dropped: 8,
+        rx_deferred: 2,
     };
     assert_eq!(set.port(port), counts);
     assert_eq!(set.service(1), ServiceCounts { packets: 2, bytes: 80, new_flows: 2, rejected: 2 });
@@ -63,13 +65,19 @@ fn workers_are_added_up() {
 fn a_new_occupant_of_a_slot_begins_at_zero() {
     let (mut set, mut writers) = counters(1);
     set.reserve_services(1);
+    set.restart_port(PortIndex(0));
     writers[0].received(PortIndex(0), 7, 700);
+    writers[0].dropped(PortIndex(0), DropReason::VLAN_TAG);
     writers[0].service_packet(0, 100);
+    assert_eq!(set.port_drops(PortIndex(0)), [("vlan-tag", 1)]);
     set.restart_port(PortIndex(0));
     set.restart_service(0);
+    assert!(set.port_drops(PortIndex(0)).is_empty());
     assert_eq!(set.port(PortIndex(0)), PortCounts::default());
     assert_eq!(set.service(0), ServiceCounts::default());
     writers[0].received(PortIndex(0), 1, 60);
+    writers[0].dropped(PortIndex(0), DropReason::SPOOFED_MAC);
+    assert_eq!(set.port_drops(PortIndex(0)), [("spoofed-mac", 1)]);
     writers[0].service_packet(0, 40);
     assert_eq!((set.port(PortIndex(0)).rx_packets, set.service(0).bytes), (1, 40));
 }

@@ -10,7 +10,7 @@ use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
 use super::af_xdp::{self, AfXdpError};
 use super::memif::{self, MemifError};
 use super::packet_socket::{PacketSocketError, PacketSockets};
-use super::tap::{self, Behind, Tap, TapError, TapMemory};
+use super::tap::{self, Behind, Budget, Tap, TapError, TapMemory};
 use super::vhost_net::{self, VhostNetError};
 use super::vhost_user;
 use super::{Backend, Interface, InterfaceError, NewPort, Queues, Rx, Tx};
@@ -43,6 +43,8 @@ pub struct Drivers {
     pub pods: PortDriver,
     /// Whether a pod's port has a queue for each worker, and not one worker alone polls it.
     pub spread_pods: bool,
+    /// Of each pod's port, what it may hand over in a round, if it is a tap of our own.
+    pub pod_budget: Budget,
 }
 
 /// A port's device.
@@ -226,9 +228,9 @@ impl Devices {
     }
 
     fn tap(&mut self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
-        let behind = match port.kind {
-            PortKind::Uplink => Behind::Wire,
-            PortKind::Pod => Behind::Host,
+        let (behind, budget) = match port.kind {
+            PortKind::Uplink => (Behind::Wire, Budget::UNLIMITED),
+            PortKind::Pod => (Behind::Host, self.drivers.pod_budget),
         };
         let workers = usize::from(self.workers);
         let name = port.interface.as_str();
@@ -245,7 +247,7 @@ impl Devices {
             }
         };
         self.keep.store(&kept_as(name), &tap.descriptors());
-        let rx = tap.rx(&self.memory).into_iter().map(Rx::Tap).collect();
+        let rx = tap.rx(&self.memory, budget).into_iter().map(Rx::Tap).collect();
         let tx = tap.tx(workers).into_iter().map(Tx::Tap).collect();
         Ok((Device::Tap(port.interface.clone()), Queues { rx, tx }))
     }

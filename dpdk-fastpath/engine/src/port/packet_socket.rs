@@ -16,7 +16,7 @@ use culvert_api::value::{IfName, Mac};
 use nix::errno::Errno;
 
 use super::interface::Interface;
-use super::tap::{Behind, TapMemory, TapRx, TapTx};
+use super::tap::{Behind, Budget, TapMemory, TapRx, TapTx};
 
 /// Bytes that the kernel keeps for one socket in each direction: what comes while a worker does something else.
 const BUFFER: libc::c_int = 4 << 20;
@@ -94,7 +94,9 @@ impl PacketSockets {
 
     /// The receiving ends, one for each socket, each of which there must be once.
     pub fn rx(&self, memory: &TapMemory) -> Vec<TapRx> {
-        let rx = |socket: &Arc<_>| TapRx::new(Arc::clone(socket), Behind::Socket, memory.clone());
+        let rx = |socket: &Arc<_>| {
+            TapRx::new(Arc::clone(socket), Behind::Socket, memory.clone(), Budget::UNLIMITED)
+        };
         self.0.iter().map(rx).collect()
     }
 

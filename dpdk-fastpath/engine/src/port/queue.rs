@@ -8,7 +8,7 @@ use culvert_packet::PacketBuf as _;
 use culvert_packet::offload::Offload;
 
 use super::cut::Cutting;
-use super::tap::{Spare, TapRx, TapTx};
+use super::tap::{Ending, Spare, TapRx, TapTx};
 use crate::worker::BURST;
 
 /// Where a worker receives.
@@ -92,12 +92,12 @@ impl Rx {
         }
     }
 
-    /// Frames since the last call that were received and refused.
+    /// How the last turn ended.
     #[inline]
-    pub fn take_refused(&mut self) -> u64 {
+    pub fn ending(&self) -> Ending {
         match self {
-            Self::Device(_) => 0,
-            Self::Tap(tap) => tap.take_refused(),
+            Self::Device(_) => Ending::default(),
+            Self::Tap(tap) => tap.ending(),
         }
     }
 

@@ -9,7 +9,7 @@ use culvert_packet::PacketBuf;
 use super::BURST;
 use super::rest::Rest;
 use crate::counter::{CounterWriter, DropReason};
-use crate::port::tap::Spare;
+use crate::port::tap::{Ending, Spare};
 use crate::port::{Rx, Tx};
 use crate::table::{MAX_PORTS, PortIndex};
 
@@ -180,9 +180,17 @@ impl WorkerPorts {
         // It may have left since it was ready.
         let port = self.by_index.get_mut(usize::from(index.0)).and_then(Option::as_deref_mut);
         if let Some(rx) = port.and_then(|port| port.rx.get_mut(usize::from(queue))) {
-            rx.rx(&mut self.spare, burst);
-            for _ in 0..rx.take_refused() {
+            let received = rx.rx(&mut self.spare, burst);
+            let Ending { refused, spent, dry } = rx.ending();
+            for _ in 0..refused {
                 counters.dropped(index, DropReason::VNET_HEADER);
+            }
+            if spent || dry || received == BURST {
+                counters.deferred(index);
+            }
+            if dry {
+                // What waits to be sent at the end of the round has the mbufs.
+                self.flush(counters);
             }
         }
         index

@@ -8,6 +8,7 @@ mod pods;
 mod programs;
 mod refusals;
 mod restart;
+mod shares;
 mod uplinks;
 
 use std::process::ExitCode;
@@ -27,7 +28,14 @@ fn main() -> ExitCode {
     // Workers poll: two fast paths at once would only take each other's CPU.
     arguments.test_threads = Some(1);
     let root = nix::unistd::geteuid().is_root();
-    let cases = [pods::cases(), programs::cases(), uplinks::cases(), refusals::cases(), restart::cases()];
+    let cases = [
+        pods::cases(),
+        programs::cases(),
+        uplinks::cases(),
+        refusals::cases(),
+        restart::cases(),
+        shares::cases(),
+    ];
     let trials = cases.into_iter().flatten().map(|Case { name, root: needed, body }| {
         if needed && !root {
             eprintln!("skipped: {name}: needs root");

@@ -101,11 +101,15 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Does what the agent and the CNI do.
     pub(crate) fn attach(fast_path: &FastPath, name: &str, number: u8) -> Self {
+        Self::attach_with(fast_path, name, number, 1450)
+    }
+
+    /// Does what the agent and the CNI do.
+    pub(crate) fn attach_with(fast_path: &FastPath, name: &str, number: u8, mtu: u32) -> Self {
         let netns = Netns::new("pod");
         let (ipv4, ipv6) = (format!("10.244.1.{number}"), format!("fd00:10:244:1::{number:x}"));
-        fast_path.attach(request(name, &[&ipv4, &ipv6])).unwrap();
+        fast_path.attach(api::AttachPortRequest { mtu, ..request(name, &[&ipv4, &ipv6]) }).unwrap();
         fast_path.netns.ip(&format!("link set {name} netns {}", netns.name()));
         netns.ip(&format!("link set {name} name eth0"));
         netns.ip("link set eth0 up");

@@ -12,7 +12,7 @@ use culvert_engine::counter::{CounterSet, DropReason, counters};
 use culvert_engine::flow::FlowTables;
 use culvert_engine::pipeline::Pipeline;
 use culvert_engine::port::Queues;
-use culvert_engine::port::tap::{Behind, Spare, TapMemory, TapRx};
+use culvert_engine::port::tap::{Behind, Budget, Ending, Spare, TapMemory, TapRx};
 use culvert_engine::quiescent::{Publisher, channel};
 use culvert_engine::table::{PortIndex, Snapshot};
 use culvert_engine::worker::{BURST, Polling, Recruit, Team};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ("a_stopped_worker_leaves_no_buffer_behind", stop_with_packets),
         ("workers_with_and_without_rest_move_on_to_new_tables_at_once", adoption),
         ("a_worker_on_a_cpu_that_does_not_exist_stops_those_before_it", no_such_cpu),
-        ("a_turn_of_a_tap_ends_after_a_burst_of_frames_that_are_refused", turns),
+        ("a_turn_of_a_tap_ends_with_its_budget_and_with_a_burst_of_what_is_refused", turns),
     ];
     let trials = cases.map(|(name, body)| {
         let eal = eal.clone();
@@ -190,15 +190,18 @@ fn no_such_cpu(eal: &Eal) {
 }
 
 fn turns(eal: &Eal) {
+    // More than a burst's, so that mbufs do not end a turn.
     let config = MempoolConfig { name: "turns".into(), mbufs: 1023, cache: 32, ..MempoolConfig::default() };
     let pool = Mempool::create(eal, &config).unwrap();
     let memory = TapMemory { packets: pool.clone(), super_packets: pool.clone() };
     let (tap, pod) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
-    let mut rx = TapRx::new(Arc::new(tap), Behind::Host, memory);
+    let mut rx = TapRx::new(Arc::new(tap), Behind::Host, memory, Budget::of(150));
+    let mut burst = Burst::<BURST>::new();
     let mut turn = || {
-        let mut burst = Burst::<BURST>::new();
-        (rx.rx(&mut Spare::default(), &mut burst, BURST), rx.take_refused())
+        let packets = rx.rx(&mut Spare::default(), &mut burst, BURST);
+        burst.clear();
+        (packets, rx.ending())
     };
     let put = |flags, frames| {
         let mut frame = [0; VnetHeader::LEN + 60];
@@ -207,15 +210,24 @@ fn turns(eal: &Eal) {
             assert_eq!(send(&pod, &frame, SendFlags::empty()).unwrap(), frame.len());
         }
     };
+    let of = |refused, spent, dry| Ending { refused, spent, dry };
+
+    assert_eq!(turn(), (0, of(0, false, false)), "nothing is there");
     put(0, 7);
-    assert_eq!(turn(), (7, 0));
+    assert_eq!(turn(), (3, of(0, true, false)), "the third is overdrawn by 30 bytes");
+    assert_eq!(turn(), (2, of(0, true, false)), "which the next turn pays for");
+    assert_eq!(turn(), (2, of(0, false, false)));
+
     // Flags that nobody has agreed on.
     put(0xff, BURST + 5);
-    put(0, 2);
-    assert_eq!(turn(), (0, BURST as u64), "others have their turn");
-    assert_eq!(turn(), (2, 5));
-    assert_eq!(turn(), (0, 0));
-    assert_eq!(pool.in_use(), 0);
+    assert_eq!(turn(), (0, of(BURST as u64, true, false)), "others have their turn");
+    assert_eq!(turn(), (0, of(5, false, false)));
+
+    put(0, 1);
+    let all: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!(turn(), (0, of(0, false, true)), "what cannot be received stays");
+    drop(all);
+    assert_eq!(turn(), (1, of(0, false, false)));
 }
 
 /// Whether a thread of this process is a worker, by its name.

@@ -20,7 +20,7 @@ use culvert_engine::control::{ControlSocket, FastPath, SocketError};
 use culvert_engine::counter::counters;
 use culvert_engine::flow::{FlowMemoryError, FlowTables};
 use culvert_engine::pipeline::Pipeline;
-use culvert_engine::port::tap::TapMemory;
+use culvert_engine::port::tap::{Budget, TapMemory};
 use culvert_engine::port::{Devices, Drivers, PortDriver};
 use culvert_engine::quiescent;
 use culvert_engine::table::{Snapshot, TableError};
@@ -130,7 +130,12 @@ fn measure(eal: &Eal, tables: &Tables, number: u16) -> Result<Times, TablesError
     };
     // It makes no port, and no worker of its own.
     let memory = TapMemory { packets: pool.clone(), super_packets: pool };
-    let drivers = Drivers { uplink: PortDriver::Tap, pods: PortDriver::Tap, spread_pods: false };
+    let drivers = Drivers {
+        uplink: PortDriver::Tap,
+        pods: PortDriver::Tap,
+        spread_pods: false,
+        pod_budget: Budget::UNLIMITED,
+    };
     let devices = Devices::start(eal, memory, drivers, vec![], clock, Duration::ZERO)?;
     let mut fast_path = FastPath::new("bench".to_owned(), devices, publisher, counters, flows, clock);
     for (index, port) in objects::ports()? {

@@ -26,6 +26,7 @@ fn only_the_uplink_has_no_default() {
         pod_ports: PodPorts::Tap,
         pod_queues: PodQueues::One,
         standby: false,
+        pod_budget: 256 << 10,
     };
     assert_eq!(config, expected);
     assert!(error("controlCpu: 0\n").contains("missing field `uplink`"));
@@ -49,6 +50,7 @@ uplink:
 podPorts: netTap
 podQueues: perWorker
 standby: true
+podBudgetKilobytes: 65536
 ",
     )
     .unwrap();
@@ -67,6 +69,7 @@ standby: true
         pod_ports: PodPorts::NetTap,
         pod_queues: PodQueues::PerWorker,
         standby: true,
+        pod_budget: 64 << 20,
     };
     assert_eq!(config, expected);
     let off = FastPathConfig::from_yaml(&format!("{UPLINK}memory: {{ hugepages: off }}\n")).unwrap();
@@ -129,6 +132,8 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("flows: 1023", "flows 1023: must be 1024-67108864"),
         ("flows: 67108865", "flows 67108865: must be 1024-67108864"),
         ("affinityClients: 1023", "affinityClients 1023: must be 1024-16777216"),
+        ("podBudgetKilobytes: 63", "podBudgetKilobytes 63: must be 64-65536"),
+        ("podBudgetKilobytes: 65537", "podBudgetKilobytes 65537: must be 64-65536"),
         ("memory: { megabytes: 63 }", "memory.megabytes 63: must be 64-1048576"),
         ("memory: { mbufs: 1000 }", "memory.mbufs 1000: must be 1024-4194304"),
         ("memory: { mbufs: 131072 }", "memory.mbufs 131072: need 337 MiB, but memory.megabytes is 256"),

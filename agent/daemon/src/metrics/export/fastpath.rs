@@ -91,7 +91,16 @@ impl Sink<'_> {
         self.counter("port_rx_dropped", "Packets received on a port and dropped", each(|c| c.rx_dropped))?;
         self.counter("port_tx_packets", "Packets sent on a port", each(|c| c.tx_packets))?;
         self.counter("port_tx_bytes", "Bytes sent on a port", each(|c| c.tx_bytes))?;
-        self.counter("port_tx_dropped", "Packets that a port did not take", each(|c| c.tx_dropped))
+        self.counter("port_tx_dropped", "Packets that a port did not take", each(|c| c.tx_dropped))?;
+        let text = "Turns of a port that ended while it may have had more";
+        self.counter("port_rx_deferred", text, each(|c| c.rx_deferred))?;
+        let drops = ports.iter().flat_map(|p| {
+            p.drops.iter().map(|drop| {
+                let port = [("port", p.name.clone()), ("owner", p.owner.clone())];
+                (port.into_iter().chain([("reason", drop.name.clone())]).collect(), drop.value)
+            })
+        });
+        self.counter("port_drops", "Packets received on a port and dropped, by reason", drops)
     }
 
     fn workers(&mut self, workers: &[WorkerCounters]) -> fmt::Result {

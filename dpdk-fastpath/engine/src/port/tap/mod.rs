@@ -18,6 +18,7 @@
 //! A tap can be moved to another network namespace, and goes when its last descriptor is closed: those of another process
 //! count, by which a tap [outlives](crate::keep) the one that made it.
 
+mod budget;
 mod kernel;
 mod rx;
 mod tx;
@@ -31,7 +32,8 @@ use culvert_api::value::{IfName, Mac};
 use culvert_dpdk::Mempool;
 use culvert_packet::offload::vnet::VnetHeader;
 
-pub use self::rx::{Spare, TapRx};
+pub use self::budget::Budget;
+pub use self::rx::{Ending, Spare, TapRx};
 pub use self::tx::TapTx;
 
 /// What is behind a tap.
@@ -173,9 +175,10 @@ impl Tap {
         self.descriptors.iter().map(|queue| queue.as_fd()).collect()
     }
 
-    /// The receiving ends, one for each queue, each of which there must be once.
-    pub fn rx(&self, memory: &TapMemory) -> Vec<TapRx> {
-        let rx = |queue: &Arc<_>| TapRx::new(Arc::clone(queue), self.behind, memory.clone());
+    /// The receiving ends, one for each queue, each of which there must be once. Each hands over as much in a round as the
+    /// budget allows.
+    pub fn rx(&self, memory: &TapMemory, budget: Budget) -> Vec<TapRx> {
+        let rx = |queue: &Arc<_>| TapRx::new(Arc::clone(queue), self.behind, memory.clone(), budget);
         self.descriptors.iter().map(rx).collect()
     }
 

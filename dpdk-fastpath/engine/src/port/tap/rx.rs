@@ -12,7 +12,7 @@ use culvert_packet::{PacketBuf, parse};
 use nix::sys::uio::readv;
 use zerocopy::IntoBytes;
 
-use super::{Behind, TapMemory};
+use super::{Behind, Budget, TapMemory};
 use crate::port::Cutting;
 
 /// The receiving end of a tap; one worker's own.
@@ -21,9 +21,21 @@ pub struct TapRx {
     descriptor: Arc<OwnedFd>,
     behind: Behind,
     memory: TapMemory,
-    refused: u64,
+    budget: Budget,
+    ending: Ending,
     /// What is left of a super-packet that was cut, last first; at packet sockets.
     backlog: Option<Box<Backlog>>,
+}
+
+/// Why the last turn of a port ended, and what else became of its frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ending {
+    /// Frames that were too long for an mbuf, or whose header asked for what cannot be.
+    pub refused: u64,
+    /// The port has used up its share of the round.
+    pub spent: bool,
+    /// There were no mbufs to receive into.
+    pub dry: bool,
 }
 
 #[derive(Debug)]
@@ -45,11 +57,11 @@ pub struct Spare {
 impl TapRx {
     /// Reads from a descriptor that does not block and hands over one frame at a time, behind its vnet header, as a tap's
     /// queue does.
-    pub fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory) -> Self {
+    pub fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory, budget: Budget) -> Self {
         let cutting = || Cutting { tunnels: true, pool: memory.packets.clone() };
         let backlog = (behind == Behind::Socket)
             .then(|| Box::new(Backlog { cutting: cutting(), segments: Burst::new() }));
-        Self { descriptor, behind, memory, refused: 0, backlog }
+        Self { descriptor, behind, memory, budget, ending: Ending::default(), backlog }
     }
 
     /// Readable when there is a packet; `None` where that is not said of all, as segments may wait here.
@@ -57,30 +69,40 @@ impl TapRx {
         self.backlog.is_none().then(|| self.descriptor.as_fd())
     }
 
-    /// Frames since the last call that were too long for an mbuf, or whose header asked for what cannot be.
-    pub fn take_refused(&mut self) -> u64 {
-        std::mem::take(&mut self.refused)
+    /// How the last turn ended.
+    #[inline]
+    pub fn ending(&self) -> Ending {
+        self.ending
     }
 
-    /// Adds what has been received, as far as `burst` has room, and returns how many packets that is. Takes at most `most`
-    /// frames, those that it refuses included: who sends nothing else gets no longer a turn.
+    /// A turn: adds what has been received, as far as `burst` has room and the budget allows, and returns how many packets
+    /// that is. Takes at most `most` frames, those that it refuses included: who sends nothing else gets no longer a turn.
     pub fn rx<const N: usize>(&mut self, spare: &mut Spare, burst: &mut Burst<N>, most: usize) -> usize {
         let before = burst.len();
         let room = (N - before).min(most);
+        self.budget.refill();
+        self.ending = Ending { spent: true, ..Ending::default() };
         for _ in 0..room {
             if let Some(segment) = self.backlog.as_mut().and_then(|backlog| backlog.segments.pop()) {
                 // There is room.
                 let _ = burst.push(segment);
                 continue;
             }
+            if self.budget.is_spent() {
+                break;
+            }
             match self.next(spare) {
                 Next::Packet(packet) => {
+                    self.budget.spend(packet.len());
                     // There is room.
                     let _ = burst.push(packet);
                 }
-                Next::Refused => self.refused += 1,
+                Next::Refused => self.ending.refused += 1,
                 Next::Segments => {}
-                Next::Nothing => break,
+                end @ (Next::Nothing | Next::Dry) => {
+                    (self.ending.spent, self.ending.dry) = (false, matches!(end, Next::Dry));
+                    break;
+                }
             }
         }
         burst.len() - before
@@ -93,7 +115,7 @@ impl TapRx {
             spare.large.take().or_else(|| emptied(super_packets.alloc()?)),
         ) else {
             // The kernel keeps it until there is room.
-            return Next::Nothing;
+            return Next::Dry;
         };
         let mut header = VnetHeader::wire(false);
         let (first, header_len) = (small.len(), self.behind.header());
@@ -169,6 +191,7 @@ enum Next {
     Segments,
     Refused,
     Nothing,
+    Dry,
 }
 
 /// An mbuf as long as it can be, to be read into.
