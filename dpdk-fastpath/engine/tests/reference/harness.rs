@@ -37,10 +37,15 @@ impl Pair {
                 self.packets(&frames)?;
             }
             Event::Flood { pod, service, flows } => {
-                let frames = flood(&self.model, *pod, *service, *flows);
+                let frames = flood(&self.model, *pod, *service, flows.clone());
                 self.packets(&frames)?;
             }
             Event::Said(said, how) => self.said(said, *how),
+            Event::Shift { service, backend, shift, how } => {
+                if let Some(said) = shift.said(&self.model.tables, *service, *backend) {
+                    self.said(&said, *how);
+                }
+            }
             Event::Attach(pod, port) => self.attach(*pod as u16 + 1, port),
             Event::Uplink => self.attach(UPLINK, &tables::uplink()),
             Event::Detach(index) => {

@@ -49,7 +49,8 @@ use proptest::test_runner::FileFailurePersistence;
 
 use self::harness::Pair;
 use self::model::tables::Backend;
-use self::world::event::{How, event, flood_of};
+use self::world::event::{How, flood_of};
+use self::world::sequence::events;
 use self::world::{UPLINK, ip, tables};
 
 proptest! {
@@ -61,7 +62,7 @@ proptest! {
         pods in (tables::pod(0), tables::pod(1), tables::pod(2), tables::pod(3), tables::pod(4), tables::pod(5)),
         said in tables::said(true),
         neighbours in tables::neighbours(),
-        events in prop::collection::vec(event(), 1..40),
+        events in events(),
     ) {
         let mut pair = Pair::new(flows);
         pair.attach(UPLINK, &tables::uplink());
@@ -103,7 +104,7 @@ fn new_flows_reach_all_usable_endpoints_by_their_weight() {
     let mut pair = targets::usual_pair(8192);
     pair.said(&said, How::Whole);
     let service = pair.model.tables.services.iter().position(|service| service.key == key).unwrap();
-    let frames = flood_of(&pair.model, 0, service, FLOWS);
+    let frames = flood_of(&pair.model, 0, service, 0..FLOWS);
     pair.packets(&frames).unwrap();
     let reached = |address: &str| {
         let flows = pair.model.flows.iter();
@@ -119,7 +120,7 @@ fn new_flows_reach_all_usable_endpoints_by_their_weight() {
 fn config() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig {
-        cases: asked.unwrap_or(64),
+        cases: asked.unwrap_or(128),
         max_shrink_iters: 20_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
             "tests/reference/regressions.txt",

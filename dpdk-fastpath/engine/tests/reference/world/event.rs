@@ -1,15 +1,17 @@
 //! Random happenings.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::packet::{Odd, OddTunnel, Recipe, Sender, Shape, Transport, chunks, recipe, shape};
+use super::packet::{Odd, OddTunnel, Recipe, Sender, Shape, Transport, chunks, left, recipe, shape};
+use super::sequence::Shift;
 use super::*;
 use crate::model::Model;
 use crate::model::flow::Key;
-use crate::model::tables::{Port, Said};
+use crate::model::tables::{Port, Said, ServiceKey};
 use crate::model::tunnel::wrap;
 use crate::wire::make::{self, Ip, checked};
 use crate::wire::{ACK, ETH, FIN, Frame, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
@@ -21,6 +23,8 @@ pub(crate) enum Event {
     Packets(Vec<Shot>),
     /// The agent speaks.
     Said(Said, How),
+    /// It says what it said before, but for one endpoint of a service.
+    Shift { service: Index, backend: Index, shift: Shift, how: How },
     /// A pod comes, or its port changes.
     Attach(usize, Port),
     /// The port of this index goes.
@@ -33,8 +37,8 @@ pub(crate) enum Event {
     PathMtus(Vec<(IpAddr, u16)>),
     /// Seconds go by, and the ageing comes by all flows.
     Time(u64),
-    /// A pod opens many flows to a service that there is, one after the other.
-    Flood { pod: usize, service: Index, flows: u16 },
+    /// A pod opens many flows to a service that there is, one after the other; those with these numbers.
+    Flood { pod: usize, service: Index, flows: Range<u16> },
 }
 
 /// How the agent says it.
@@ -59,6 +63,8 @@ pub(crate) enum Shot {
         chunks: Vec<u8>,
         len: usize,
         shape: Shape,
+        /// As of a [`Recipe`].
+        left: Option<u16>,
     },
     /// An error about a packet of a tracked flow, or of a reply, from one end of the flow or from elsewhere.
     Error {
@@ -209,12 +215,26 @@ fn error() -> impl Strategy<Value = Shot> {
     )
 }
 
-fn shot() -> impl Strategy<Value = Shot> {
+pub(crate) fn tracked() -> impl Strategy<Value = Shot> {
     let flags = select(vec![SYN, SYN | ACK, SYN | ACK, ACK, ACK, ACK, FIN | ACK, FIN | ACK, RST, 0]);
+    let len = prop_oneof![12 => 0_usize..40, 1 => select(vec![1300_usize, 1440, 1500, 4000])];
+    (any::<(Index, bool)>(), flags, chunks(), len, shape(), left()).prop_map(
+        |((flow, reply), flags, chunks, len, shape, left)| Shot::Tracked {
+            flow,
+            reply,
+            flags,
+            chunks,
+            len,
+            shape,
+            left,
+        },
+    )
+}
+
+fn shot() -> impl Strategy<Value = Shot> {
     prop_oneof![
         10 => recipe().prop_map(Shot::Fresh),
-        10 => (any::<Index>(), any::<bool>(), flags, chunks(), 0_usize..40, shape())
-            .prop_map(|(flow, reply, flags, chunks, len, shape)| Shot::Tracked { flow, reply, flags, chunks, len, shape }),
+        10 => tracked(),
         3 => error(),
         1 => underlay(),
         1 => arp(),
@@ -223,19 +243,22 @@ fn shot() -> impl Strategy<Value = Shot> {
     ]
 }
 
+pub(crate) fn how() -> impl Strategy<Value = How> {
+    let changes = prop::option::weighted(0.6, any::<bool>());
+    changes.prop_map(|changes| changes.map_or(How::Whole, |all| How::Changes { all }))
+}
+
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         14 => prop::collection::vec(shot(), 1..30).prop_map(Event::Packets),
-        3 => (tables::said(false), prop::option::weighted(0.6, any::<bool>())).prop_map(|(said, changes)| {
-            Event::Said(said, changes.map_or(How::Whole, |all| How::Changes { all }))
-        }),
+        3 => (tables::said(false), how()).prop_map(|(said, how)| Event::Said(said, how)),
         1 => (0_usize..6).prop_flat_map(|n| (Just(n), tables::pod(n))).prop_map(|(n, port)| Event::Attach(n, port)),
         1 => (0_u16..7).prop_map(Event::Detach),
         1 => Just(Event::Uplink),
         1 => tables::neighbours().prop_map(Event::Neighbours),
         1 => tables::path_mtus().prop_map(Event::PathMtus),
         2 => select(vec![1_u64, 3, 12, 31, 62, 125, 4_000, 90_000]).prop_map(Event::Time),
-        1 => (0_usize..6, any::<Index>(), select(vec![10_u16, 300]))
+        1 => (0_usize..6, any::<Index>(), select(vec![0..10_u16, 0..300]))
             .prop_map(|(pod, service, flows)| Event::Flood { pod, service, flows }),
     ]
 }
@@ -261,7 +284,8 @@ impl Shot {
                 let flow = &model.flows[flow.index(model.flows.len())];
                 // The packet as its receiver got it, and who reports it to its sender.
                 let key = if *reply { flow.original.reversed() } else { flow.translated };
-                let about = of_flow(model, &key, transport(&key, ACK, &[0]), *len, Shape::Plain).1.bytes;
+                let about =
+                    of_flow(model, &key, transport(&key, ACK, &[0]), *len, (Shape::Plain, None)).1.bytes;
                 let at = about.windows(2).position(|pair| pair == [8, 0] || pair == [0x86, 0xdd])? + 2;
                 let inner = crate::wire::dissect::dissect(&about).ok();
                 let inner = inner.as_ref().and_then(|packet| crate::wire::show::inner(&about, packet));
@@ -274,15 +298,15 @@ impl Shot {
                 let reporter = from.map_or(key.dst.0, |n| ip(list[n % list.len()]));
                 let back = Key { src: (reporter, 0), dst: key.src, ..key };
                 let error = Transport::Error { kind: *kind, code: *code, about: packet, quoted: *quoted };
-                Some(of_flow(model, &back, error, 0, Shape::Plain))
+                Some(of_flow(model, &back, error, 0, (Shape::Plain, None)))
             }
-            Self::Tracked { flow, reply, flags, chunks, len, shape } => {
+            Self::Tracked { flow, reply, flags, chunks, len, shape, left } => {
                 if model.flows.is_empty() {
                     return None;
                 }
                 let flow = &model.flows[flow.index(model.flows.len())];
                 let key = if *reply { flow.translated.reversed() } else { flow.original };
-                Some(of_flow(model, &key, transport(&key, *flags, chunks), *len, *shape))
+                Some(of_flow(model, &key, transport(&key, *flags, chunks), *len, (*shape, *left)))
             }
         }
     }
@@ -332,7 +356,13 @@ fn transport(key: &Key, flags: u8, chunks: &[u8]) -> Transport {
 }
 
 /// A packet with this key from where its source is.
-fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Shape) -> (u16, Frame) {
+fn of_flow(
+    model: &Model,
+    key: &Key,
+    transport: Transport,
+    len: usize,
+    (shape, left): (Shape, Option<u16>),
+) -> (u16, Frame) {
     let owner = |(_, port): &(&u16, &Port)| port.tenant == key.tenant && port.addresses.contains(&key.src.0);
     let sender = match model.tables.ports.iter().find(owner) {
         Some((index, _)) if *index > 0 => Sender::Pod(usize::from(*index) - 1),
@@ -352,7 +382,7 @@ fn of_flow(model: &Model, key: &Key, transport: Transport, len: usize, shape: Sh
         hops: 64,
         class: 0,
         shape,
-        left: None,
+        left,
         odd: Odd::Nothing,
         outer_class: 0,
         tenant: key.tenant == TENANT,
@@ -378,23 +408,30 @@ impl Discovery {
     }
 }
 
-/// The packets of a flood.
-pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: u16) -> Vec<(u16, Frame)> {
+/// The packets of a flood, from one of the pods that can reach the service.
+pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: Range<u16>) -> Vec<(u16, Frame)> {
     let services = &model.tables.services;
     if services.is_empty() {
         return Vec::new();
     }
-    flood_of(model, pod, service.index(services.len()), flows)
+    let service = service.index(services.len());
+    let ServiceKey { tenant, vip, .. } = services[service].key;
+    let reaches = |(addresses, of): &(&[&str], u32)| {
+        *of == tenant && addresses.iter().any(|own| ip(own).is_ipv4() == vip.is_ipv4())
+    };
+    let pods: Vec<_> = (0..PODS.len()).filter(|pod| reaches(&PODS[*pod])).collect();
+    flood_of(model, pods[pod % pods.len()], service, flows)
 }
 
-/// First packets of that many flows from a pod to the service at this place.
-pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: u16) -> Vec<(u16, Frame)> {
+/// First packets of the flows with these numbers from a pod to the service at this place.
+pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: Range<u16>) -> Vec<(u16, Frame)> {
     let service = model.tables.services[service].key;
     let transport = |n: u16| {
         let ports = (20_000 + n, service.port);
         match service.protocol {
             TCP => Transport::Tcp { ports, flags: SYN },
             SCTP => Transport::Sctp { ports, chunks: vec![1] },
+            ICMP | ICMPV6 => Transport::Echo { request: true, identifier: ports.0, sequence: 0 },
             _ => Transport::Udp { ports, with_checksum: true },
         }
     };
@@ -413,5 +450,5 @@ pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: u16) ->
         tenant: false,
         odd_tunnel: OddTunnel::Nothing,
     };
-    (0..flows).map(|n| recipe(n).frame(&model.tables)).collect()
+    flows.map(|n| recipe(n).frame(&model.tables)).collect()
 }

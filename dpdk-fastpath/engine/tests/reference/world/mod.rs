@@ -3,6 +3,7 @@
 pub(crate) mod event;
 pub(crate) mod packet;
 pub(crate) mod proto;
+pub(crate) mod sequence;
 pub(crate) mod tables;
 
 use std::net::IpAddr;

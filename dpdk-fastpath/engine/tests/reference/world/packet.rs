@@ -226,6 +226,8 @@ fn odd_tunnel() -> impl Strategy<Value = OddTunnel> {
     prop_oneof![
         16 => Just(O::Nothing),
         2 => select(vec![O::Vni, O::Port, O::Kind, O::Checksum, O::Source, O::Destination, O::InnerMac, O::Fragment]),
+        // Geneve options that must be understood.
+        1 => Just(O::Header { at: 1, value: 0x40 }),
         1 => (0_usize..8, select(vec![0_u8, 1, 8, 0x40, 0x80, 0xff])).prop_map(|(at, value)| O::Header { at, value }),
         1 => odd(0).prop_map(O::Odd),
     ]
@@ -249,6 +251,11 @@ fn peer(version: usize) -> impl Strategy<Value = IpAddr> {
     .prop_map(ip)
 }
 
+/// What a pod leaves to us of its TCP and UDP.
+pub(crate) fn left() -> impl Strategy<Value = Option<u16>> {
+    prop::option::weighted(0.2, select(vec![0_u16, 500, 1200, 1300, 1440]))
+}
+
 pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
     (sender(), any::<bool>()).prop_flat_map(|(sender, v6)| {
         let version = match sender {
@@ -268,8 +275,7 @@ pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
         let len = prop_oneof![8 => 0_usize..64, 1 => 1200_usize..1520, 1 => select(vec![536_usize, 548, 1252, 8950, 9000])];
         let hops = prop_oneof![12 => Just(64_u8), 1 => select(vec![0_u8, 1, 2, 255])];
         let class = || select(vec![0_u8, 0, 0, 1, 2, 3, 0xb8, 0xb9, 0xff]);
-        let left = prop::option::weighted(0.2, select(vec![0_u16, 500, 1200, 1300, 1440]));
-        let link = (left, odd(30), class(), prop::bool::weighted(0.2), odd_tunnel());
+        let link = (left(), odd(30), class(), prop::bool::weighted(0.2), odd_tunnel());
         (src, dst, transport(), len, hops, class(), shape(), link).prop_map(
             move |(src, dst, transport, len, hops, class, shape, (left, odd, outer_class, tenant, odd_tunnel))| Recipe {
                 sender, src, dst, transport, len, hops, class,
