@@ -222,9 +222,9 @@ impl Devices {
         let interface = Interface::find(port.interface)?;
         let workers = usize::from(self.workers);
         let sockets = PacketSockets::open(port.interface, &interface, port.mac, workers)?;
-        let rx = sockets.rx(&self.memory).into_iter().map(Rx::Tap).collect();
-        let tx = sockets.tx().into_iter().map(Tx::Tap).collect();
-        Ok((Device::Sockets, Queues { rx, tx }))
+        let (rx, tx) = sockets.ends(&self.memory);
+        let rx = rx.into_iter().map(|rx| Rx::Packet(Box::new(rx))).collect();
+        Ok((Device::Sockets, Queues { rx, tx: tx.into_iter().map(Tx::Tap).collect() }))
     }
 
     fn tap(&mut self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {

@@ -1,12 +1,16 @@
 //! Packet sockets (packet(7)): the uplink is an interface that the kernel keeps, of any NIC that it has a driver for.
 //!
-//! With `PACKET_VNET_HDR` a packet socket speaks as a tap does, so the ends are those of a [tap](super::tap): checksums that
-//! the kernel has left open are completed, and one write hands over many tunnel packets. A filter in the kernel lets
+//! With `PACKET_VNET_HDR` a packet socket speaks as a tap does, so the transmitting end is that of a [tap](super::tap): checksums
+//! that the kernel has left open are completed, and one write hands over many tunnel packets. What comes lies in a [ring], which
+//! takes no call to be read. A filter in the kernel lets
 //! through what is for the address of the uplink, or for several stations, and has no VLAN tag: a tagged packet would
 //! arrive without its tag, as if it belonged here.
 //!
 //! The kernel goes on to look at what it receives. So an address that the fast path has on the underlay is none of the
-//! kernel's.
+//! kernel's; and it takes the kernel the least time if the MAC address is none of its own, either.
+
+mod ring;
+mod rx;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -15,8 +19,10 @@ use std::sync::Arc;
 use culvert_api::value::{IfName, Mac};
 use nix::errno::Errno;
 
+use self::ring::Ring;
+pub use self::rx::PacketRx;
 use super::interface::Interface;
-use super::tap::{Behind, Budget, TapMemory, TapRx, TapTx};
+use super::tap::{Behind, TapMemory, TapTx};
 
 /// Bytes that the kernel keeps for one socket in each direction: what comes while a worker does something else.
 const BUFFER: libc::c_int = 4 << 20;
@@ -27,8 +33,6 @@ const PACKET_VNET_HDR: libc::c_int = 15;
 const PACKET_FANOUT: libc::c_int = 18;
 /// `PACKET_FANOUT_HASH`, by addresses and ports, with `PACKET_FANOUT_FLAG_UNIQUEID`: the kernel numbers the group.
 const FANOUT_HASH_NEW: libc::c_int = 0x2000 << 16;
-/// `PACKET_QDISC_BYPASS`: no queueing discipline between us and the driver.
-const PACKET_QDISC_BYPASS: libc::c_int = 20;
 /// `PACKET_IGNORE_OUTGOING`: what the kernel sends is not for us.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
@@ -57,7 +61,16 @@ pub enum PacketSocketError {
 
 /// Packet sockets on one interface, which share what comes in.
 #[derive(Debug)]
-pub struct PacketSockets(Vec<Arc<OwnedFd>>);
+pub struct PacketSockets(Vec<Pair>);
+
+/// A worker's two sockets. Each packet that has been sent tells its socket so, and with it all who wait for that: the one that
+/// a worker waits at sends nothing.
+#[derive(Debug)]
+struct Pair {
+    rx: OwnedFd,
+    ring: Ring,
+    tx: OwnedFd,
+}
 
 impl PacketSockets {
     /// Makes so many on the interface `name`, for frames to the address `mac`.
@@ -70,7 +83,7 @@ impl PacketSockets {
         mac: Mac,
         sockets: usize,
     ) -> Result<Self, PacketSocketError> {
-        let mut opened: Vec<Arc<OwnedFd>> = Vec::with_capacity(sockets);
+        let mut opened: Vec<Pair> = Vec::with_capacity(sockets);
         let mut group = FANOUT_HASH_NEW;
         for _ in 0..sockets {
             let failed = |(action, source): (_, io::Error)| match source.raw_os_error() {
@@ -79,74 +92,81 @@ impl PacketSockets {
                 }
                 _ => PacketSocketError::Refused { interface: name.clone(), action, source },
             };
-            let socket = open(interface, mac).map_err(failed)?;
+            let pair = Pair::open(interface, mac).map_err(failed)?;
             if sockets > 1 {
-                set(&socket, PACKET_FANOUT, &group).map_err(|e| failed(("share packets", e)))?;
+                set(&pair.rx, PACKET_FANOUT, &group).map_err(|e| failed(("share packets", e)))?;
                 if opened.is_empty() {
                     // The number that the kernel chose, for the others to join.
-                    group = get(&socket, PACKET_FANOUT).map_err(|e| failed(("share packets", e)))? & 0xffff;
+                    group = get(&pair.rx, PACKET_FANOUT).map_err(|e| failed(("share packets", e)))? & 0xffff;
                 }
             }
-            opened.push(Arc::new(socket));
+            opened.push(pair);
         }
         Ok(Self(opened))
     }
 
-    /// The receiving ends, one for each socket, each of which there must be once.
-    pub fn rx(&self, memory: &TapMemory) -> Vec<TapRx> {
-        let rx = |socket: &Arc<_>| {
-            TapRx::new(Arc::clone(socket), Behind::Socket, memory.clone(), Budget::UNLIMITED)
-        };
-        self.0.iter().map(rx).collect()
-    }
-
-    /// The transmitting ends, one for each socket.
-    pub fn tx(&self) -> Vec<TapTx> {
-        self.0.iter().map(|socket| TapTx::new(Arc::clone(socket), Behind::Socket)).collect()
+    /// Receiving and transmitting ends, one of each for each socket.
+    pub fn ends(self, memory: &TapMemory) -> (Vec<PacketRx>, Vec<TapTx>) {
+        let ends = self.0.into_iter().map(|Pair { rx, ring, tx }| {
+            let rx = PacketRx::new(Arc::new(rx), ring, memory.clone());
+            (rx, TapTx::new(Arc::new(tx), Behind::Socket))
+        });
+        ends.unzip()
     }
 }
 
-/// A socket that receives, or what could not be done and why.
-fn open(interface: &Interface, mac: Mac) -> Result<OwnedFd, (&'static str, io::Error)> {
+/// What could not be done, and why.
+type Failed = (&'static str, io::Error);
+
+impl Pair {
+    fn open(interface: &Interface, mac: Mac) -> Result<Self, Failed> {
+        let (rx, tx) = (socket()?, socket()?);
+        let on: libc::c_int = 1;
+        set(&rx, PACKET_IGNORE_OUTGOING, &on).map_err(|error| ("pass over what the kernel sends", error))?;
+        let ring = Ring::new(&rx, usize::from(interface.mtu.get()))?;
+        for (socket, option) in [(&rx, libc::SO_RCVBUFFORCE), (&tx, libc::SO_SNDBUFFORCE)] {
+            set_at(socket, libc::SOL_SOCKET, option, &BUFFER)
+                .map_err(|error| ("have large buffers", error))?;
+        }
+        let mut filter = filter(mac);
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        set_at(&rx, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+            .map_err(|error| ("have a filter", error))?;
+        // Neighbour discovery asks at multicast addresses, of which the NIC knows only the kernel's own.
+        let promiscuous =
+            if interface.mac == mac { libc::PACKET_MR_ALLMULTI } else { libc::PACKET_MR_PROMISC };
+        let membership = libc::packet_mreq {
+            mr_ifindex: interface.index.cast_signed(),
+            mr_type: promiscuous as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        set(&rx, libc::PACKET_ADD_MEMBERSHIP, &membership)
+            .map_err(|error| ("receive what is for us", error))?;
+        bind(&rx, interface, libc::ETH_P_ALL).map_err(|error| ("be bound", error))?;
+        bind(&tx, interface, 0).map_err(|error| ("be bound", error))?;
+        Ok(Self { rx, ring, tx })
+    }
+}
+
+/// A socket whose frames have a vnet header. It receives nothing yet.
+fn socket() -> Result<OwnedFd, Failed> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: takes numbers. With protocol 0 nothing is received before `bind` below.
+    // SAFETY: takes numbers. With protocol 0 nothing is received before it is bound to another.
     let socket = Errno::result(unsafe { libc::socket(libc::AF_PACKET, kind, 0) });
     let socket = socket.map_err(|error| ("be opened", error.into()))?;
     // SAFETY: the descriptor was just opened, and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let on: libc::c_int = 1;
-    for (option, action) in [
-        (PACKET_VNET_HDR, "leave checksums to us"),
-        (PACKET_IGNORE_OUTGOING, "pass over what the kernel sends"),
-        (PACKET_QDISC_BYPASS, "send without a queueing discipline"),
-    ] {
-        set(&socket, option, &on).map_err(|error| (action, error))?;
-    }
-    for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
-        set_at(&socket, libc::SOL_SOCKET, option, &BUFFER).map_err(|error| ("have large buffers", error))?;
-    }
-    let mut filter = filter(mac);
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    set_at(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
-        .map_err(|error| ("have a filter", error))?;
-    // Neighbour discovery asks at multicast addresses, of which the NIC knows only the kernel's own.
-    let promiscuous = if interface.mac == mac { libc::PACKET_MR_ALLMULTI } else { libc::PACKET_MR_PROMISC };
-    let membership = libc::packet_mreq {
-        mr_ifindex: interface.index.cast_signed(),
-        mr_type: promiscuous as u16,
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
-    set(&socket, libc::PACKET_ADD_MEMBERSHIP, &membership)
-        .map_err(|error| ("receive what is for us", error))?;
-    bind(&socket, interface).map_err(|error| ("be bound", error))?;
+    set(&socket, PACKET_VNET_HDR, &on).map_err(|error| ("leave checksums to us", error))?;
     Ok(socket)
 }
 
-fn bind(socket: &OwnedFd, interface: &Interface) -> io::Result<()> {
+/// Binds a socket to an interface, and to the protocol that it receives; none, if that is 0.
+fn bind(socket: &OwnedFd, interface: &Interface, protocol: libc::c_int) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: (protocol as u16).to_be(),
         sll_ifindex: interface.index.cast_signed(),
         sll_hatype: 0,
         sll_pkttype: 0,

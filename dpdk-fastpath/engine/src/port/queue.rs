@@ -8,6 +8,7 @@ use culvert_packet::PacketBuf as _;
 use culvert_packet::offload::Offload;
 
 use super::cut::Cutting;
+use super::packet_socket::PacketRx;
 use super::tap::{Ending, Spare, TapRx, TapTx};
 use crate::worker::BURST;
 
@@ -16,8 +17,10 @@ use crate::worker::BURST;
 pub enum Rx {
     /// A device of DPDK.
     Device(RxQueue),
-    /// A tap, or a packet socket.
+    /// A tap.
     Tap(TapRx),
+    /// A packet socket.
+    Packet(Box<PacketRx>),
 }
 
 /// Where a worker sends.
@@ -88,7 +91,8 @@ impl Rx {
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Device(_) => None,
-            Self::Tap(tap) => tap.descriptor(),
+            Self::Tap(tap) => Some(tap.descriptor()),
+            Self::Packet(socket) => Some(socket.descriptor()),
         }
     }
 
@@ -98,6 +102,7 @@ impl Rx {
         match self {
             Self::Device(_) => Ending::default(),
             Self::Tap(tap) => tap.ending(),
+            Self::Packet(socket) => socket.ending(),
         }
     }
 
@@ -107,6 +112,7 @@ impl Rx {
         match self {
             Self::Device(queue) => queue.rx(burst),
             Self::Tap(tap) => tap.rx(spare, burst, BURST),
+            Self::Packet(socket) => socket.rx(spare, burst),
         }
     }
 }

@@ -108,6 +108,11 @@ impl VnetHeader {
         }
     }
 
+    /// Whether it is said of a super-packet.
+    pub const fn is_super(&self) -> bool {
+        self.gso_type != WHOLE
+    }
+
     /// Of a UDP packet with a partial checksum, to be cut into packets with `size` bytes behind the UDP header.
     pub fn udp_segments(parsed: &Parsed, size: u16) -> Self {
         Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use culvert_api::fastpath as proto;
 use culvert_hw_tests::frame::wait_for;
-use culvert_hw_tests::net::{Netns, Process, program, run};
+use culvert_hw_tests::net::{Netns, Process, program};
 use culvert_hw_tests::topology::Control;
 use nix::sys::signal::{Signal, kill};
 
@@ -18,8 +18,6 @@ pub(super) struct Ours {
     client: Netns,
     near: Netns,
     far: Netns,
-    /// Dropped last: in it lie the taps' other ends.
-    _wire: Netns,
 }
 
 #[derive(Debug)]
@@ -33,16 +31,18 @@ struct Node {
 impl Ours {
     /// Worker 1 of node 1 runs on CPU 0, that of node 2 on CPU 1: with everything else, on two CPUs.
     pub(super) fn new(dir: &Path) -> Result<Self, PodsError> {
-        let wire = Netns::create("wire")?;
-        let mut nodes = [Node::start(dir, 1, &wire)?, Node::start(dir, 2, &wire)?];
-        for (from, to) in [("up1", "up2"), ("up2", "up1")] {
-            connect(&wire, from, to)?;
+        let [one, two] = [Netns::create("node1")?, Netns::create("node2")?];
+        one.ip(&format!("link add wire mtu 1500 type veth peer name wire netns {}", two.name()))?;
+        for node in [&one, &two] {
+            // What is longer than the MTU is cut before it enters the wire, as on the kernel's side.
+            node.sh("ethtool -K wire gso off tso off gro off tx-udp-segmentation off >/dev/null && ip link set wire up")?;
         }
+        let mut nodes = [Node::start(dir, 1, one)?, Node::start(dir, 2, two)?];
         let [one, two] = &mut nodes;
         one.program(1, true)?;
         two.program(2, true)?;
         let (client, near, far) = (one.pod(1, 2)?, one.pod(1, 3)?, two.pod(2, 3)?);
-        Ok(Self { nodes, client, near, far, _wire: wire })
+        Ok(Self { nodes, client, near, far })
     }
 
     /// Kills what forwards on node 1, as `kill -9` does; its keeper goes on.
@@ -82,14 +82,13 @@ impl Side for Ours {
 }
 
 impl Node {
-    fn start(dir: &Path, number: u8, wire: &Netns) -> Result<Self, PodsError> {
-        let netns = Netns::create(&format!("node{number}"))?;
+    fn start(dir: &Path, number: u8, netns: Netns) -> Result<Self, PodsError> {
         let (name, socket) = (format!("fastpath{number}"), dir.join(format!("{number}.sock")));
         let config = dir.join(format!("{name}.yaml"));
         let text = format!(
             "socket: {}\ncontrolCpu: 0\nworkers: [{}]\n\
              memory: {{ hugepages: preferred, megabytes: 96, mbufs: 8192 }}\nflows: 65536\n\
-             uplink: {{ tap: {{ name: up{number}, mac: \"02:00:00:00:09:0{number}\" }} }}\n",
+             uplink: {{ afPacket: {{ interface: wire, mac: \"02:00:00:00:09:0{number}\" }} }}\n",
             socket.display(),
             number - 1,
         );
@@ -102,8 +101,6 @@ impl Node {
             let control = Control::connect(&socket).ok();
             Ok(control.filter(|control| control.info().is_ok()))
         })?;
-        netns.ip(&format!("link set up{number} netns {}", wire.name()))?;
-        wire.ip(&format!("link set up{number} up"))?;
         Ok(Self { control, process, netns, revision: 0 })
     }
 
@@ -179,16 +176,6 @@ impl Node {
         })?;
         Ok(())
     }
-}
-
-/// Sends all that comes from one tap into the other, as a wire does: a bridge would look into each packet.
-fn connect(wire: &Netns, from: &str, to: &str) -> Result<(), PodsError> {
-    let tc = |arguments: &str| run(wire.command("tc").args(arguments.split(' '))).map(drop);
-    tc(&format!("qdisc add dev {from} ingress"))?;
-    tc(&format!(
-        "filter add dev {from} parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev {to}"
-    ))?;
-    Ok(())
 }
 
 fn octets(address: &str) -> Vec<u8> {

@@ -23,8 +23,6 @@ pub struct TapRx {
     memory: TapMemory,
     budget: Budget,
     ending: Ending,
-    /// What is left of a super-packet that was cut, last first; at packet sockets.
-    backlog: Option<Box<Backlog>>,
 }
 
 /// Why the last turn of a port ended, and what else became of its frames.
@@ -38,15 +36,6 @@ pub struct Ending {
     pub dry: bool,
 }
 
-#[derive(Debug)]
-struct Backlog {
-    cutting: Cutting,
-    segments: Burst<SEGMENTS>,
-}
-
-/// Most segments of a super-packet: 64 KB of the smallest MSS that is usual, 536 bytes.
-const SEGMENTS: usize = 128;
-
 /// Empty mbufs for the next packet from any tap, each as long as it can be: a worker's own.
 #[derive(Debug, Default)]
 pub struct Spare {
@@ -58,15 +47,12 @@ impl TapRx {
     /// Reads from a descriptor that does not block and hands over one frame at a time, behind its vnet header, as a tap's
     /// queue does.
     pub fn new(descriptor: Arc<OwnedFd>, behind: Behind, memory: TapMemory, budget: Budget) -> Self {
-        let cutting = || Cutting { tunnels: true, pool: memory.packets.clone() };
-        let backlog = (behind == Behind::Socket)
-            .then(|| Box::new(Backlog { cutting: cutting(), segments: Burst::new() }));
-        Self { descriptor, behind, memory, budget, ending: Ending::default(), backlog }
+        Self { descriptor, behind, memory, budget, ending: Ending::default() }
     }
 
-    /// Readable when there is a packet; `None` where that is not said of all, as segments may wait here.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.backlog.is_none().then(|| self.descriptor.as_fd())
+    /// Readable when there is a packet.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 
     /// How the last turn ended.
@@ -80,35 +66,78 @@ impl TapRx {
     pub fn rx<const N: usize>(&mut self, spare: &mut Spare, burst: &mut Burst<N>, most: usize) -> usize {
         let before = burst.len();
         let room = (N - before).min(most);
-        self.budget.refill();
-        self.ending = Ending { spent: true, ..Ending::default() };
+        self.begin_turn();
         for _ in 0..room {
-            if let Some(segment) = self.backlog.as_mut().and_then(|backlog| backlog.segments.pop()) {
-                // There is room.
-                let _ = burst.push(segment);
-                continue;
-            }
-            if self.budget.is_spent() {
+            if self.budget.is_spent() || !self.read(spare, burst) {
                 break;
-            }
-            match self.next(spare) {
-                Next::Packet(packet) => {
-                    self.budget.spend(packet.len());
-                    // There is room.
-                    let _ = burst.push(packet);
-                }
-                Next::Refused => self.ending.refused += 1,
-                Next::Segments => {}
-                end @ (Next::Nothing | Next::Dry) => {
-                    (self.ending.spent, self.ending.dry) = (false, matches!(end, Next::Dry));
-                    break;
-                }
             }
         }
         burst.len() - before
     }
 
-    fn next(&mut self, spare: &mut Spare) -> Next {
+    /// Begins a turn, which ends with the port's share spent unless something else ends it.
+    pub(in crate::port) fn begin_turn(&mut self) {
+        self.budget.refill();
+        self.ending = Ending { spent: true, ..Ending::default() };
+    }
+
+    /// Ends a turn, as there is no packet, or for want of mbufs if it is `dry`.
+    pub(in crate::port) fn end_turn(&mut self, dry: bool) {
+        (self.ending.spent, self.ending.dry) = (false, dry);
+    }
+
+    /// Counts a frame as refused.
+    pub(in crate::port) fn refuse(&mut self) {
+        self.ending.refused += 1;
+    }
+
+    /// Adds the next frame; `false`, and the turn ends, if there is none, or no room for it. At packet sockets a frame can become
+    /// as many packets as `burst` has room for.
+    pub(in crate::port) fn read<const N: usize>(&mut self, spare: &mut Spare, burst: &mut Burst<N>) -> bool {
+        let mut header = VnetHeader::wire(false);
+        match self.next(&mut header, spare) {
+            Next::Packet(packet) => {
+                self.budget.spend(packet.len());
+                self.admit(&header, packet, burst);
+            }
+            Next::TooLong => self.refuse(),
+            end @ (Next::Nothing | Next::Dry) => {
+                self.end_turn(matches!(end, Next::Dry));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Adds a frame that has come behind this header, or counts it as refused.
+    pub(in crate::port) fn admit<const N: usize>(
+        &mut self,
+        header: &VnetHeader,
+        mut packet: Mbuf,
+        burst: &mut Burst<N>,
+    ) {
+        let admitted = match header.offload(packet.data_mut()) {
+            Ok(offload) if self.behind == Behind::Host => {
+                packet.set_offload(offload);
+                burst.push(packet).is_ok()
+            }
+            Ok(offload) if offload.segment.is_none() => {
+                packet.set_offload(offload);
+                finish(&mut packet);
+                burst.push(packet).is_ok()
+            }
+            // Two interfaces that are no real wire hand over what nobody has cut yet: packets of a tunnel that the other end
+            // wanted cut, or one in a tunnel of the kernel's.
+            Ok(offload) => self.cut(false, offload, packet, burst),
+            Err(_) => match header.offload_inside(packet.data()) {
+                Ok(offload) => self.cut(true, offload, packet, burst),
+                Err(_) => false,
+            },
+        };
+        self.ending.refused += u64::from(!admitted);
+    }
+
+    fn next(&mut self, header: &mut VnetHeader, spare: &mut Spare) -> Next {
         let TapMemory { packets, super_packets } = &self.memory;
         let (Some(mut small), Some(mut large)) = (
             spare.small.take().or_else(|| emptied(packets.alloc()?)),
@@ -117,7 +146,6 @@ impl TapRx {
             // The kernel keeps it until there is room.
             return Next::Dry;
         };
-        let mut header = VnetHeader::wire(false);
         let (first, header_len) = (small.len(), self.behind.header());
         let read = readv(
             &*self.descriptor,
@@ -138,7 +166,7 @@ impl TapRx {
         // The kernel says how long the frame was, even if there was less room.
         if len > most {
             *spare = Spare { small: Some(small), large: Some(large) };
-            return Next::Refused;
+            return Next::TooLong;
         }
         let mut packet = if len <= first {
             spare.large = Some(large);
@@ -149,27 +177,24 @@ impl TapRx {
             large
         };
         packet.truncate(len);
-        let Ok(offload) = header.offload(packet.data_mut()) else { return self.cut(&header, packet) };
-        packet.set_offload(offload);
-        match self.behind {
-            Behind::Host => Next::Packet(packet),
-            Behind::Wire | Behind::Socket if offload.segment.is_some() => Next::Refused,
-            Behind::Wire | Behind::Socket => {
-                finish(&mut packet);
-                Next::Packet(packet)
-            }
-        }
+        Next::Packet(packet)
     }
 
-    /// Cuts a super-packet in a tunnel: two interfaces that are no real wire hand over what nobody has cut yet.
-    fn cut(&mut self, header: &VnetHeader, mut packet: Mbuf) -> Next {
-        let Some(Backlog { cutting, segments }) = self.backlog.as_deref_mut() else { return Next::Refused };
-        let Ok(offload) = header.offload_inside(packet.data()) else { return Next::Refused };
+    /// Cuts a super-packet, or the one in a tunnel; `false` if that cannot be, or not here.
+    fn cut<const N: usize>(
+        &self,
+        tunnels: bool,
+        offload: Offload,
+        mut packet: Mbuf,
+        burst: &mut Burst<N>,
+    ) -> bool {
+        if self.behind != Behind::Socket {
+            return false;
+        }
         packet.set_offload(offload);
+        let cutting = Cutting { tunnels, pool: self.memory.packets.clone() };
         let mut all = true;
-        let cut = cutting.cut(packet, |segment| all &= segments.push(segment).is_ok());
-        segments.reverse();
-        if cut && all { Next::Segments } else { Next::Refused }
+        cutting.cut(packet, |segment| all &= burst.push(segment).is_ok()) && all
     }
 }
 
@@ -187,9 +212,7 @@ fn finish(packet: &mut Mbuf) {
 
 enum Next {
     Packet(Mbuf),
-    /// They are in the backlog.
-    Segments,
-    Refused,
+    TooLong,
     Nothing,
     Dry,
 }
