@@ -31,7 +31,7 @@ use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
 use crate::resume::Beginning;
 use crate::table::Port;
-use crate::worker::{Recruit, WorkerError};
+use crate::worker::{Recruit, Resting, WorkerError};
 
 /// Calls that wait while the control thread is busy.
 const WAITING_CALLS: usize = 64;
@@ -263,7 +263,8 @@ fn start(
         pod_budget: Budget::of(config.pod_budget),
     };
     let recruits = recruits.collect();
-    let mut backend = Devices::start(eal, memory, drivers, recruits, clock, config.idle_sleep)?;
+    let resting = Resting { idle_sleep: config.idle_sleep, busy_poll: config.busy_poll };
+    let mut backend = Devices::start(eal, memory, drivers, recruits, clock, resting)?;
     // What waits in the queues of one port is for others, which have to be there first.
     backend.team().into_iter().for_each(|team| team.hold(true));
     backend.kept_by(keep, inheritance);

@@ -23,6 +23,8 @@ pub struct FastPathConfig {
     pub workers: Vec<u16>,
     /// How long a worker that has found nothing for many polls rests before it polls again; zero: it never rests.
     pub idle_sleep: Duration,
+    /// How long a worker that a packet would wake goes on to wait awake, if packets have come that soon of late.
+    pub busy_poll: Duration,
     /// Memory for packets.
     pub memory: Memory,
     /// Most tracked connections.
@@ -139,6 +141,8 @@ impl FastPathConfig {
     pub const POD_BUDGET_KILOBYTES: std::ops::RangeInclusive<u32> = 64..=1 << 16;
     /// `podBudgetKilobytes` where it is absent.
     pub const DEFAULT_POD_BUDGET_KILOBYTES: u32 = 256;
+    /// Longest `busyPollMicroseconds`: idle workers would be busy.
+    pub const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
     /// Longest `idleSleepMicroseconds`: a packet waits this long at most.
     pub const MAX_IDLE_SLEEP: Duration = Duration::from_millis(10);
 
@@ -163,6 +167,8 @@ struct Raw {
     workers: Vec<u16>,
     #[serde(default = "default_idle_sleep")]
     idle_sleep_microseconds: u32,
+    #[serde(default = "default_busy_poll")]
+    busy_poll_microseconds: u32,
     #[serde(default)]
     memory: RawMemory,
     #[serde(default = "default_flows")]
@@ -215,6 +221,10 @@ fn default_idle_sleep() -> u32 {
     50
 }
 
+fn default_busy_poll() -> u32 {
+    50
+}
+
 fn default_flows() -> u32 {
     1 << 16
 }
@@ -240,6 +250,7 @@ impl Raw {
             control_cpu,
             workers,
             idle_sleep_microseconds,
+            busy_poll_microseconds,
             memory,
             flows,
             affinity_clients,
@@ -251,11 +262,9 @@ impl Raw {
         } = self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
-        let idle_sleep = Duration::from_micros(idle_sleep_microseconds.into());
-        if idle_sleep > FastPathConfig::MAX_IDLE_SLEEP {
-            let reason = format!("must be 0-{}", FastPathConfig::MAX_IDLE_SLEEP.as_micros());
-            return Err(ConfigError::value("idleSleepMicroseconds", idle_sleep_microseconds, reason));
-        }
+        let idle_sleep =
+            up_to("idleSleepMicroseconds", idle_sleep_microseconds, FastPathConfig::MAX_IDLE_SLEEP)?;
+        let busy_poll = up_to("busyPollMicroseconds", busy_poll_microseconds, FastPathConfig::MAX_BUSY_POLL)?;
         in_range("flows", flows, &FastPathConfig::FLOWS)?;
         in_range("affinityClients", affinity_clients, &FastPathConfig::AFFINITY_CLIENTS)?;
         in_range("podBudgetKilobytes", pod_budget_kilobytes, &FastPathConfig::POD_BUDGET_KILOBYTES)?;
@@ -264,6 +273,7 @@ impl Raw {
             control_cpu,
             workers,
             idle_sleep,
+            busy_poll,
             memory: memory.validate()?,
             flows,
             affinity_clients,
@@ -279,6 +289,15 @@ impl Raw {
             pod_budget: pod_budget_kilobytes << 10,
         })
     }
+}
+
+/// So many microseconds, if they are not too many.
+fn up_to(key: &'static str, microseconds: u32, most: Duration) -> Result<Duration, ConfigError> {
+    let duration = Duration::from_micros(microseconds.into());
+    if duration > most {
+        return Err(ConfigError::value(key, microseconds, format!("must be 0-{}", most.as_micros())));
+    }
+    Ok(duration)
 }
 
 impl RawMemory {

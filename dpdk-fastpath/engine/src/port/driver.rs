@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use culvert_api::value::IfName;
 use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
@@ -17,7 +16,7 @@ use super::{Backend, Interface, InterfaceError, NewPort, Queues, Rx, Tx};
 use crate::clock::Clock;
 use crate::keep::{Inheritance, Keep};
 use crate::table::{PortIndex, PortKind, Sharing, Socket};
-use crate::worker::{Polling, Recruit, Team, WorkerError};
+use crate::worker::{Polling, Recruit, Resting, Team, WorkerError};
 
 /// What makes a port's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +117,10 @@ impl Devices {
         drivers: Drivers,
         recruits: Vec<Recruit>,
         clock: Clock,
-        idle_sleep: Duration,
+        resting: Resting,
     ) -> Result<Self, WorkerError> {
         let workers = recruits.len() as u16;
-        let team = Team::start(eal, recruits, clock, idle_sleep)?;
+        let team = Team::start(eal, recruits, clock, resting)?;
         let (keep, left) = (Keep::nobody(), BTreeMap::new());
         Ok(Self { drivers, team: Some(team), workers, memory, eal: eal.clone(), keep, left })
     }

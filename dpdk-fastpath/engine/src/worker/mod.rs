@@ -23,12 +23,14 @@
 //!
 //! # Rest
 //! A worker that finds nothing sleeps, so that an idle fast path takes no CPU from others. Of taps the kernel says which
-//! have packets, and only those are polled: a node may have hundreds. If all that a worker polls are taps, it sleeps whenever
-//! none has, and the next packet wakes it. Otherwise it polls, and sleeps for a moment (`idleSleepMicroseconds`) after 1024
+//! have packets, and only those are polled: a node may have hundreds. Of packet sockets it says so, too. If a worker polls nothing
+//! else, it waits whenever none has: awake for a moment (`busyPollMicroseconds`), if packets have come that soon of late, then
+//! asleep, and the next packet wakes it. Otherwise it polls, and sleeps for a moment (`idleSleepMicroseconds`) after 1024
 //! rounds without a packet, which is how long the next one waits at most; the next thousand rounds are polled without rest.
 
 mod forwarder;
 mod mailbox;
+mod patience;
 mod port;
 mod rest;
 mod runner;
@@ -48,6 +50,15 @@ const HOUSEKEEPING: u32 = 64;
 
 /// Rounds without a packet after which a worker rests.
 const EMPTY_ROUNDS: u32 = 1024;
+
+/// How workers rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resting {
+    /// How long one rests that no packet can wake; with zero none ever rests.
+    pub idle_sleep: Duration,
+    /// How long one goes on to wait awake that a packet would wake.
+    pub busy_poll: Duration,
+}
 
 /// How long it rests at most if packets wake it up: there are flows to be aged.
 const LONGEST_REST: Duration = Duration::from_millis(100);

@@ -7,8 +7,10 @@ use culvert_dpdk::tsc;
 
 use super::forwarder::Forwarder;
 use super::mailbox::{Done, Mailbox, Order};
+use super::patience::Patience;
+use super::port::WorkerPorts;
 use super::rest::Rest;
-use super::{EMPTY_ROUNDS, HOUSEKEEPING, LONGEST_REST};
+use super::{EMPTY_ROUNDS, HOUSEKEEPING, LONGEST_REST, Resting};
 use crate::clock::Clock;
 use crate::flow::Tick;
 use crate::pipeline::Pipeline;
@@ -28,6 +30,7 @@ pub(super) struct Runner {
     tables: Reader<Snapshot>,
     forwarder: Forwarder,
     idle_sleep: Duration,
+    patience: Patience,
     clock: Clock,
     now: Tick,
 }
@@ -39,10 +42,12 @@ impl Runner {
         tables: Reader<Snapshot>,
         pipeline: Pipeline,
         clock: Clock,
-        idle_sleep: Duration,
+        resting: Resting,
     ) -> Self {
         let forwarder = Forwarder::new(pipeline);
-        Self { mailbox, rest, tables, forwarder, idle_sleep, clock, now: clock.tick() }
+        let Resting { idle_sleep, busy_poll } = resting;
+        let patience = Patience::new(clock.cycles(busy_poll), clock.cycles(Duration::from_secs(1)));
+        Self { mailbox, rest, tables, forwarder, idle_sleep, patience, clock, now: clock.tick() }
     }
 
     /// Polls until told to stop.
@@ -85,7 +90,7 @@ impl Runner {
         }
         self.tables.park();
         let slept = if ports.are_watched() {
-            !ports.rest(&self.rest, LONGEST_REST)
+            !wait(ports, &self.rest, &mut self.patience)
         } else {
             thread::sleep(self.idle_sleep);
             ports.rest(&self.rest, Duration::ZERO);
@@ -125,4 +130,23 @@ impl Runner {
         self.now = self.clock.tick();
         self.forwarder.pipeline.age(self.tables.pin(), self.now);
     }
+}
+
+/// Waits until a watched queue has packets, awake or asleep; `false` if none has for a long time.
+#[inline]
+fn wait(ports: &mut WorkerPorts, rest: &Rest, patience: &mut Patience) -> bool {
+    let begin = tsc::now();
+    let awake = patience.awake(begin);
+    while tsc::now().wrapping_sub(begin) < awake {
+        // Whoever has something to do on this CPU goes first.
+        thread::yield_now();
+        if ports.rest(rest, Duration::ZERO) {
+            let now = tsc::now();
+            patience.came_awake(now, now.wrapping_sub(begin));
+            return true;
+        }
+    }
+    let came = ports.rest(rest, LONGEST_REST);
+    patience.slept(tsc::now().wrapping_sub(begin));
+    came
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use culvert_dpdk::lcore::{self, LcoreError};
 use culvert_dpdk::{Eal, Mbuf};
 
+use super::Resting;
 use super::mailbox::{Done, Mailbox, Order};
 use super::port::WorkerPort;
 use super::rest::{Bell, Rest};
@@ -90,7 +91,7 @@ pub struct Recruit {
 }
 
 impl Team {
-    /// Starts the workers, each on its CPU and without ports. With `idle_sleep` zero they never rest.
+    /// Starts the workers, each on its CPU and without ports. They rest as said.
     ///
     /// # Errors
     /// None runs then.
@@ -98,7 +99,7 @@ impl Team {
         eal: &Eal,
         recruits: Vec<Recruit>,
         clock: Clock,
-        idle_sleep: Duration,
+        resting: Resting,
     ) -> Result<Self, WorkerError> {
         let mut team = Self { members: Vec::with_capacity(recruits.len()) };
         for (number, Recruit { cpu, tables, pipeline }) in recruits.into_iter().enumerate() {
@@ -110,7 +111,7 @@ impl Team {
                     return Err(WorkerError::Descriptors { worker: number, source });
                 }
             };
-            let runner = Runner::new(mailbox.clone(), rest, tables, pipeline, clock, idle_sleep);
+            let runner = Runner::new(mailbox.clone(), rest, tables, pipeline, clock, resting);
             match lcore::spawn(eal, &format!("culvert-w{number}"), cpu, move |_| runner.run()) {
                 Ok(thread) => team.members.push(Member { number, mailbox, thread }),
                 Err(error) => {

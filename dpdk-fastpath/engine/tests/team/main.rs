@@ -15,7 +15,7 @@ use culvert_engine::port::Queues;
 use culvert_engine::port::tap::{Behind, Budget, Ending, Spare, TapMemory, TapRx};
 use culvert_engine::quiescent::{Publisher, channel};
 use culvert_engine::table::{PortIndex, Snapshot};
-use culvert_engine::worker::{BURST, Polling, Recruit, Team};
+use culvert_engine::worker::{BURST, Polling, Recruit, Resting, Team};
 use culvert_packet::offload::vnet::VnetHeader;
 use libtest_mimic::{Arguments, Trial};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
@@ -71,7 +71,9 @@ fn recruits(cpus: &[u32]) -> (Vec<Recruit>, CounterSet, Publisher<Snapshot>) {
 
 fn bench(eal: &Eal, name: &str, cpus: &[u32], idle_sleep: Duration) -> Bench {
     let (recruits, counters, tables) = recruits(cpus);
-    let team = Team::start(eal, recruits, Clock::start(eal), idle_sleep).unwrap();
+    let team =
+        Team::start(eal, recruits, Clock::start(eal), Resting { idle_sleep, busy_poll: Duration::ZERO })
+            .unwrap();
     let config = MempoolConfig { name: name.into(), mbufs: 1023, cache: 32, ..MempoolConfig::default() };
     Bench { pool: Mempool::create(eal, &config).unwrap(), team, counters, tables }
 }
@@ -180,7 +182,13 @@ fn adoption(eal: &Eal) {
 
 fn no_such_cpu(eal: &Eal) {
     let (recruits, ..) = recruits(&[0, 60_000]);
-    let error = Team::start(eal, recruits, Clock::start(eal), Duration::ZERO).unwrap_err();
+    let error = Team::start(
+        eal,
+        recruits,
+        Clock::start(eal),
+        Resting { idle_sleep: Duration::ZERO, busy_poll: Duration::ZERO },
+    )
+    .unwrap_err();
     assert_eq!(error.to_string(), "worker culvert-w1: cpu 60000: not online, or not allowed to this process");
     assert_eq!(
         std::fs::read_dir("/proc/self/task").unwrap().filter(is_worker).count(),

@@ -24,6 +24,7 @@ use culvert_engine::port::tap::{Budget, TapMemory};
 use culvert_engine::port::{Devices, Drivers, PortDriver};
 use culvert_engine::quiescent;
 use culvert_engine::table::{Snapshot, TableError};
+use culvert_engine::worker::Resting;
 use culvert_engine::worker::WorkerError;
 use tokio::sync::oneshot;
 
@@ -136,7 +137,8 @@ fn measure(eal: &Eal, tables: &Tables, number: u16) -> Result<Times, TablesError
         spread_pods: false,
         pod_budget: Budget::UNLIMITED,
     };
-    let devices = Devices::start(eal, memory, drivers, vec![], clock, Duration::ZERO)?;
+    let resting = Resting { idle_sleep: Duration::ZERO, busy_poll: Duration::ZERO };
+    let devices = Devices::start(eal, memory, drivers, vec![], clock, resting)?;
     let mut fast_path = FastPath::new("bench".to_owned(), devices, publisher, counters, flows, clock);
     for (index, port) in objects::ports()? {
         fast_path.adopt(index, port)?;

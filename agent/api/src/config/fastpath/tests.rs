@@ -19,6 +19,7 @@ fn only_the_uplink_has_no_default() {
         control_cpu: 0,
         workers: vec![1],
         idle_sleep: Duration::from_micros(50),
+        busy_poll: Duration::from_micros(50),
         memory: Memory { hugepages: Hugepages::Preferred, megabytes: 256, mbufs: 16384 },
         flows: 65536,
         affinity_clients: 65536,
@@ -40,6 +41,7 @@ fn every_key_is_taken_over() {
 controlCpu: 2
 workers: [2, 3]
 idleSleepMicroseconds: 0
+busyPollMicroseconds: 1000
 memory: { hugepages: required, megabytes: 512, mbufs: 65536 }
 flows: 1024
 affinityClients: 4096
@@ -59,6 +61,7 @@ podBudgetKilobytes: 65536
         control_cpu: 2,
         workers: vec![2, 3],
         idle_sleep: Duration::ZERO,
+        busy_poll: Duration::from_micros(1000),
         memory: Memory { hugepages: Hugepages::Required, megabytes: 512, mbufs: 65536 },
         flows: 1024,
         affinity_clients: 4096,
@@ -129,6 +132,7 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("workers: []", "workers []: must name 1-16 CPUs"),
         ("workers: [1, 2, 1]", "workers[2] 1: is named twice; each worker needs a CPU of its own"),
         ("idleSleepMicroseconds: 10001", "idleSleepMicroseconds 10001: must be 0-10000"),
+        ("busyPollMicroseconds: 1001", "busyPollMicroseconds 1001: must be 0-1000"),
         ("flows: 1023", "flows 1023: must be 1024-67108864"),
         ("flows: 67108865", "flows 67108865: must be 1024-67108864"),
         ("affinityClients: 1023", "affinityClients 1023: must be 1024-16777216"),
