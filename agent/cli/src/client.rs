@@ -13,7 +13,8 @@ use culvert_api::agent::{
     Progress, ServiceListRequest, StatusReply, StatusRequest,
 };
 use culvert_api::fastpath::{
-    ExplainRequest, Explanation, ListFlowsResponse, ListPortsResponse, ListServicesResponse,
+    Counters, ExplainRequest, Explanation, GetCountersRequest, ListFlowsResponse, ListPortsResponse,
+    ListServicesResponse,
 };
 use culvert_api::frame;
 
@@ -38,6 +39,13 @@ pub(crate) enum ClientError {
     NoPolicy(PathBuf),
     #[error("standard output: {0}")]
     Print(io::Error),
+}
+
+impl ClientError {
+    /// Whether it may be otherwise in a moment, when the agent or the fast path has been started.
+    pub(crate) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Away(..) | Self::Talk(..) | Self::HungUp(_) | Self::Refused(_))
+    }
 }
 
 /// The agent, reached anew for each call.
@@ -66,6 +74,7 @@ impl Client {
         nic_list(Call::NicList(NicListRequest {})) -> NicList(NicListReply);
         nic_apply(Call::NicApply(NicApplyRequest {})) -> NicApply(NicApplyReply);
         port_list(Call::PortList(PortListRequest {})) -> PortList(ListPortsResponse);
+        counters(Call::Counters(GetCountersRequest {})) -> Counters(Counters);
         service_list(Call::ServiceList(ServiceListRequest {})) -> ServiceList(ListServicesResponse);
     }
 

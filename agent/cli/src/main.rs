@@ -1,12 +1,13 @@
 //! culvert: shows what the agent of this node knows, and asks it to act.
 //!
-//! It keeps no state and touches no hardware: every command is one call on the agent's socket.
+//! It keeps no state and touches no hardware: every command is one call on the agent's socket; `top` repeats it.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod client;
 mod output;
+mod top;
 mod view;
 
 use std::path::Path;
@@ -101,6 +102,7 @@ fn run(args: &Args) -> Result<u8, ClientError> {
         Command::Explain(question) => {
             output.print(&view::explain::explanation(client.explain(question.into())?))
         }
+        Command::Top(args) => top::run(&client, &output, args),
         Command::Status => {
             let status = view::status::status(client.status()?);
             let code = if status.is_well() { 0 } else { DEGRADED };

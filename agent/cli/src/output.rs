@@ -52,11 +52,21 @@ impl Output {
         Self { format, colours: io::stdout().is_terminal() && !unwanted }
     }
 
+    /// How to print.
+    pub(crate) const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A view for people.
+    pub(crate) fn text<V: View>(&self, view: &V) -> String {
+        self.blocks(&view.blocks())
+    }
+
     /// Prints `view`. A reader that closed the pipe early (`| head`) is no failure.
     pub(crate) fn print<V: View>(&self, view: &V) -> Result<(), ClientError> {
         let text = match self.format {
             Format::Json => serde_json::to_string_pretty(view).expect("views have text keys only") + "\n",
-            Format::Table => self.blocks(&view.blocks()),
+            Format::Table => self.text(view),
         };
         write(&text).map(drop)
     }
@@ -144,7 +154,7 @@ fn pad(table: &mut Table) {
 }
 
 /// Writes to standard output; false if nobody reads any more.
-fn write(text: &str) -> Result<bool, ClientError> {
+pub(crate) fn write(text: &str) -> Result<bool, ClientError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),

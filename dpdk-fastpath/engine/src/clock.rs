@@ -31,6 +31,11 @@ impl Clock {
         self.start
     }
 
+    /// Ticks of the time stamp counter per second.
+    pub const fn hz(&self) -> u64 {
+        self.hz
+    }
+
     /// So many counts of the time stamp counter.
     pub const fn cycles(&self, time: Duration) -> u64 {
         (time.as_nanos() * self.hz as u128 / 1_000_000_000) as u64

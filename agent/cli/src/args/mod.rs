@@ -2,6 +2,7 @@
 
 mod explain;
 mod nic;
+mod top;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 pub(crate) use explain::Question;
 pub(crate) use nic::NicCommand;
+pub(crate) use top::{Sort, TopArgs};
 
 const EXIT: &str = "Exit status:
   0  done; `nic plan`, `nic diff`: nothing to do; `status`: all is well
@@ -24,6 +26,7 @@ const EXAMPLES: &str = "Examples:
   culvert nic show ens1f0/3
   culvert nic watch
   culvert nic list -o json | jq '.[].vfs[] | select(.owner != \"\")'
+  culvert top
   culvert service list
   culvert flow list --limit 20
   culvert explain --from 10.1.0.5:40000 --to 10.96.0.10:80";
@@ -42,6 +45,28 @@ const FLOW: &str = "Examples:
 const EXPLAIN: &str = "Examples:
   culvert explain --from 10.1.0.5:40000 --to 10.96.0.10:80
   culvert explain --from [fd00::5]:5353 --to [fd00:96::a]:53 --protocol udp -o json
+
+Exit status:
+  0  done
+  1  failed";
+
+const TOP: &str = "Examples:
+  culvert top
+  culvert top --interval 10s --sort drops --limit 20
+  culvert top --once -o json | jq '.workers[] | {cpu, busy, headroomPacketsPerSecond}'
+  culvert top -o json | jq -c '.ports[] | select(.rxDeferredPerSecond > 0) | .owner'
+
+Of a worker:
+  BUSY         share of the time in which it had packets; at 100% the rest waits or is lost
+  HEADROOM/S   packets that it could carry besides, at the present cycles per packet
+  SLEEPS/S     how often it waited for packets
+  PREEMPTED/S  how often others got its CPU while it was awake; WAITED: share of the time for which they had it
+Of a port, TX is what its pod receives:
+  DEFERRED/S   turns that ended before all was received: it sends faster than it has turns
+  DROPPED/S    of both directions, and what most were dropped for
+
+At a terminal what is shown is replaced, and `top` goes on when the agent or the fast path is started anew.
+Elsewhere tables follow each other, and JSON is one object per line and interval.
 
 Exit status:
   0  done
@@ -106,6 +131,9 @@ pub(crate) enum Command {
     /// What would become of a pod's packet, and why; nothing changes by asking.
     #[command(after_help = EXPLAIN)]
     Explain(Question),
+    /// How busy the fast path's workers are, and what goes through each port, again and again.
+    #[command(after_help = TOP)]
+    Top(TopArgs),
     /// How the agent and its parts are.
     #[command(after_help = STATUS)]
     Status,

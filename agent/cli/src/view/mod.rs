@@ -6,6 +6,7 @@ pub(crate) mod nic;
 pub(crate) mod port;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod top;
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-use culvert_api::fastpath::{Backend, NamedCounter, Port, PortCounters, Service};
+use culvert_api::fastpath::{Backend, NamedCounter, Port, PortCounters, Scheduling, Service, WorkerCounters};
 use culvert_device_plugin::PoolStatus;
 use culvert_host::netlink::VfCounters;
 use std::collections::BTreeSet;
@@ -29,12 +29,25 @@ fn snapshot(state: &str) -> Snapshot {
         drops: vec![NamedCounter { name: "vlan-tag".into(), value: 2 }],
         ..Port::default()
     };
+    let scheduling = Scheduling {
+        sleeps: 4,
+        preemptions: 6,
+        ran_nanoseconds: 2_500_000_000,
+        waited_nanoseconds: 250_000_000,
+    };
+    let worker = WorkerCounters {
+        busy_cycles: 3_000_000_000,
+        scheduling: Some(scheduling),
+        ..WorkerCounters::default()
+    };
     Snapshot {
         subsystems: vec![Subsystem { name: "fastpath".into(), state: state.into(), detail: "why".into() }],
         info: Some(Info { mbufs_total: 16, mbufs_free: 15, ..Info::default() }),
         counters: Some(Counters {
             drops: vec![NamedCounter { name: "ipv4-checksum".into(), value: 3 }],
             ports: vec![port],
+            workers: vec![worker, WorkerCounters { worker: 1, ..WorkerCounters::default() }],
+            cycles_per_second: 2_000_000_000,
             ..Counters::default()
         }),
         services: vec![ServiceStatus { service: Some(service), packets: 9, ..ServiceStatus::default() }],
@@ -115,6 +128,13 @@ fn every_counter_of_the_snapshot_is_in_the_metrics() {
     let body = exposition();
     for line in [
         "culvert_drops_total{reason=\"ipv4-checksum\"} 3",
+        "culvert_worker_busy_cycles_total{worker=\"0\"} 3000000000",
+        "culvert_worker_busy_seconds_total{worker=\"0\"} 1.5",
+        "culvert_worker_busy_seconds_total{worker=\"1\"} 0.0",
+        "culvert_worker_sleeps_total{worker=\"0\"} 4",
+        "culvert_worker_preemptions_total{worker=\"0\"} 6",
+        "culvert_worker_cpu_seconds_total{worker=\"0\"} 2.5",
+        "culvert_worker_cpu_wait_seconds_total{worker=\"0\"} 0.25",
         "culvert_port_rx_deferred_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 5",
         "culvert_port_drops_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\",reason=\"vlan-tag\"} 2",
         "culvert_port_rx_packets_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 7",

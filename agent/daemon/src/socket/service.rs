@@ -68,6 +68,7 @@ impl Service {
                 Err("events are sent to the end of a connection, not as one answer".to_owned())
             }
             Call::PortList(_) => self.ask(FastPath::ports, Answer::PortList).await,
+            Call::Counters(_) => self.ask(FastPath::counters, Answer::Counters).await,
             Call::ServiceList(_) => self.ask(FastPath::services, Answer::ServiceList).await,
             Call::Explain(question) => {
                 self.ask(async move |fastpath: &FastPath| fastpath.explain(question).await, Answer::Explain)

@@ -8,6 +8,7 @@ use culvert_api::agent::{
     agent_reply::Result as Answer,
 };
 use culvert_api::config::cni::PodMayChoose;
+use culvert_api::fastpath::GetCountersRequest;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -74,8 +75,10 @@ async fn one_client_may_call_several_times_and_several_clients_at_once() {
             assert_eq!(status.node, "node-a");
         }
     }
-    let Answer::Error(error) = call(&mut one, Call::PortList(PortListRequest {})).await else { panic!() };
-    assert!(error.message.contains("section fastpath"), "{}", error.message);
+    for ask in [Call::PortList(PortListRequest {}), Call::Counters(GetCountersRequest {})] {
+        let Answer::Error(error) = call(&mut one, ask).await else { panic!() };
+        assert!(error.message.contains("section fastpath"), "{}", error.message);
+    }
     let name = "eth9".to_owned();
     let Answer::Error(error) = call(&mut one, Call::NicShow(NicShowRequest { name })).await else { panic!() };
     assert!(error.message.contains("eth9: no PF or VF is called so"), "{}", error.message);

@@ -1,12 +1,14 @@
 //! What the fast path tells about itself.
 
 use culvert_api::fastpath as proto;
+use culvert_dpdk::tsc;
 
 use super::FastPath;
 use crate::balance::Moment;
 use crate::explain::{Present, QuestionError};
 use crate::port::Entry;
 use crate::table::{PortKind, Service, Sharing, octets};
+use crate::worker::Team;
 
 impl FastPath {
     /// Who answers, and how far it has been programmed.
@@ -110,6 +112,7 @@ impl FastPath {
 
     /// All counters.
     pub fn list_counters(&self) -> proto::Counters {
+        let mut scheduling = self.ports.backend().team().into_iter().flat_map(Team::scheduling);
         let worker = |(number, &lcore): (usize, &u32)| {
             let counts = self.counters.worker(number);
             proto::WorkerCounters {
@@ -120,6 +123,7 @@ impl FastPath {
                 packets: counts.packets,
                 busy_cycles: counts.busy_cycles,
                 total_cycles: counts.total_cycles,
+                scheduling: scheduling.next().flatten().map(Into::into),
             }
         };
         let (flows, errors) = (self.counters.flows(), self.counters.errors());
@@ -133,6 +137,9 @@ impl FastPath {
             affinity_forgotten: flows.forgotten,
             icmp_errors_translated: errors.translated,
             icmp_errors_limited: errors.limited,
+            cycles: tsc::now(),
+            cycles_per_second: self.clock.hz(),
+            instance: self.instance.clone(),
         }
     }
 }

@@ -34,12 +34,14 @@ mod patience;
 mod port;
 mod rest;
 mod runner;
+mod scheduling;
 mod team;
 
 use std::time::Duration;
 
 pub use forwarder::Forwarder;
 pub use port::WorkerPort;
+pub use scheduling::Scheduling;
 pub use team::{Polling, Recruit, Team, WorkerError};
 
 /// Most packets received from a port at once.

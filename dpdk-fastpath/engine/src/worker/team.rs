@@ -1,18 +1,20 @@
 //! The control thread's side of the workers.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use culvert_dpdk::lcore::{self, LcoreError};
 use culvert_dpdk::{Eal, Mbuf};
+use nix::unistd::{Pid, gettid};
 
 use super::Resting;
 use super::mailbox::{Done, Mailbox, Order};
 use super::port::WorkerPort;
 use super::rest::{Bell, Rest};
 use super::runner::Runner;
+use super::scheduling::Scheduling;
 use crate::clock::Clock;
 use crate::pipeline::{Learned, Pipeline};
 use crate::port::Queues;
@@ -68,6 +70,8 @@ struct Member {
     number: usize,
     mailbox: Mailbox,
     thread: lcore::Worker<()>,
+    /// Its number among the threads of this process, once it runs.
+    id: Arc<OnceLock<Pid>>,
 }
 
 /// Who polls a port.
@@ -112,8 +116,14 @@ impl Team {
                 }
             };
             let runner = Runner::new(mailbox.clone(), rest, tables, pipeline, clock, resting);
-            match lcore::spawn(eal, &format!("culvert-w{number}"), cpu, move |_| runner.run()) {
-                Ok(thread) => team.members.push(Member { number, mailbox, thread }),
+            let id = Arc::new(OnceLock::new());
+            let own = Arc::clone(&id);
+            let body = move |_: &lcore::Lcore| {
+                own.get_or_init(gettid);
+                runner.run();
+            };
+            match lcore::spawn(eal, &format!("culvert-w{number}"), cpu, body) {
+                Ok(thread) => team.members.push(Member { number, mailbox, thread, id }),
                 Err(error) => {
                     // The error that is returned is the one that counts.
                     let _ = team.stop();
@@ -199,6 +209,11 @@ impl Team {
     /// The CPU of each worker.
     pub fn cpus(&self) -> impl Iterator<Item = u32> + '_ {
         self.members.iter().map(|member| member.thread.cpu())
+    }
+
+    /// What the kernel's scheduler has counted of each worker, where it tells.
+    pub fn scheduling(&self) -> impl Iterator<Item = Option<Scheduling>> + '_ {
+        self.members.iter().map(|member| Scheduling::of(*member.id.get()?))
     }
 
     /// Whether all still run.

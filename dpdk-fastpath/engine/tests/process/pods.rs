@@ -437,10 +437,19 @@ fn shared_taps() {
 
 /// A worker without packets is woken up by the next one.
 fn idle() {
-    let fast_path = FastPath::start();
-    let before = fast_path.cpu_seconds();
+    let mut fast_path = FastPath::start();
+    let (before, then) = (fast_path.cpu_seconds(), fast_path.counters());
     std::thread::sleep(Duration::from_secs(2));
-    let used = fast_path.cpu_seconds() - before;
+    let (used, now) = (fast_path.cpu_seconds() - before, fast_path.counters());
     assert!(used < 0.1, "{used} s of CPU in 2 s");
+    assert_eq!(now.instance, fast_path.info().instance);
+    let seconds = (now.cycles - then.cycles) as f64 / now.cycles_per_second as f64;
+    assert!((1.8..60.0).contains(&seconds), "{seconds} s by the time stamp counter");
+    let busy =
+        (now.workers[0].busy_cycles - then.workers[0].busy_cycles) as f64 / now.cycles_per_second as f64;
+    assert!(busy < 1.0, "busy for {busy} s in 2 s");
+    let [then, now] = [then, now].map(|counters| counters.workers[0].scheduling.unwrap());
+    assert!(now.sleeps >= then.sleeps + 5, "it looks after its flows ten times a second: {then:?} {now:?}");
+    assert!(now.ran_nanoseconds - then.ran_nanoseconds < 100_000_000, "{then:?} {now:?}");
     fast_path.stop(Signal::SIGTERM);
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use culvert_api::fastpath::{
-    Counters, Info, NamedCounter, Port, PortCounters, Protocol, Restart, ServiceStatus, WorkerCounters,
+    Counters, Info, NamedCounter, Port, PortCounters, Protocol, Restart, Scheduling, ServiceStatus,
+    WorkerCounters,
 };
 
 use super::super::Snapshot;
@@ -76,7 +77,13 @@ impl Sink<'_> {
             one(c.icmp_errors_limited),
         )?;
         self.ports(&c.ports)?;
-        self.workers(&c.workers)
+        self.workers(&c.workers)?;
+        self.scheduling(&c.workers)?;
+        // Without a clock there is no time.
+        let busy = c.workers.iter().filter(|_| c.cycles_per_second > 0).map(|w| {
+            (vec![("worker", w.worker.to_string())], w.busy_cycles as f64 / c.cycles_per_second as f64)
+        });
+        self.seconds("worker_busy_seconds", "Time that a worker spent on polls that found packets", busy)
     }
 
     fn ports(&mut self, ports: &[Port]) -> fmt::Result {
@@ -116,6 +123,20 @@ impl Sink<'_> {
             each(|w| w.busy_cycles),
         )?;
         self.counter("worker_cycles", "Cycles in all", each(|w| w.total_cycles))
+    }
+
+    /// What the kernel says of the workers' threads.
+    fn scheduling(&mut self, workers: &[WorkerCounters]) -> fmt::Result {
+        let known =
+            || workers.iter().filter_map(|w| Some((vec![("worker", w.worker.to_string())], w.scheduling?)));
+        let each = |value: fn(&Scheduling) -> u64| known().map(move |(labels, s)| (labels, value(&s)));
+        let time = |value: fn(&Scheduling) -> u64| each(value).map(|(labels, ns)| (labels, ns as f64 / 1e9));
+        self.counter("worker_sleeps", "How often a worker waited for packets", each(|s| s.sleeps))?;
+        let text = "How often a worker had to leave its CPU to others";
+        self.counter("worker_preemptions", text, each(|s| s.preemptions))?;
+        self.seconds("worker_cpu_seconds", "Time of a worker on its CPU", time(|s| s.ran_nanoseconds))?;
+        let text = "Time in which a worker was ready and others had its CPU";
+        self.seconds("worker_cpu_wait_seconds", text, time(|s| s.waited_nanoseconds))
     }
 
     fn services(&mut self, services: &[ServiceStatus]) -> fmt::Result {

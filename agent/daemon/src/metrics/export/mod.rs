@@ -70,6 +70,20 @@ impl Sink<'_> {
         self.family(name, help, MetricType::Counter, values)
     }
 
+    /// A counter of time.
+    fn seconds(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn family(
         &mut self,
         name: &str,
