@@ -204,7 +204,8 @@ fn turns(eal: &Eal) {
     let memory = TapMemory { packets: pool.clone(), super_packets: pool.clone() };
     let (tap, pod) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
-    let mut rx = TapRx::new(Arc::new(tap), Behind::Host, memory, Budget::of(150));
+    let tap = Arc::new(tap);
+    let mut rx = TapRx::new(Arc::clone(&tap), Behind::Host, memory.clone(), Budget::of(150));
     let mut burst = Burst::<BURST>::new();
     let mut turn = || {
         let packets = rx.rx(&mut Spare::default(), &mut burst, BURST);
@@ -227,9 +228,16 @@ fn turns(eal: &Eal) {
     assert_eq!(turn(), (2, of(0, false, false)));
 
     // Flags that nobody has agreed on.
+    put(0xff, 4);
+    assert_eq!(turn(), (0, of(3, true, false)), "what is refused was read as well");
+    assert_eq!(turn(), (0, of(1, false, false)));
+    let mut unlimited = TapRx::new(tap, Behind::Host, memory, Budget::UNLIMITED);
     put(0xff, BURST + 5);
-    assert_eq!(turn(), (0, of(BURST as u64, true, false)), "others have their turn");
-    assert_eq!(turn(), (0, of(5, false, false)));
+    let mut none = Burst::<BURST>::new();
+    for ending in [of(BURST as u64, true, false), of(5, false, false)] {
+        assert_eq!(unlimited.rx(&mut Spare::default(), &mut none, BURST), 0);
+        assert_eq!(unlimited.ending(), ending, "others have their turn");
+    }
 
     put(0, 1);
     let all: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
