@@ -1,6 +1,11 @@
 //! Uplinks that are interfaces of the kernel's: veth pairs whose other ends are in a node that is the kernel alone.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use etherparse::PacketBuilder;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::fastpath::{FastPath, configuration, run};
 use crate::netns::Netns;
@@ -16,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         root("packet_sockets_of_two_workers_share_what_comes_in_at_an_address_of_their_own", || {
             remote_node("afPacket: { interface: uplink0, mac: 02:00:00:00:aa:07 }", "workers: [0, 1]");
         }),
+        root("tunnel_packets_that_two_veths_leave_uncut_are_cut", uncut),
         root("a_remote_pod_is_reached_by_af_xdp", || remote_node("afXdp: { interface: uplink0 }", "")),
         root("an_interface_that_cannot_be_the_uplink_is_refused_by_name_and_reason", refusals),
     ]
@@ -52,6 +58,40 @@ fn remote_node(uplink: &str, more: &str) {
     if !xdp {
         // Its driver keeps some for the kernel, at times more and at times less.
         fast_path.wait_for_buffers(before);
+    }
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// What another fast path does: it hands over several packets of a tunnel as one that is to be cut between them, which a
+/// wire would have done.
+fn uncut() {
+    const COUNT: usize = 40;
+    const EACH: usize = 1200;
+    let (near, far) = connected();
+    let fast_path = FastPath::start_in(near, "uplink: { afPacket: { interface: uplink0 } }");
+    fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
+    let pod = Pod::attach(&fast_path, "cvt-a", 2);
+    within(5, "the pod is reached", || far.ping(&pod.ipv4).then_some(()));
+    let server = pod.netns.within(|| UdpSocket::bind("0.0.0.0:9000")).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let segments: Vec<u8> = (0..COUNT as u8)
+        .flat_map(|number| {
+            let mut segment = vec![0x08, 0, 0, 0, 0, 0x10, 0, 0];
+            PacketBuilder::ethernet2([2, 0, 0, 0, 0xff, 3], [2, 0, 0, 0, 0xff, 2])
+                .ipv4([10, 244, 2, 2], [10, 244, 1, 2], 64)
+                .udp(9000, 9000)
+                .write(&mut segment, &[number; EACH])
+                .unwrap();
+            segment
+        })
+        .collect();
+    let client = far.within(|| UdpSocket::bind("192.168.7.2:50000")).unwrap();
+    setsockopt(&client, sockopt::UdpGsoSegment, &((segments.len() / COUNT) as i32)).unwrap();
+    client.send_to(&segments, "192.168.7.1:4789").unwrap();
+    let mut datagram = [0; 2048];
+    for number in 0..COUNT as u8 {
+        let len = server.recv(&mut datagram).unwrap_or_else(|error| panic!("datagram {number}: {error}"));
+        assert_eq!(datagram[..len], [number; EACH], "datagram {number}");
     }
     fast_path.stop(Signal::SIGTERM);
 }
