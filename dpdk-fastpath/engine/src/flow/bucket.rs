@@ -57,9 +57,10 @@ impl Control {
         }
     }
 
-    fn used(self) -> usize {
-        // Exact for each slot, unlike `with_tag`.
-        (0..SLOTS).filter(|slot| self.0 >> (Self::TAGS as usize + slot * 8) & 0xff != 0).count()
+    const fn used(self) -> usize {
+        // Tags are at most 128: with 127 more the highest bit is that of used slots. The product adds them up.
+        let used = ((self.0 >> Self::TAGS) + Self::LOW_BITS * 0x7f) >> 7 & Self::LOW_BITS;
+        (used.wrapping_mul(Self::LOW_BITS) >> (8 * (SLOTS - 1)) & 0xff) as usize
     }
 
     const fn with_slot(self, slot: usize, tag: u64) -> Self {

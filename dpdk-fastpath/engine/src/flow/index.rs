@@ -37,9 +37,11 @@ const STEP: u32 = 4;
 /// Keys per bucket, on average, from which on the next level is used.
 const FULL: usize = 2;
 
-/// Used slots of a bucket from which on a key goes to the emptier of its two: while there are few keys per bucket, when nearly
-/// all are in their primary one, and beyond that, when all of up to four still have to find a slot.
-const CROWDED: [usize; 2] = [6, 4];
+/// Used slots of a bucket from which on a key goes to the emptier of its two, as long as nearly all can be in their primary one.
+const CROWDED: usize = 6;
+
+/// The same when there are more than one key per bucket and it cannot grow: all of up to four still have to find a slot.
+const CROWDED_LATER: usize = 4;
 
 /// Buckets by which keys are found.
 pub(super) struct Index {
@@ -105,19 +107,23 @@ impl<'a> Level<'a> {
         &self.0[(hash as usize ^ step) & (self.0.len() - 1)]
     }
 
-    /// The slots that may be the key's.
-    #[inline]
-    fn matches(self, hash: u64) -> impl Iterator<Item = Slot> {
+    /// What `pick` makes of the first slot that may be the key's and that it does not refuse.
+    #[inline(always)]
+    fn find<T>(self, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
         let (primary, signature) = (self.primary(hash), signature(hash));
-        let first = (primary.glance(signature) != Slot::ABSENT).then(|| {
-            let secondary = primary.has_overflowed().then(|| self.secondary(hash).matches(signature));
-            primary.matches(signature).chain(secondary.into_iter().flatten())
-        });
-        first.into_iter().flatten()
+        if primary.glance(signature) == Slot::ABSENT {
+            return None;
+        }
+        let found = primary.matches(signature).find_map(&mut pick);
+        if found.is_none() && primary.has_overflowed() {
+            return self.secondary(hash).matches(signature).find_map(pick);
+        }
+        found
     }
 
     /// Enters a key, unless `check` objects, which is asked when the lock of its primary bucket is held; `false` if there is
     /// no room. Nearly all are in their primary bucket, up to `crowded` of them, which spares most look-ups the other.
+    #[inline(always)]
     fn enter<E>(
         self,
         hash: u64,
@@ -132,9 +138,14 @@ impl<'a> Level<'a> {
                 return Ok(true);
             }
         }
+        self.enter_either(hash, slot, check)
+    }
+
+    /// Enters a key in the emptier one of its buckets.
+    #[inline(never)]
+    fn enter_either<E>(self, hash: u64, slot: Slot, check: impl Fn() -> Result<(), E>) -> Result<bool, E> {
         let (mut primary, mut secondary) = self.primary(hash).lock_both(self.secondary(hash));
         check()?;
-        // Then the emptier one.
         if primary.used() <= secondary.used() && primary.put(slot) {
             return Ok(true);
         }
@@ -162,6 +173,18 @@ impl<'a> Level<'a> {
         primary.shrink();
         secondary.take(slot)
     }
+}
+
+/// What `pick` makes of the first slot in one of two levels that may be the key's and that it does not refuse.
+#[inline(always)]
+fn find<T>(
+    older: Option<Level<'_>>,
+    level: Level<'_>,
+    hash: u64,
+    mut pick: impl FnMut(Slot) -> Option<T>,
+) -> Option<T> {
+    let found = older.and_then(|older| older.find(hash, &mut pick));
+    if found.is_some() { found } else { level.find(hash, pick) }
 }
 
 /// The index as it is while some keys are looked up together.
@@ -198,16 +221,16 @@ impl View<'_> {
 
 /// Why a key was not entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkError<T> {
-    /// It is there already: this is what was found.
-    Exists(T),
+pub(super) enum LinkError {
+    /// It is there already, and has this slot.
+    Exists(Slot),
     /// There is no room.
     Full,
 }
 
 /// What keeps a key from being entered.
-enum Objection<T> {
-    Exists(T),
+enum Objection {
+    Exists(Slot),
     /// The levels are others by now.
     Reshaped,
 }
@@ -237,6 +260,12 @@ impl Index {
         Level(&self.buckets[size..2 * size])
     }
 
+    /// The level that keys are moved from, and the one that they are entered in.
+    #[inline(always)]
+    fn levels(&self, shape: Shape) -> (Option<Level<'_>>, Level<'_>) {
+        (shape.older().map(|size| self.level(size)), self.level(shape.size()))
+    }
+
     #[inline(always)]
     pub(super) fn view(&self) -> View<'_> {
         let shape = self.shape();
@@ -261,7 +290,8 @@ impl Index {
     pub(super) fn find<T>(&self, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
         let mut shape = self.shape();
         loop {
-            let found = self.find_in(shape, hash, &mut pick);
+            let (older, level) = self.levels(shape);
+            let found = find(older, level, hash, &mut pick);
             let now = self.shape();
             if found.is_some() || now == shape {
                 return found;
@@ -270,33 +300,26 @@ impl Index {
         }
     }
 
-    #[inline]
-    fn find_in<T>(&self, shape: Shape, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
-        if let Some(older) = shape.older()
-            && let Some(found) = self.level(older).matches(hash).find_map(&mut pick)
-        {
-            return Some(found);
-        }
-        self.level(shape.size()).matches(hash).find_map(pick)
-    }
-
     /// Enters a key, unless `same` knows one of the slots with its hash as its own. There are `keys` in all.
-    pub(super) fn link<T>(
+    #[inline(always)]
+    pub(super) fn link(
         &self,
         hash: u64,
         slot: Slot,
         keys: usize,
-        same: impl Fn(Slot) -> Option<T>,
-    ) -> Result<(), LinkError<T>> {
+        same: impl Fn(Slot) -> bool,
+    ) -> Result<(), LinkError> {
         loop {
             let shape = self.shape();
-            let _unmoved = shape.older().map(|older| self.level(older).primary(hash).lock());
-            let check = || match self.find_in(shape, hash, &same) {
-                _ if self.shape() != shape => Err(Objection::Reshaped),
-                Some(found) => Err(Objection::Exists(found)),
-                None => Ok(()),
+            let (older, level) = self.levels(shape);
+            let _unmoved = older.map(|older| older.primary(hash).lock());
+            let check = || {
+                let is_new = self.shape() == shape
+                    && older.is_none()
+                    && level.primary(hash).glance(signature(hash)) == Slot::ABSENT;
+                if is_new { Ok(()) } else { self.object(shape, hash, &same) }
             };
-            match self.level(shape.size()).enter(hash, slot, self.crowded(shape, keys), check) {
+            match level.enter(hash, slot, self.crowded(shape, keys), check) {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(LinkError::Full),
                 Err(Objection::Exists(found)) => return Err(LinkError::Exists(found)),
@@ -305,19 +328,29 @@ impl Index {
         }
     }
 
+    /// What there is to be said against a key, in a closer look.
+    #[inline(never)]
+    fn object(&self, shape: Shape, hash: u64, same: impl Fn(Slot) -> bool) -> Result<(), Objection> {
+        if self.shape() != shape {
+            return Err(Objection::Reshaped);
+        }
+        let (older, level) = self.levels(shape);
+        let found = find(older, level, hash, |slot| same(slot).then_some(slot));
+        found.map_or(Ok(()), |found| Err(Objection::Exists(found)))
+    }
+
     #[inline]
     fn crowded(&self, shape: Shape, keys: usize) -> usize {
-        CROWDED[usize::from(shape.size() == self.largest && keys > self.largest as usize)]
+        if shape.size() == self.largest && keys > self.largest as usize { CROWDED_LATER } else { CROWDED }
     }
 
     /// Removes a key that has this slot, if it is there.
     pub(super) fn unlink(&self, hash: u64, slot: Slot) {
         loop {
             let shape = self.shape();
-            let levels = [shape.older(), Some(shape.size())];
-            if levels.into_iter().flatten().any(|size| self.level(size).remove(hash, slot, || true))
-                || self.shape() == shape
-            {
+            let (older, level) = self.levels(shape);
+            let remove = |level: Level<'_>| level.remove(hash, slot, || true);
+            if older.is_some_and(remove) || remove(level) || self.shape() == shape {
                 return;
             }
         }
@@ -390,7 +423,7 @@ impl Index {
             // It stays where it is until it is in the other level, too; unless it is no longer the same key's.
             let enter = || {
                 hash_of(slot) == Some(hash)
-                    && matches!(to.enter(hash, slot, CROWDED[0], || Ok::<_, ()>(())), Ok(true))
+                    && matches!(to.enter(hash, slot, CROWDED, || Ok::<_, ()>(())), Ok(true))
             };
             from.remove(hash, slot, enter) || !bucket.lock().has(slot)
         })

@@ -274,10 +274,18 @@ impl<K: Key> Table<K> {
     fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {
         let hash = key.hash64();
         let slot = Slot::new((hash >> 32) as u32, reply, index);
-        self.index.link(hash, slot, self.keys(), |slot| self.hit(slot, key)).map_err(|error| match error {
-            LinkError::Exists(hit) => InsertError::Exists(hit),
-            LinkError::Full => InsertError::Full,
-        })
+        loop {
+            match self.index.link(hash, slot, self.keys(), |slot| self.hit(slot, key).is_some()) {
+                Ok(()) => return Ok(()),
+                Err(LinkError::Full) => return Err(InsertError::Full),
+                Err(LinkError::Exists(slot)) => {
+                    // Or it has ended since.
+                    if let Some(hit) = self.hit(slot, key) {
+                        return Err(InsertError::Exists(hit));
+                    }
+                }
+            }
+        }
     }
 
     fn unlink(&self, key: &K, reply: bool, index: u32) {
