@@ -137,6 +137,7 @@ impl FastPath {
             affinity_forgotten: flows.forgotten,
             icmp_errors_translated: errors.translated,
             icmp_errors_limited: errors.limited,
+            stateless_packets: flows.stateless,
             cycles: tsc::now(),
             cycles_per_second: self.clock.hz(),
             instance: self.instance.clone(),

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::bucket::Slot;
 use super::key::Key;
@@ -23,21 +24,51 @@ const SWEEP_MOVES: usize = 16;
 pub(super) struct Budget {
     chunks: u32,
     used: AtomicU32,
+    /// How many may ask for chunks.
+    arenas: AtomicU32,
 }
 
 impl Budget {
+    /// One part in so many there is beyond the limit. Arenas share it alike: each may have as much of its own even if others
+    /// have used up everything.
+    const RESERVE: u32 = 8;
+
     pub(super) fn new(flows: u32) -> Arc<Self> {
-        let chunks = flows.min(Slot::MAX_INDEX - CHUNK).div_ceil(CHUNK).max(1);
-        Arc::new(Self { chunks, used: AtomicU32::new(0) })
+        // Numbers of records must fit, those beyond the limit included.
+        let most = (Slot::MAX_INDEX - CHUNK) / (Self::RESERVE + 1) * Self::RESERVE;
+        let chunks = flows.min(most).div_ceil(CHUNK).max(1);
+        Arc::new(Self { chunks, used: AtomicU32::new(0), arenas: AtomicU32::new(0) })
     }
 
+    /// The limit.
     pub(super) const fn records(&self) -> u32 {
         self.chunks * CHUNK
     }
 
-    pub(super) fn take(&self) -> bool {
-        let more = |used| (used < self.chunks).then_some(used + 1);
+    /// Records that there must be memory for in each table.
+    pub(super) const fn most_records(&self) -> u32 {
+        self.records() + self.chunks / Self::RESERVE * CHUNK
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.chunks
+    }
+
+    /// One more arena.
+    pub(super) fn join(&self) {
+        self.arenas.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more chunk for an arena that has `own`; `false` if there is none for it.
+    pub(super) fn take(&self, own: u32) -> bool {
+        let least = self.chunks / Self::RESERVE / self.arenas.load(Ordering::Relaxed).max(1);
+        let more = |used| (used < self.chunks || own < least).then_some(used + 1);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// A chunk that was taken is not used.
+    pub(super) fn give_back(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -53,8 +84,12 @@ pub struct Arena<K> {
     fresh: std::ops::Range<u32>,
     /// First of the records that are free again; each names the next.
     free: u32,
+    /// How many these are.
+    freed: u32,
     /// Where the sweep goes on: chunk, as a place in `chunks`, and record in it.
     cursor: (usize, u32),
+    /// A time, and how many records were looked at in vain then.
+    vain: (Tick, u32),
     key: PhantomData<K>,
 }
 
@@ -69,16 +104,21 @@ pub struct Sweep {
     pub records: u32,
     /// How long flows may be silent.
     pub timeouts: Timeouts,
+    /// Most flows to end, which takes longer.
+    pub flows: u64,
 }
 
 impl<K: Key> Arena<K> {
     pub(super) fn new(table: &Table<K>) -> Self {
+        table.join();
         Self {
             // Never grows: no allocation on the data path.
-            chunks: Vec::with_capacity((table.capacity() / u64::from(CHUNK)) as usize),
+            chunks: Vec::with_capacity(table.lines.len() / CHUNK as usize),
             fresh: 0..0,
             free: NONE,
+            freed: 0,
             cursor: (0, 0),
+            vain: (Tick::at(Duration::ZERO), 0),
             key: PhantomData,
         }
     }
@@ -86,6 +126,7 @@ impl<K: Key> Arena<K> {
     pub(super) fn allocate(&mut self, table: &Table<K>) -> Option<u32> {
         if self.free != NONE {
             let index = self.free;
+            self.freed -= 1;
             self.free = table.words(index).next_free();
             if self.free != NONE {
                 // The next flow's.
@@ -96,7 +137,7 @@ impl<K: Key> Arena<K> {
         if let Some(index) = self.fresh.next() {
             return Some(index);
         }
-        let chunk = table.claim()?;
+        let chunk = table.claim(self.chunks.len() as u32)?;
         self.chunks.push(chunk);
         self.fresh = chunk * CHUNK..(chunk + 1) * CHUNK;
         self.fresh.next()
@@ -106,6 +147,23 @@ impl<K: Key> Arena<K> {
     pub(super) fn give_back(&mut self, table: &Table<K>, index: u32) {
         table.words(index).set_free(self.free);
         self.free = index;
+        self.freed += 1;
+    }
+
+    /// Records that were claimed.
+    pub fn records(&self) -> u32 {
+        self.chunks.len() as u32 * CHUNK
+    }
+
+    /// Whether there is little room left: no more can be claimed, and of what was claimed less than an eighth is free.
+    pub fn is_short(&self, table: &Table<K>) -> bool {
+        table.is_used_up() && (self.freed + self.fresh.len() as u32) < self.records() / 8
+    }
+
+    /// Whether sweeps under pressure have looked at every record at this time already, and found none to end. Silence is
+    /// measured in ticks: before the next one hardly any will be over.
+    pub fn is_in_vain(&self, now: Tick) -> bool {
+        self.vain.0 == now && self.vain.1 >= self.records()
     }
 
     /// Helps an index that grows, looks at the next few records, ends flows that have been silent for too long or that `is_over` says are over, and
@@ -120,7 +178,9 @@ impl<K: Key> Arena<K> {
     ) -> u64 {
         table.tend(SWEEP_MOVES);
         let mut ended = 0;
-        for _ in 0..sweep.records {
+        let mut looked = 0;
+        while looked < sweep.records && ended < sweep.flows {
+            looked += 1;
             let Some(index) = self.advance() else { break };
             let words = table.words(index);
             if let Some((record, meta)) = words.read() {
@@ -139,6 +199,12 @@ impl<K: Key> Arena<K> {
             if words.meta().state() == Some(State::Ended) {
                 self.give_back(table, index);
             }
+        }
+        if ended > 0 || self.vain.0 != sweep.now {
+            self.vain = (sweep.now, 0);
+        }
+        if sweep.pressure && ended == 0 {
+            self.vain.1 = self.vain.1.saturating_add(looked);
         }
         ended
     }

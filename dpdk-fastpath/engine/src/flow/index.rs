@@ -430,6 +430,14 @@ impl Index {
     }
 }
 
+#[cfg(test)]
+impl Index {
+    /// Bytes that are in memory.
+    pub(super) fn resident(&self) -> usize {
+        self.buckets.resident()
+    }
+}
+
 impl fmt::Debug for Level<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Level").field("size", &self.0.len()).finish_non_exhaustive()

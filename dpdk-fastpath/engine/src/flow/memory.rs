@@ -39,7 +39,8 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// `len` bytes that are nobody else's; `None` if there is no memory.
     fn anonymous(len: usize) -> Option<Self> {
-        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+        // Most of a large table may never be used: the kernel is to promise no more than it has.
+        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)
     }
 
     /// The first `len` bytes of a file in memory, which has as many; `None` if there is no memory.
@@ -87,6 +88,20 @@ impl<T: FromZeros> Zeroed<T> {
         // SAFETY: `at` is not beyond the end of the mapping.
         let start = unsafe { mapping.start.add(at) }.cast();
         Some(Self { start, len, _mapping: Arc::clone(mapping) })
+    }
+}
+
+#[cfg(test)]
+impl<T> Zeroed<T> {
+    /// Bytes that are in memory; of an array that begins at a page.
+    pub(super) fn resident(&self) -> usize {
+        const PAGE: usize = 4096;
+        let bytes = self.len * size_of::<T>();
+        let mut pages = vec![0_u8; bytes.div_ceil(PAGE)];
+        // SAFETY: it lies in a mapping, which ends with the last of these pages or later; there is a byte for each page.
+        let failed = unsafe { libc::mincore(self.start.as_ptr().cast(), bytes, pages.as_mut_ptr()) };
+        assert_eq!(failed, 0, "{}", std::io::Error::last_os_error());
+        pages.iter().filter(|page| **page & 1 != 0).count() * PAGE
     }
 }
 

@@ -16,6 +16,7 @@
 //! Opening a flow locks one bucket per direction for the time of a few instructions, so that two workers that open the
 //! same flow agree: the second finds the first's. Each worker takes records from its own [`Arena`], which claims them in
 //! chunks as they are needed, up to the configured limit, and it alone ages and reuses them. Any worker may end any flow.
+//! When there is no room, flows go on [without a record](Overflow).
 //!
 //! # Staleness
 //! A record names the [epoch](crate::table::Snapshot::epoch) under which its decision was last found right. Under another
@@ -30,6 +31,7 @@ mod line;
 mod listing;
 mod memory;
 mod out;
+mod overflow;
 mod prefetch;
 mod record;
 mod segment;
@@ -57,6 +59,7 @@ pub use self::fragments::{Fragmented, Fragments};
 pub use self::key::Key;
 pub(crate) use self::memory::Zeroed;
 pub use self::out::{Out, OutBits};
+pub use self::overflow::{Forgetting, Lender, Overflow, marked, unmarked};
 pub use self::prefetch::prefetch;
 pub use self::record::{Record, Route};
 pub use self::segment::Segment;
@@ -92,6 +95,8 @@ pub struct FlowTables {
     pub loads: Arc<Loads>,
     /// Which endpoint each client used last.
     pub affinity: Affinity,
+    /// Flows for which there is no room.
+    pub overflow: Overflow,
     head: Arc<Zeroed<Head>>,
     /// What all this lies in, if another process is to take it over.
     segment: Option<Segment>,
@@ -112,6 +117,8 @@ pub struct FlowWorker {
     pub turns: Turns,
     /// Its time for affinity.
     pub calendar: Calendar,
+    /// Its part in forgetting what went without a record.
+    pub forgetting: Forgetting,
     /// IPv4 packets that come in fragments.
     pub fragments4: Fragments<FlowKey4>,
     /// IPv6 packets that come in fragments.
@@ -137,14 +144,14 @@ impl FlowTables {
         let tables = || {
             let budget = Budget::new(flows);
             let (segment, source) =
-                Segment::create(budget.records(), Affinity::buckets_for(clients), hugepages)?;
+                Segment::create(budget.most_records(), Affinity::buckets_for(clients), hugepages)?;
             Self::of(&budget, clients, &source, Some(segment))
         };
         Ok(Arc::new(tables().ok_or(FlowMemoryError { flows, clients })?))
     }
 
     fn of(budget: &Arc<Budget>, clients: u32, source: &Source, segment: Option<Segment>) -> Option<Self> {
-        let (records, clients) = (budget.records(), Affinity::buckets_for(clients));
+        let (records, clients) = (budget.most_records(), Affinity::buckets_for(clients));
         let head = source.head(records, clients)?;
         let lines4 = source.array(|places| places.lines4, records as usize)?;
         let lines6 = source.array(|places| places.lines6, records as usize)?;
@@ -153,6 +160,7 @@ impl FlowTables {
             v6: Table::new(budget, lines6, &head)?,
             loads: Loads::new()?,
             affinity: Affinity::of(source.array(|places| places.clients, clients)?),
+            overflow: Overflow::new(source, &head)?,
             head,
             segment,
         })
@@ -168,7 +176,8 @@ impl FlowTables {
         self.head[0].start.store(start, Ordering::Relaxed);
     }
 
-    /// Most connections of both tables together.
+    /// Most connections of both tables together. Workers that have hardly any, of an IP version, may exceed that by one part
+    /// in eight, which they share alike: a flood through one port leaves something for the others.
     pub fn capacity(&self) -> u64 {
         self.v4.capacity()
     }
@@ -182,6 +191,7 @@ impl FlowTables {
             arena6: Arena::new(&self.v6),
             turns: Turns::new(loads.worker()),
             calendar: Calendar::default(),
+            forgetting: Forgetting::default(),
             loads,
             fragments4: Fragments::new(),
             fragments6: Fragments::new(),

@@ -1,8 +1,9 @@
 //! The memory of flows that another process can take over.
 //!
 //! A file in memory (memfd_create(2)), in hugepages if they can be had, that holds what is known of flows and of clients with
-//! affinity: a [`Head`], the records of both tables, and the buckets of clients, each at a page's beginning. What only
-//! leads to records, or can be counted from them, does not lie there: the next process makes that anew.
+//! affinity: a [`Head`], the records of both tables, the buckets of clients, and what there is of flows without a record,
+//! each at a page's beginning. What only leads to records, or can be counted from them, does not lie there: the next process
+//! makes that anew.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,8 +18,8 @@ use super::memory::{Mapping, Zeroed};
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"cv-flows");
 
 /// To be raised with any change of what lies in a segment, or of what it means: the head, the words of a record, the states
-/// by number, the buckets of clients, the ticks.
-const VERSION: u64 = 1;
+/// by number, the buckets of clients, the loans, the ticks.
+const VERSION: u64 = 2;
 
 /// What a segment must have been written with to be understood: the version, and the sizes of what lies in it.
 pub(super) const LAYOUT: u64 = VERSION << 48
@@ -48,6 +49,8 @@ pub(super) struct Head {
     pub(super) clients: AtomicU32,
     /// Chunks of the records of IPv4 and IPv6 that have been claimed, from the first on.
     pub(super) claimed: [AtomicU32; 2],
+    /// When the last packet went without a record; see [`Overflow`](super::Overflow).
+    pub(super) overflowed: AtomicU32,
 }
 
 /// Where the arrays of a segment lie.
@@ -56,6 +59,8 @@ pub(super) struct Places {
     pub(super) lines4: usize,
     pub(super) lines6: usize,
     pub(super) clients: usize,
+    pub(super) loans: usize,
+    pub(super) lenders: usize,
     /// Bytes in all.
     pub(super) end: usize,
 }
@@ -69,8 +74,10 @@ impl Places {
         let lines4 = HEAD;
         let lines6 = behind(lines4, records, size_of::<super::line::Line4>())?;
         let at_clients = behind(lines6, records, size_of::<super::line::Line6>())?;
-        let end = behind(at_clients, clients, crate::balance::CLIENTS_BUCKET)?;
-        Some(Self { lines4, lines6, clients: at_clients, end })
+        let loans = behind(at_clients, clients, crate::balance::CLIENTS_BUCKET)?;
+        let lenders = behind(loans, super::overflow::LOANS, size_of::<u64>())?;
+        let end = behind(lenders, super::overflow::LENDERS, size_of::<u64>())?;
+        Some(Self { lines4, lines6, clients: at_clients, loans, lenders, end })
     }
 }
 

@@ -133,6 +133,14 @@ impl State {
         }
     }
 
+    /// The state of a flow that goes on after it had no record: only an answer tells that there is such a connection.
+    pub const fn resumed(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::SCTP => Self::CookieEchoed,
+            _ => Self::first(protocol),
+        }
+    }
+
     /// The state after a packet from the server (`reply`) or the client.
     #[inline]
     #[must_use]

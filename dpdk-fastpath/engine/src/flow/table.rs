@@ -133,14 +133,14 @@ impl<K: Key> Burst<'_, K> {
 }
 
 impl<K: Key> Table<K> {
-    /// `lines` are as many records as the budget has.
+    /// `lines` are as many records as the budget can need.
     pub(super) fn new(
         budget: &Arc<Budget>,
         lines: Zeroed<K::Line>,
         head: &Arc<Zeroed<Head>>,
     ) -> Option<Self> {
         let records = budget.records();
-        debug_assert_eq!(lines.len(), records as usize);
+        debug_assert_eq!(lines.len(), budget.most_records() as usize);
         Some(Self {
             index: Index::new(records as usize * 2)?,
             lines,
@@ -309,13 +309,16 @@ impl<K: Key> Table<K> {
         });
     }
 
-    /// Claims the next chunk of records; `None` if there is none left, or the limit is reached.
-    pub(super) fn claim(&self) -> Option<u32> {
-        if !self.budget.take() {
+    /// Claims the next chunk of records for an arena that has `own`; `None` if there is none left for it.
+    pub(super) fn claim(&self, own: u32) -> Option<u32> {
+        if !self.budget.take(own) {
             return None;
         }
-        // The budget is as large as the table, so that there is a chunk for whoever got one.
-        let chunk = self.chunks().fetch_add(1, Ordering::Relaxed);
+        let more = |next: u32| (next < self.lines.len() as u32 / CHUNK).then_some(next + 1);
+        let Ok(chunk) = self.chunks().fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) else {
+            self.budget.give_back();
+            return None;
+        };
         self.index.fit(self.keys());
         self.tend(CLAIM_MOVES);
         Some(chunk)
@@ -329,6 +332,22 @@ impl<K: Key> Table<K> {
     #[inline]
     pub fn claimed(&self) -> u32 {
         self.chunks().load(Ordering::Relaxed) * CHUNK
+    }
+
+    /// One more arena will claim chunks.
+    pub(super) fn join(&self) {
+        self.budget.join();
+    }
+
+    /// Whether the limit is reached.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.budget.is_used_up()
+    }
+
+    /// Bytes of memory that records and index take.
+    #[cfg(test)]
+    pub(super) fn resident(&self) -> usize {
+        self.index.resident() + self.lines.resident()
     }
 
     /// All flows, while they come and go.

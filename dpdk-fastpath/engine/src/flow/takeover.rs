@@ -6,7 +6,8 @@
 //! for the next what it found itself.
 //!
 //! Numbers of services and endpoints mean nothing here any more; but a record says by its keys which they are. It is
-//! entered as decided under an epoch that is never in force, so that its ways are looked up at its next packet.
+//! entered as decided under an epoch that is never in force, so that its ways are looked up at its next packet. Likewise
+//! flows without a record go on as what they were: nothing else tells whose answers theirs are.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,7 @@ use culvert_packet::ip::Protocol;
 use zerocopy::{FromBytes as _, FromZeros as _};
 
 use super::arena::CHUNK;
+use super::overflow::{LENDERS, LOANS};
 use super::record::{DELTAS_AND_GENERATION, Meta, ROUTE, Words};
 use super::segment::{HEAD, Head, LAYOUT, MAGIC, Places};
 use super::{FlowTables, FlowWorker, Key, Out, Record, Route, State, Tick};
@@ -66,6 +68,7 @@ pub struct Left {
     file: File,
     places: Places,
     claimed: [u32; 2],
+    overflowed: u32,
     start: u64,
 }
 
@@ -111,11 +114,12 @@ impl Left {
         let claimed = head.claimed.map(std::sync::atomic::AtomicU32::into_inner);
         let bounds = || LeftError::Bounds { len, records, claimed };
         let places = Places::new(records, head.clients.into_inner() as usize).ok_or_else(bounds)?;
-        let used: u64 = claimed.iter().map(|&chunks| u64::from(chunks)).sum();
-        if places.end as u64 > len || used * u64::from(CHUNK) > records.into() {
+        let fits = |chunks: u32| u64::from(chunks) * u64::from(CHUNK) <= records.into();
+        if places.end as u64 > len || !claimed.into_iter().all(fits) {
             return Err(bounds());
         }
-        Ok(Self { file, places, claimed, start: head.start.into_inner() })
+        let (overflowed, start) = (head.overflowed.into_inner(), head.start.into_inner());
+        Ok(Self { file, places, claimed, overflowed, start })
     }
 
     /// The time stamp counter at tick 0.
@@ -139,13 +143,13 @@ impl FlowTables {
         (tick, moment): (Tick, Moment),
     ) -> Result<TakenOver, LeftError> {
         let mut taken = TakenOver::default();
-        let Places { lines4, lines6, clients, end } = left.places;
+        let Places { lines4, lines6, clients, loans, lenders, .. } = left.places;
         let [claimed4, claimed6] = left.claimed;
         take_table::<FlowKey4>(&left.file, lines4, claimed4, workers, view, tick, &mut taken)?;
         take_table::<FlowKey6>(&left.file, lines6, claimed6, workers, view, tick, &mut taken)?;
         let mut bytes = vec![0; BUCKETS * CLIENTS_BUCKET];
-        for at in (clients..end).step_by(bytes.len()) {
-            let bytes = &mut bytes[..(end - at).min(BUCKETS * CLIENTS_BUCKET)];
+        for at in (clients..loans).step_by(bytes.len()) {
+            let bytes = &mut bytes[..(loans - at).min(BUCKETS * CLIENTS_BUCKET)];
             left.file.read_exact_at(bytes, at as u64)?;
             for bucket in bytes.chunks_exact(CLIENTS_BUCKET) {
                 if let Ok(bucket) = ClientBucket::read_from_bytes(bucket) {
@@ -153,8 +157,18 @@ impl FlowTables {
                 }
             }
         }
+        let loans = read_words(&left.file, loans, LOANS)?;
+        let lenders = read_words(&left.file, lenders, LENDERS)?;
+        let slots = view.services().map(|service| (service.identity(), service.slot())).collect();
+        self.overflow.take_over(left.overflowed, &loans, &lenders, &slots, tick);
         Ok(taken)
     }
+}
+
+fn read_words(file: &File, at: usize, count: usize) -> io::Result<Vec<u64>> {
+    let mut bytes = vec![0; count * size_of::<u64>()];
+    file.read_exact_at(&mut bytes, at as u64)?;
+    Ok(bytes.as_chunks().0.iter().copied().map(u64::from_ne_bytes).collect())
 }
 
 fn take_table<K: Key>(

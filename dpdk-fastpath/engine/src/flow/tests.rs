@@ -1,3 +1,5 @@
+mod room;
+
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Barrier;
@@ -172,7 +174,7 @@ fn an_ended_flow_is_gone_and_what_still_points_to_it_does_no_harm() {
     assert_eq!(table.iter().count(), 0);
 
     // The sweep makes the record usable again, for another flow with the same route.
-    let sweep = Sweep { now: tick(0), pressure: false, records: CHUNK_AND_MORE, timeouts: Timeouts::DEFAULT };
+    let sweep = SWEEP;
     assert_eq!(arena.sweep(table, sweep, |_| false, |_| ()), 0);
     for n in 1..=table.capacity() as u32 {
         table.insert(arena, &record(n, 1), tick(0), State::SynSent).unwrap();
@@ -186,7 +188,13 @@ fn an_ended_flow_is_gone_and_what_still_points_to_it_does_no_harm() {
     }
 }
 
-const CHUNK_AND_MORE: u32 = arena::CHUNK + 10;
+const SWEEP: Sweep = Sweep {
+    now: Tick::from_bits(0),
+    pressure: false,
+    records: arena::CHUNK + 10,
+    flows: u64::MAX,
+    timeouts: Timeouts::DEFAULT,
+};
 
 #[test]
 fn silent_flows_end_by_the_timeout_of_their_state() {
@@ -196,19 +204,7 @@ fn silent_flows_end_by_the_timeout_of_their_state() {
         let mut worker = FlowTables::new(1).unwrap().worker();
         let (table, arena) = (&worker.tables.v4, &mut worker.arena4);
         table.insert(arena, &record(0, 1), tick(100), state).unwrap();
-        let mut sweep = |now| {
-            arena.sweep(
-                table,
-                Sweep {
-                    now: tick(now),
-                    pressure: false,
-                    records: CHUNK_AND_MORE,
-                    timeouts: Timeouts::DEFAULT,
-                },
-                |_| false,
-                |_| (),
-            )
-        };
+        let mut sweep = |now| arena.sweep(table, Sweep { now: tick(now), ..SWEEP }, |_| false, |_| ());
         assert_eq!(sweep(100 + timeout), 0, "{state:?}");
         assert_eq!(sweep(100 + timeout + 2), 1, "{state:?}");
         assert_eq!(sweep(100 + timeout + 2), 0, "{state:?}");
@@ -222,14 +218,8 @@ fn under_pressure_embryonic_flows_go_and_established_ones_stay() {
     let (table, arena) = (&worker.tables.v4, &mut worker.arena4);
     table.insert(arena, &record(0, 1), tick(0), State::SynSent).unwrap();
     table.insert(arena, &record(1, 1), tick(0), State::Established).unwrap();
-    let mut sweep = |pressure| {
-        arena.sweep(
-            table,
-            Sweep { now: tick(10), pressure, records: CHUNK_AND_MORE, timeouts: Timeouts::DEFAULT },
-            |_| false,
-            |_| (),
-        )
-    };
+    let mut sweep =
+        |pressure| arena.sweep(table, Sweep { now: tick(10), pressure, ..SWEEP }, |_| false, |_| ());
     assert_eq!((sweep(false), sweep(true)), (0, 1));
     assert!(get(table, &record(1, 1).original).is_some());
 }
@@ -242,7 +232,7 @@ fn a_sweep_goes_on_where_the_last_one_stopped_and_ends_what_is_over() {
     for n in 0..flows {
         table.insert(arena, &record(n, 1), tick(0), State::Established).unwrap();
     }
-    let sweep = Sweep { now: tick(0), pressure: false, records: 100, timeouts: Timeouts::DEFAULT };
+    let sweep = Sweep { records: 100, ..SWEEP };
     let mut ended = 0;
     for _ in 0..8 {
         let some = arena.sweep(table, sweep, |record| record.service % 2 == 0, |_| ());
@@ -338,8 +328,7 @@ fn readers_never_see_another_flow_while_flows_come_and_go() {
                             Err(error) => panic!("{error:?}"),
                         },
                     }
-                    let sweep =
-                        Sweep { now: tick(0), pressure: false, records: 4, timeouts: Timeouts::DEFAULT };
+                    let sweep = Sweep { records: 4, ..SWEEP };
                     worker.arena4.sweep(table, sweep, |_| false, |_| ());
                 }
             });
@@ -388,7 +377,7 @@ proptest! {
                     // The same client port and backend: these are the same flow here.
                     Err(InsertError::ReplyTaken) => prop_assert_eq!(model.get(&n), Some(&b)),
                     Err(InsertError::Full) => {
-                        arena.sweep(table, Sweep { now: tick(0), pressure: false, records: 256, timeouts: Timeouts::DEFAULT }, |_| false, |_| ());
+                        arena.sweep(table, Sweep { records: 256, ..SWEEP }, |_| false, |_| ());
                     }
                 },
                 Step::Remove(n) => {
@@ -397,7 +386,7 @@ proptest! {
                     prop_assert!(hit.is_none_or(|hit| table.remove(&hit).is_some()));
                 }
                 Step::Sweep => {
-                    arena.sweep(table, Sweep { now: tick(0), pressure: false, records: 50, timeouts: Timeouts::DEFAULT }, |_| false, |_| ());
+                    arena.sweep(table, Sweep { records: 50, ..SWEEP }, |_| false, |_| ());
                 }
             }
         }

@@ -9,6 +9,19 @@ use crate::flow::Key;
 use crate::table::{Backend, Service, Stickiness};
 
 impl Stage<'_> {
+    /// The endpoint that the hash chooses, whatever the balancing, unless the client keeps another. Nothing is noted.
+    pub(super) fn by_hash<'s, K: Key>(
+        &mut self,
+        service: &'s Service,
+        key: &K,
+        hash: u64,
+    ) -> Option<&'s Backend> {
+        let Some(affinity) = service.affinity() else { return service.pick(hash) };
+        let visit = Visit::new(affinity, key)?;
+        let now = self.flows.calendar.at(self.now);
+        visit.held(&self.tables.affinity, service, now).or_else(|| service.pick(visit.hash()))
+    }
+
     /// The endpoint of a client, which is noted.
     pub(super) fn choose_for_client<'s, K: Key>(
         &mut self,

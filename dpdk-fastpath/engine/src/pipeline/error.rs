@@ -26,7 +26,7 @@ impl Stage<'_> {
         // The flow that answers to the quoted packet would belong to.
         let answer = quoted.reversed();
         let Some(hit) = K::table(self.tables).lookup(&answer, answer.hash64()) else {
-            return self.route(packet, key);
+            return self.error_without_record(packet, key, &quote, &answer);
         };
         if key.destination().0 != quoted.source().0 || !may_report(packet.origin, key.source().0, &hit) {
             return self.drop(DropReason::ICMP_UNRELATED);
@@ -60,8 +60,20 @@ impl Stage<'_> {
         } else {
             return self.drop(DropReason::FLOW_ENDPOINT_GONE);
         };
+        self.send_error(packet, quote, &sent, out, (from, to))
+    }
+
+    /// Sends an error from `from` to `to`, as one about a packet of the flow `sent`.
+    pub(super) fn send_error<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        quote: &Quote,
+        sent: &K,
+        out: Out,
+        (from, to): (IpAddr, IpAddr),
+    ) -> End {
         if out == Out::Nowhere {
-            return self.nowhere(packet, key.tenant(), to);
+            return self.nowhere(packet, sent.tenant(), to);
         }
         match self.clear(packet, out) {
             Step::Continue(packet) => {

@@ -25,7 +25,8 @@ impl Stage<'_> {
         match hit {
             // Requests come from the client's own port only: that is where its address was checked.
             Some(hit) if hit.reply || packet.origin == Origin::Pod => self.established(packet, key, hit),
-            _ => self.route(packet, key),
+            Some(_) => self.route(packet, key),
+            None => self.answer_or_route(packet, key),
         }
     }
 

@@ -38,6 +38,7 @@ mod fragment;
 mod frame;
 mod neighbour;
 mod output;
+mod overflow;
 mod path;
 mod pod;
 mod recent;
@@ -64,9 +65,12 @@ use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
 use self::verdict::{End, Exits};
 pub use self::verdict::{Learned, Neighbour, PathMtu, Verdict};
+use crate::balance::LoadWriter;
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
-use crate::flow::{FlowTables, FlowWorker, Key, Moment, Sweep, Table, Tick, prefetch};
-use crate::table::{BackendId, FlowPolicy, Port, PortIndex, PortKind, Snapshot};
+use crate::flow::{
+    Arena, FlowTables, FlowWorker, Key, Moment, OutBits, Record, Sweep, Table, Tick, prefetch, unmarked,
+};
+use crate::table::{FlowPolicy, Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together, at most: with many flows, so many that fetching one's bucket and record takes less
 /// time than looking at the others.
@@ -81,8 +85,13 @@ const FEW_FLOWS: u32 = 16 * 1024;
 /// Slot of a lane whose packet is neither usual nor another IPv4 packet.
 const NOWHERE: u32 = u32::MAX;
 
-/// Records that one [`Pipeline::age`] looks at, per table.
-const AGED: u32 = 16;
+/// Records that one [`Pipeline::age`] looks at, per table, at the least and at the most. In between one of so many that there
+/// are, so that it takes seconds to look at all, however many these are.
+const AGED: std::ops::RangeInclusive<u32> = 16..=256;
+const AGED_PART: u32 = 1 << 13;
+
+/// Flows that one of them ends at the most: what a burst of packets waits for that.
+const ENDED: u64 = 32;
 
 /// One worker's way of packets, with what it needs of its own.
 #[derive(Debug)]
@@ -269,22 +278,28 @@ impl Pipeline {
     /// Forgets some of this worker's flows that are over. To be called every few dozen rounds, and while there is nothing
     /// to do: each call looks at a few records only.
     pub fn age(&mut self, view: &Snapshot, now: Tick) {
-        let FlowPolicy { timeouts, .. } = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows);
-        let sweep = Sweep { now, pressure: false, records: AGED, timeouts };
-        let FlowWorker { tables, arena4, arena6, loads, calendar, .. } = &mut self.flows;
+        let FlowWorker { tables, arena4, arena6, loads, calendar, forgetting, .. } = &mut self.flows;
         calendar.at(now);
-        let gone = |backend| !view.has_backend(backend);
-        let mut closed = |backend: BackendId| loads.add(backend, -1);
+        tables.overflow.forget(forgetting, now);
         let ended =
-            arena4.sweep(&tables.v4, sweep, |record| gone(record.backend), |record| closed(record.backend))
-                + arena6.sweep(
-                    &tables.v6,
-                    sweep,
-                    |record| gone(record.backend),
-                    |record| closed(record.backend),
-                );
+            age_some(arena4, &tables.v4, loads, view, now) + age_some(arena6, &tables.v6, loads, view, now);
         self.counters.flows_expired(ended);
     }
+}
+
+/// Forgets some flows of one IP version that are over; returns how many.
+fn age_some<K: Key>(
+    arena: &mut Arena<K>,
+    table: &Table<K>,
+    loads: &mut LoadWriter,
+    view: &Snapshot,
+    now: Tick,
+) -> u64 {
+    let records = (arena.records() / AGED_PART).clamp(*AGED.start(), *AGED.end());
+    let FlowPolicy { timeouts, .. } = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows);
+    let sweep = Sweep { now, pressure: arena.is_short(table), records, flows: ENDED, timeouts };
+    let gone = |record: &Record<K>| !view.has_backend(record.backend);
+    arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1))
 }
 
 impl Stage<'_> {
@@ -335,6 +350,7 @@ impl Stage<'_> {
     /// Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
     #[inline(always)]
     fn second_pass<B>(&mut self, kind: PortKind, batch: &mut Batch<'_, B>) {
+        let overflows = self.overflows();
         let mut unclear = 0_u128;
         let flows = self.tables.v4.burst();
         const _: () = assert!(BATCH <= u128::BITS as usize);
@@ -345,7 +361,9 @@ impl Stage<'_> {
                     unclear |= 1 << at;
                 }
                 let destination = self.recent_destination(&lane.key);
-                lane.out = destination.out();
+                // Where it goes is not sure as long as it may be an answer to a flow without a record.
+                let unsure = overflows && unmarked(lane.key.dst_port()).is_some();
+                lane.out = if unsure { OutBits::NOWHERE } else { destination.out() };
                 if destination.is_vip() && kind == PortKind::Pod {
                     self.expect(&lane.key, lane.hash);
                 }

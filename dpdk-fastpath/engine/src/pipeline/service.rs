@@ -2,7 +2,8 @@
 //!
 //! In: a packet to a virtual address that belongs to no flow. Out: an endpoint is chosen, the flow is entered into the
 //! table in both directions, and the packet goes the way that all later ones will. What cannot be served is refused: TCP
-//! with a reset, SCTP with an ABORT, else with "port unreachable". A ping is answered here unless there are endpoints for it.
+//! with a reset, SCTP with an ABORT, else with "port unreachable". When there is no room, the packet goes without a record.
+//! A ping is answered here unless there are endpoints for it.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use super::stage::{Packet, Stage, Step};
 use super::verdict::End;
 use crate::balance::least_loaded;
 use crate::counter::DropReason;
-use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep};
+use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep, marked};
 use crate::table::{Backend, Balancing, LostConnections, Service, ServiceKey};
 
 /// Source ports that are tried before a flow is refused.
@@ -21,6 +22,9 @@ const PORTS_TRIED: u16 = 32;
 
 /// Records looked at when there is none left.
 const SWEPT: u32 = 64;
+
+/// Flows that are ended then at the most.
+const ENDED: u64 = 4;
 
 impl Stage<'_> {
     /// Fetches what it takes to open a flow to a virtual address.
@@ -52,14 +56,10 @@ impl Stage<'_> {
             return self.drop(DropReason::SERVICE_FRAGMENT);
         }
         let signal = Signal::from(packet.parsed);
-        if matches!(packet.parsed.l4, L4::Tcp | L4::Sctp) && !signal.opens() {
-            match self.local.flows.lost {
-                LostConnections::Reselect if signal.goes_on() => {}
-                LostConnections::Drop => return self.drop(DropReason::FLOW_UNKNOWN),
-                LostConnections::Reselect | LostConnections::Reset => {
-                    return self.refuse(packet, DropReason::FLOW_UNKNOWN);
-                }
-            }
+        let opens = !matches!(packet.parsed.l4, L4::Tcp | L4::Sctp) || signal.opens();
+        let reselects = self.local.flows.lost == LostConnections::Reselect && signal.goes_on();
+        if !(opens || reselects || self.goes_on_without_record(service, key, packet.hash)) {
+            return self.lost(packet);
         }
         let Some(backend) = self.choose(service, key, packet.hash) else {
             self.counters.service_rejected(service.slot());
@@ -71,8 +71,18 @@ impl Stage<'_> {
             return self.nowhere(packet, tenant, backend.address);
         }
         match self.clear(packet, out) {
-            Step::Continue(packet) => self.enter(packet, key, service, backend, out),
+            Step::Continue(packet) => self.enter(packet, key, service, backend, out, opens),
             Step::Break(verdict) => verdict,
+        }
+    }
+
+    /// A packet from the midst of a connection that nobody knows.
+    fn lost<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
+        match self.local.flows.lost {
+            LostConnections::Drop => self.drop(DropReason::FLOW_UNKNOWN),
+            LostConnections::Reselect | LostConnections::Reset => {
+                self.refuse(packet, DropReason::FLOW_UNKNOWN)
+            }
         }
     }
 
@@ -88,6 +98,8 @@ impl Stage<'_> {
     pub(super) fn choose_anew<'s>(&mut self, service: &'s Service, hash: u64) -> Option<&'s Backend> {
         match service.balancing() {
             Balancing::Maglev => service.pick(hash),
+            // What goes without a record must go on to the same endpoint when it gets one.
+            _ if self.overflows() => service.pick(hash),
             Balancing::RoundRobin => service.in_turn(self.flows.turns.take(service.slot())),
             Balancing::LeastFlow => least_loaded(service, &self.tables.loads, hash),
         }
@@ -111,14 +123,20 @@ impl Stage<'_> {
         service: &Service,
         backend: &Backend,
         out: Out,
+        opens: bool,
     ) -> End {
         let Some(source) = self.source(key, backend) else { return self.drop(DropReason::FLOW_NO_PORT) };
         let route = Route { epoch: self.view.epoch(), forward: out, reply: Out::Pod(self.in_port) };
-        let state = State::first(key.protocol());
+        let first = if opens { State::first } else { State::resumed };
+        let state = first(key.protocol());
+        let own = key.source().1;
+        // The port that it may have had without a record.
+        let was_marked = self.overflows() && !packet.parsed.is_ping();
+        let own = if was_marked { marked(own).unwrap_or(own) } else { own };
         let mut swept = false;
         let mut tried = 0;
         while tried < PORTS_TRIED {
-            let source = (source, source_port(key.source().1, packet.hash, tried));
+            let source = (source, source_port(own, packet.hash, tried));
             // An echo has its identifier in both places.
             let port = if packet.parsed.is_ping() { source.1 } else { backend.port };
             let target = (backend.address, port);
@@ -162,48 +180,17 @@ impl Stage<'_> {
         }
     }
 
-    /// Ends a few flows that do not matter much, since there is no room for a new one.
+    /// Ends a few flows that do not matter much, since there is no room for a new one. What that takes is bounded, also in
+    /// a flood: once all have been looked at, none is looked at again before the time has changed.
     fn make_room<K: Key>(&mut self) {
         let view = self.view;
         let timeouts = self.local.flows.timeouts;
-        let sweep = Sweep { now: self.now, pressure: true, records: SWEPT, timeouts };
+        let sweep = Sweep { now: self.now, pressure: true, records: SWEPT, flows: ENDED, timeouts };
         let (table, arena, loads) = K::parts(self.flows);
-        let gone = |record: &Record<K>| !view.has_backend(record.backend);
-        let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1));
-        self.counters.flows_expired(ended);
-    }
-
-    /// A flow that there is no room for. UDP goes to the endpoint that its hash chooses whatever the balancing, the same for
-    /// each packet; replies would not be translated, but what needs none works on. TCP cannot.
-    fn stateless<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, service: &Service) -> End {
-        let udp = packet.parsed.l4 == L4::Udp;
-        let backend = match service.affinity() {
-            Some(affinity) => self.choose_for_client(service, affinity, key),
-            None => service.pick(packet.hash),
-        };
-        let backend = backend.filter(|_| udp);
-        // Nor can a pod reach itself, for which its source would change.
-        let translated = backend.filter(|backend| backend.address != key.source().0).and_then(|backend| {
-            let endpoint = (backend.address, backend.port);
-            Some((K::between(key.tenant(), key.protocol(), key.source(), endpoint)?, backend.id))
-        });
-        let Some((translated, backend)) = translated else { return self.drop(DropReason::FLOW_TABLE_FULL) };
-        let (tenant, dst) = (key.tenant(), translated.destination().0);
-        let out = self.out(tenant, dst);
-        if out == Out::Nowhere {
-            return self.nowhere(packet, tenant, dst);
-        }
-        match self.clear(packet, out) {
-            Step::Continue(packet) => {
-                let served = (service.slot(), backend);
-                if let Err(reason) = self.note_first(&packet, key, &translated, served) {
-                    return self.drop(reason);
-                }
-                self.counters.flow_stateless();
-                self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
-                self.transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed))
-            }
-            Step::Break(end) => end,
+        if !arena.is_in_vain(self.now) {
+            let gone = |record: &Record<K>| !view.has_backend(record.backend);
+            let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1));
+            self.counters.flows_expired(ended);
         }
     }
 }

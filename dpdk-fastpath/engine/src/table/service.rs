@@ -307,6 +307,15 @@ impl Service {
         &self.backends
     }
 
+    /// A hash of what the service is known by, the same in every process.
+    pub fn identity(&self) -> u64 {
+        let &ServiceKey { tenant, vip, protocol, port } = self.key();
+        match vip {
+            IpAddr::V4(vip) => FlowKey4::new(tenant, protocol, (vip, port), (vip, 0)).hash64(),
+            IpAddr::V6(vip) => FlowKey6::new(tenant, protocol, (vip, port), (vip, 0)).hash64(),
+        }
+    }
+
     /// How a client keeps its endpoint, if it does.
     #[inline]
     pub fn affinity(&self) -> Option<&Stickiness> {

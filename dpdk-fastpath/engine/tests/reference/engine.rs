@@ -136,6 +136,11 @@ impl Engine {
         }
     }
 
+    /// Whether there may be flows that are not tracked.
+    pub(crate) fn overflows(&self, seconds: u64) -> bool {
+        self.flows.overflow.is_active(tick(seconds))
+    }
+
     /// All tracked flows, in order.
     pub(crate) fn tracked(&self, seconds: u64) -> Vec<Tracked> {
         let mut all: Vec<_> = self.flows.v4.iter().map(|hit| tracked(&hit, seconds)).collect();

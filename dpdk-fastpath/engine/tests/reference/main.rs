@@ -49,7 +49,7 @@ use proptest::test_runner::FileFailurePersistence;
 
 use self::harness::Pair;
 use self::model::tables::Backend;
-use self::world::event::{How, flood_of};
+use self::world::event::{self, How, event, flood_of};
 use self::world::sequence::events;
 use self::world::{UPLINK, ip, tables};
 
@@ -71,7 +71,28 @@ proptest! {
             pair.attach(n as u16 + 1, port);
         }
         pair.said(&said, How::Whole);
-        pair.happen(&world::event::Event::Neighbours(neighbours))?;
+        pair.happen(&event::Event::Neighbours(neighbours))?;
+        for event in &events {
+            pair.happen(event)?;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: config().cases.div_ceil(8), ..config() })]
+
+    /// From a full table on.
+    #[test]
+    fn what_finds_no_room_is_decided_as_the_model(
+        service in 0_usize..6,
+        packets in event::packets(),
+        events in prop::collection::vec(event(), 1..20),
+    ) {
+        let mut pair = targets::usual_pair(256);
+        let flood = flood_of(&pair.model, 0, service, 0..400);
+        pair.packets(&flood)?;
+        prop_assert!(pair.model.counters.stateless > 60);
+        pair.happen(&packets)?;
         for event in &events {
             pair.happen(event)?;
         }

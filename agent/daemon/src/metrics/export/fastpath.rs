@@ -76,6 +76,11 @@ impl Sink<'_> {
             "ICMP errors of the fast path that were not sent, since too many were",
             one(c.icmp_errors_limited),
         )?;
+        self.counter(
+            "stateless_packets",
+            "Packets translated without a flow entry, since the flow table was full",
+            one(c.stateless_packets),
+        )?;
         self.ports(&c.ports)?;
         self.workers(&c.workers)?;
         self.scheduling(&c.workers)?;

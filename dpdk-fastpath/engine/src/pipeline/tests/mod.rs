@@ -9,6 +9,7 @@ mod established;
 mod explain;
 mod fragment;
 mod local;
+mod overflow;
 mod path;
 mod pod;
 mod property;
@@ -199,13 +200,16 @@ impl Node {
     }
 
     pub(super) fn with_flows(flows: u32) -> Self {
+        Self::with_tables(FlowTables::new(flows).unwrap())
+    }
+
+    pub(super) fn with_tables(flows: Arc<FlowTables>) -> Self {
         let [v4, v6] = both();
         let mut builder = Builder::new();
         builder.attach(UPLINK, Port::uplink("up", UPLINK_MAC, Mtu::try_from(1500).unwrap())).unwrap();
         builder.attach(POD_A, pod("a", POD_A_MAC, [v4.a, v6.a])).unwrap();
         builder.attach(POD_B, pod("b", POD_B_MAC, [v4.b, v6.b])).unwrap();
         builder.set_neighbours([(ip("192.168.0.2"), NODE_B_MAC), (ip("2001:db8::3"), NODE_B_MAC)]);
-        let flows = FlowTables::new(flows).unwrap();
         let (counters, mut writers) = counters(1);
         let pipeline = Pipeline::new(flows.worker(), writers.remove(0));
         let view = Snapshot::default();

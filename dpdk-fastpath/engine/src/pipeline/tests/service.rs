@@ -270,31 +270,6 @@ fn a_first_packet_that_cannot_go_opens_no_flow() {
 }
 
 #[test]
-fn when_the_table_is_full_udp_goes_on_without_state_and_tcp_waits() {
-    let mut node = Node::with_flows(1);
-    let [ips, _] = both();
-    node.program(&PROTOCOLS.map(|protocol| service(protocol, ips.vip, &[(ips.b, 1), (ips.b, 2)])));
-    let room = node.flows.capacity() as u16;
-    let udp = |port| from_a(testkit::udp(at(ips.a, port), at(ips.vip, 80), b"x"));
-    for port in 0..room {
-        assert_eq!(node.run(POD_A, &udp(1000 + port)).verdict, Verdict::Send(POD_B));
-    }
-    node.assert_dropped(POD_A, &from_a(syn(at(ips.a, 1000), at(ips.vip, 80))), R::FLOW_TABLE_FULL);
-    let first = node.run(POD_A, &udp(9000));
-    assert_eq!(read(&first.frame).src, at(ips.a, 9000));
-    assert_eq!(node.run(POD_A, &udp(9000)), first, "without state the choice is still the same");
-    assert_eq!((node.counters.flows().stateless, node.flow_count()), (2, room.into()));
-
-    // A little later the flows that nobody answered make room.
-    node.seconds += 6;
-    for _ in 0..room {
-        node.run(POD_A, &from_a(syn(at(ips.a, 1000), at(ips.vip, 80))));
-    }
-    assert_eq!(counts(&node).new_flows, 1, "one connection, whatever the number of attempts");
-    assert!(node.flow_count() < room.into());
-}
-
-#[test]
 fn a_malformed_packet_to_a_service_is_dropped_as_any_other() {
     let mut node = Node::new();
     let [ips, _] = both();

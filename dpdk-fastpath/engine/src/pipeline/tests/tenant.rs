@@ -49,7 +49,10 @@ fn tenant(id: u32, gateways: [&str; 2]) -> proto::Tenant {
 
 /// The node of all tests, with pods of two tenants that have the addresses of its own.
 fn node() -> Node {
-    let mut node = Node::new();
+    with_tenants(Node::new())
+}
+
+fn with_tenants(mut node: Node) -> Node {
     node.configure(|local| {
         local.tenants =
             vec![tenant(BLUE, ["10.1.0.254", "fd00:1::fe"]), tenant(RED, ["10.1.0.1", "fd00:1::1"])];
@@ -235,6 +238,43 @@ fn the_same_virtual_address_is_each_tenants_own_service() {
             assert_eq!((other.verdict, read(&other.frame).src), (Verdict::Send(BLUE_A), at(ips.on_b, 9090)));
         }
         assert_eq!(node.flow_count(), 3);
+    }
+}
+
+#[test]
+fn connections_without_record_stay_in_their_tenant() {
+    for ips in both() {
+        let mut node = with_tenants(Node::with_flows(1));
+        let mut services = services(proto::Protocol::Udp, &ips);
+        services.push(proto::Service { port: 81, ..service(proto::Protocol::Udp, ips.vip, &[(ips.b, 1)]) });
+        node.program(&services);
+        for n in 0..node.flows.capacity() as u16 {
+            node.run(POD_A, &from_a(testkit::udp(at(ips.a, n + 1), at(ips.vip, 81), b"")));
+        }
+        // The port tells that there is no record.
+        let (client, marked) = (at(ips.a, 40_000), at(ips.a, 40_000 - 32_768));
+        let ask = || testkit::udp(client, at(ips.vip, 80), b"same");
+        let own = node.run(POD_A, &from_a(ask()));
+        assert_eq!((own.verdict, read(&own.frame).src), (Verdict::Send(POD_B), marked));
+        let reply = |src| testkit::udp(src, marked, b"same");
+        // Blue's has the same address, and nothing to answer yet.
+        let blue = node.run(BLUE_B, &from(BLUE_B, reply(at(ips.b, 7070))));
+        assert_eq!((blue.verdict, read(&blue.frame).src), (Verdict::Send(BLUE_A), at(ips.b, 7070)));
+        let blue = node.run(BLUE_A, &from(BLUE_A, ask()));
+        assert_eq!((blue.verdict, read(&blue.frame).dst), (Verdict::Send(BLUE_B), at(ips.b, 7070)));
+        let (vni, red) = tunnelled_in(&node.run(RED_A, &from(RED_A, ask())));
+        assert_eq!((vni, read(&red).src, read(&red).dst), (vni_of(RED), marked, at(ips.on_b, 9090)));
+        for (outcome, port) in [
+            (node.run(POD_B, &from_b(reply(at(ips.b, 8080)))), POD_A),
+            (node.run(BLUE_B, &from(BLUE_B, reply(at(ips.b, 7070)))), BLUE_A),
+            (node.run(UPLINK, &through(RED, reply(at(ips.on_b, 9090)))), RED_A),
+        ] {
+            assert_eq!(outcome.verdict, Verdict::Send(port));
+            assert_eq!((read(&outcome.frame).src, read(&outcome.frame).dst), (at(ips.vip, 80), client));
+        }
+        let other = node.run(UPLINK, &through(BLUE, reply(at(ips.on_b, 9090))));
+        assert_eq!((other.verdict, read(&other.frame).src), (Verdict::Send(BLUE_A), at(ips.on_b, 9090)));
+        assert_eq!(node.counters.flows().stateless, 6);
     }
 }
 

@@ -65,6 +65,11 @@ impl<'a> Trial<'a> {
         sent.or_else(|| Some((self.entered)(original)?.src.1))
     }
 
+    /// Whether the engine tracks the flow now.
+    pub(crate) fn is_tracked(&self, original: &Key) -> bool {
+        (self.entered)(original).is_some()
+    }
+
     /// The endpoint of the flow that is tracked now, where no packet was sent that would show it.
     pub(crate) fn endpoint(&self, original: &Key) -> Option<Side> {
         if self.sent.is_some() { None } else { Some((self.entered)(original)?.dst) }

@@ -19,7 +19,13 @@ impl Model {
         let quoted =
             Key { tenant: inside.key.tenant, protocol: quote.protocol, src: quote.src, dst: quote.dst };
         // The flow that an answer to the quoted packet would be of.
-        let Some((at, reply)) = self.flow_of(&quoted.reversed()) else { return self.route(inside, trial) };
+        let answer = quoted.reversed();
+        let Some((at, reply)) = self.flow_of(&answer) else {
+            return match self.answered(answer, trial) {
+                Some((to, _)) => self.error_about_overflow(inside, &quote, answer, to, trial),
+                None => self.route(inside, trial),
+            };
+        };
         let flow = self.flows[at];
         let (reporter, to) = (inside.packet.src, inside.packet.dst);
         let may_report = match inside.origin {
@@ -30,9 +36,7 @@ impl Model {
         if to != quoted.src.0 || !may_report {
             return self.drop(inside.port, "icmp-unrelated");
         }
-        let v4 = reporter.is_ipv4();
-        let protocol = if v4 { ICMP } else { ICMPV6 };
-        if !checksum::is_right(reporter, to, protocol, &inside.frame[inside.packet.upper_at..]) {
+        if !has_right_checksum(inside) {
             return self.drop(inside.port, "icmp-checksum");
         }
         let (sent, from, to) = if reply {
@@ -44,12 +48,45 @@ impl Model {
         } else {
             return self.drop(inside.port, "flow-endpoint-gone");
         };
+        self.pass_on(inside, &quote, sent, (from, to), trial)
+    }
+
+    /// An error about a packet that went without being tracked, whose answer would become `to`.
+    fn error_about_overflow(
+        &mut self,
+        inside: &Inside,
+        quote: &Quote,
+        answer: Key,
+        to: Key,
+        trial: &mut Trial<'_>,
+    ) -> End {
+        let reporter = inside.packet.src;
+        let is_endpoint = reporter == answer.src.0;
+        if inside.packet.dst != answer.dst.0 || inside.origin == Origin::Pod && !is_endpoint {
+            return self.drop(inside.port, "icmp-unrelated");
+        }
+        if !has_right_checksum(inside) {
+            return self.drop(inside.port, "icmp-checksum");
+        }
+        let from = if is_endpoint { to.src.0 } else { reporter };
+        self.pass_on(inside, quote, to.reversed(), (from, to.dst.0), trial)
+    }
+
+    /// Sends an error as one about a packet of the flow `sent`.
+    fn pass_on(
+        &mut self,
+        inside: &Inside,
+        quote: &Quote,
+        sent: Key,
+        (from, to): (IpAddr, IpAddr),
+        trial: &mut Trial<'_>,
+    ) -> End {
         let way = self.way(inside.key.tenant, to);
         if let Err(end) = self.clear(inside, &way, to, trial) {
             return end;
         }
         self.counters.errors_translated += 1;
-        let frame = rewritten(&inside.frame, &inside.packet, &quote, (from, to), (sent.src, sent.dst));
+        let frame = rewritten(&inside.frame, &inside.packet, quote, (from, to), (sent.src, sent.dst));
         self.transmit(inside, &way, frame, trial)
     }
 
@@ -88,4 +125,10 @@ impl Model {
         let end = |(address, _): (IpAddr, u16)| (address, identifier);
         Key { src: end(key.src), dst: end(key.dst), ..key }
     }
+}
+
+fn has_right_checksum(inside: &Inside) -> bool {
+    let (from, to) = (inside.packet.src, inside.packet.dst);
+    let protocol = if from.is_ipv4() { ICMP } else { ICMPV6 };
+    checksum::is_right(from, to, protocol, &inside.frame[inside.packet.upper_at..])
 }

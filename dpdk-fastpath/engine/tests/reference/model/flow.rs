@@ -58,11 +58,14 @@ impl Flow {
     }
 }
 
-/// Room for flows: chunks of 256, each of which belongs to one IP version for ever once it has been needed. A flow that a
-/// packet ended leaves its place only when the ageing has come by.
+/// Room for flows: chunks of 256, each of which belongs to one IP version for ever once it has been needed. So much as a
+/// sixteenth each version gets even if the other has used up everything. A flow that a packet ended leaves its place only
+/// when the ageing has come by.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     free_chunks: u32,
+    /// Chunks that each version gets in any case.
+    least: usize,
     /// Of IPv4 and of IPv6.
     places: [usize; 2],
     /// Places of flows that ended, at the most.
@@ -73,7 +76,13 @@ const CHUNK: usize = 256;
 
 impl Room {
     pub(crate) fn new(flows: u32) -> Self {
-        Self { free_chunks: flows.div_ceil(CHUNK as u32), places: [0; 2], ended: [0; 2] }
+        let chunks = flows.div_ceil(CHUNK as u32);
+        Self { free_chunks: chunks, least: chunks as usize / 16, places: [0; 2], ended: [0; 2] }
+    }
+
+    /// Whether one more chunk can be had.
+    fn has_chunk(&self, version: usize) -> bool {
+        self.free_chunks > 0 || self.places[version] < self.least * CHUNK
     }
 }
 
@@ -177,8 +186,8 @@ impl Model {
         if live + room.ended[version] < room.places[version] {
             return Fits::Yes;
         }
-        if room.free_chunks > 0 {
-            room.free_chunks -= 1;
+        if room.has_chunk(version) {
+            room.free_chunks = room.free_chunks.saturating_sub(1);
             room.places[version] += CHUNK;
             return Fits::Yes;
         }
@@ -189,11 +198,21 @@ impl Model {
 
     /// Whether so many more flows may come across the limit.
     pub(crate) fn is_tight(&self, more: usize) -> bool {
-        let version = |n: usize| {
-            let live = self.flows.iter().filter(|flow| version(&flow.original) == n).count();
-            self.room.places[n] - self.room.ended[n].min(self.room.places[n] - live) - live < more
-        };
-        self.room.free_chunks == 0 && (version(0) || version(1))
+        // Each version may need a chunk more.
+        self.room.free_chunks < 2 && (self.free(0) < more || self.free(1) < more)
+    }
+
+    /// Whether the ageing may be in a hurry.
+    pub(crate) fn is_short(&self) -> bool {
+        let short = |version: usize| self.free(version) < self.room.places[version] / 8;
+        self.room.free_chunks == 0 && (short(0) || short(1))
+    }
+
+    /// Places that are free for sure.
+    fn free(&self, n: usize) -> usize {
+        let live = self.flows.iter().filter(|flow| version(&flow.original) == n).count();
+        let places = self.room.places[n];
+        places - self.room.ended[n].min(places - live) - live
     }
 
     /// The engine has let these flows go to make room for another; `false` if it must not have.

@@ -9,6 +9,7 @@ pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod neighbour;
 pub(crate) mod output;
+pub(crate) mod overflow;
 pub(crate) mod pod;
 pub(crate) mod route;
 pub(crate) mod service;
@@ -24,6 +25,7 @@ use self::choice::Trial;
 use self::counters::Counters;
 use self::flow::{Flow, Key, Room};
 use self::fragment::Fragmented;
+use self::overflow::Overflow;
 use self::service::{Client, Lives, Sticky};
 use self::tables::{Domain, Kind, Node, Said, ServiceKey, Tables};
 use crate::wire::dissect::Packet;
@@ -73,6 +75,7 @@ pub(crate) struct Model {
     /// Packets that come in fragments.
     pub(crate) fragments: Vec<Fragmented>,
     pub(crate) room: Room,
+    pub(crate) overflow: Overflow,
     pub(crate) counters: Counters,
     /// When each service's endpoint came.
     pub(crate) lives: Lives,
@@ -97,6 +100,7 @@ impl Model {
             flows: Vec::new(),
             fragments: Vec::new(),
             room: Room::new(flows),
+            overflow: Overflow::default(),
             counters: Counters::default(),
             lives: Lives::default(),
             picks: HashMap::new(),
@@ -172,5 +176,6 @@ impl Model {
         let before = self.tables.services.clone();
         self.tables.take(said);
         self.services_changed(&before);
+        self.lenders_changed();
     }
 }

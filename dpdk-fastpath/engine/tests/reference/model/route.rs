@@ -32,15 +32,18 @@ impl Model {
             return self.error(inside, trial);
         }
         let echo = matches!(inside.packet.upper, Upper::Echo { .. });
-        if (echo || has_ports(inside.packet.upper))
-            && let Some((at, reply)) = self.flow_of(&inside.key)
-            && (reply || inside.origin == Origin::Pod)
-            // Both ends may ping each other with the same identifier.
-            && (!echo || reply != inside.packet.is_ping())
-        {
-            return self.tracked(inside, at, reply, trial);
+        // Both ends may ping each other with the same identifier.
+        let is_of = |&(_, reply): &(usize, bool)| !echo || reply != inside.packet.is_ping();
+        let may_be = echo || has_ports(inside.packet.upper);
+        match self.flow_of(&inside.key).filter(is_of).filter(|_| may_be) {
+            Some((at, reply)) if reply || inside.origin == Origin::Pod => {
+                self.tracked(inside, at, reply, trial)
+            }
+            None if let Some((to, served)) = self.answered(inside.key, trial) => {
+                self.pass(inside, to, served, trial)
+            }
+            _ => self.route(inside, trial),
         }
-        self.route(inside, trial)
     }
 
     pub(crate) fn route(&mut self, inside: &Inside, trial: &mut Trial<'_>) -> End {

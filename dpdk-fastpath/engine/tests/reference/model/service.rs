@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::choice::Trial;
 use super::flow::{Fits, Flow, Key, Side, rewritten};
 use super::fragment::Served;
+use super::overflow::moved;
 use super::route::has_ports;
 use super::state::{Signal, State};
 use super::tables::{Backend, Balancing, Lost, Service, ServiceKey};
@@ -32,7 +33,7 @@ impl Client {
 }
 
 /// The endpoint that a client keeps.
-enum Kept {
+pub(crate) enum Kept {
     Known(Backend),
     /// It has one, but no packet has shown which.
     Unseen,
@@ -41,9 +42,9 @@ enum Kept {
 
 /// What was known before a choice: what this client or flow gets by hash, what it keeps, and so many turns.
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    pick: bool,
-    kept: bool,
+pub(crate) struct Known {
+    pub(crate) pick: bool,
+    pub(crate) kept: bool,
     turns: usize,
 }
 
@@ -131,9 +132,10 @@ impl Model {
             return self.drop(inside.port, "service-fragment");
         }
         let signal = Signal::of(inside.packet.upper);
-        if matches!(inside.packet.upper, Upper::Tcp { .. } | Upper::Sctp { .. }) && !signal.opens() {
+        let opens = !matches!(inside.packet.upper, Upper::Tcp { .. } | Upper::Sctp { .. }) || signal.opens();
+        let reselects = self.node().policy.lost == Lost::Reselect && signal.goes_on();
+        if !opens && !reselects && !self.goes_on(inside, &service, trial) {
             match self.node().policy.lost {
-                Lost::Reselect if signal.goes_on() => {}
                 Lost::Drop => return self.drop(inside.port, "flow-unknown"),
                 Lost::Reselect | Lost::Reset => return self.refuse(inside, "flow-unknown", trial),
             }
@@ -158,55 +160,32 @@ impl Model {
             self.unseen(inside, &service, before);
             return self.drop(inside.port, "flow-no-port");
         };
-        let translated = Key { src: (source, client.1), dst: backend.end, ..inside.key };
+        let port = moved(client.1).filter(|_| self.overflows() && !ping).unwrap_or(client.1);
+        let translated = Key { src: (source, port), dst: backend.end, ..inside.key };
         let translated = if ping { Self::with_identifier(translated, client.1) } else { translated };
         let enters = match self.make_room(&inside.key) {
             Fits::Yes => true,
-            Fits::Perhaps => trial.pick(2) == 0,
+            // What is sent looks the same.
+            Fits::Perhaps => trial.is_tracked(&inside.key),
             Fits::No => false,
         };
         if !enters {
-            self.unseen(inside, &service, before);
-            return self.stateless(inside, &service, trial);
+            // Without a place the hash chooses, unless it did already, or the client keeps what was chosen.
+            if service.affinity == 0 && service.balancing != Balancing::Hash && !self.overflows() {
+                self.unseen(inside, &service, before);
+            }
+            return self.stateless(inside, &service, before, trial);
         }
         let life = self.lives.get(key, backend.end).expect("the endpoint is one of the service's");
-        let entered = self.enter(inside, key, (translated, backend.end, life), trial);
+        let state =
+            if opens { State::first(inside.key.protocol) } else { State::resumed(inside.key.protocol) };
+        let entered = self.enter(inside, key, (translated, backend.end, life), state, trial);
         let served = Served { service: key, backend: backend.end, life };
         if let Err(why) = self.note_first(inside, entered, served) {
             return self.drop(inside.port, why);
         }
         self.counters.translated(key, inside.packet.len());
         self.transmit(inside, &way, rewritten(inside, entered.src, entered.dst), trial)
-    }
-
-    /// A flow that there is no room for: UDP goes where its hash leads, whatever the balancing, as long as its source need not
-    /// change.
-    fn stateless(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> End {
-        let before = self.known(inside, service);
-        let backend = match service.affinity {
-            0 => self.by_hash(inside, service, trial),
-            _ => self.pick(inside, service, trial),
-        };
-        let backend =
-            backend.filter(|backend| inside.packet.upper == Upper::Udp && backend.end.0 != inside.packet.src);
-        let Some(backend) = backend else {
-            self.unseen(inside, service, before);
-            return self.drop(inside.port, "flow-table-full");
-        };
-        let way = self.way(service.key.tenant, backend.end.0);
-        if let Err(end) = self.clear(inside, &way, backend.end.0, trial) {
-            self.unseen(inside, service, before);
-            return end;
-        }
-        let to = Key { dst: backend.end, ..inside.key };
-        let life = self.lives.get(service.key, backend.end).expect("the endpoint is one of the service's");
-        let served = Served { service: service.key, backend: backend.end, life };
-        if let Err(why) = self.note_first(inside, to, served) {
-            return self.drop(inside.port, why);
-        }
-        self.counters.stateless += 1;
-        self.counters.translated(service.key, inside.packet.len());
-        self.transmit(inside, &way, rewritten(inside, inside.key.src, backend.end), trial)
     }
 
     /// What is known of the engine's choices before it makes one.
@@ -219,7 +198,7 @@ impl Model {
     }
 
     /// The choice cannot be told from what became of the packet.
-    fn unseen(&mut self, inside: &Inside, service: &Service, before: Known) {
+    pub(crate) fn unseen(&mut self, inside: &Inside, service: &Service, before: Known) {
         if !before.pick {
             self.picks.remove(&(service.key, Client::of(inside, service)));
         }
@@ -249,7 +228,7 @@ impl Model {
         Some(backend)
     }
 
-    fn stick(&mut self, inside: &Inside, service: &Service, end: Option<Side>) {
+    pub(crate) fn stick(&mut self, inside: &Inside, service: &Service, end: Option<Side>) {
         let used = (end, self.tick());
         for sticky in Sticky::of(inside, service) {
             self.sticky.insert(sticky, used);
@@ -257,7 +236,7 @@ impl Model {
     }
 
     /// The endpoint that the client used last on this port, or else the one of the address that it used on another.
-    fn kept(&self, inside: &Inside, service: &Service) -> Kept {
+    pub(crate) fn kept(&self, inside: &Inside, service: &Service) -> Kept {
         let usable = service.usable();
         let fresh = |sticky: &Sticky| {
             let (end, used) = self.sticky.get(sticky)?;
@@ -289,6 +268,7 @@ impl Model {
         let usable = service.usable();
         match service.balancing {
             _ if usable.is_empty() => None,
+            _ if self.overflows() => self.by_hash(inside, service, trial),
             Balancing::Hash => self.by_hash(inside, service, trial),
             Balancing::Turns => {
                 let turn = one_of(&self.in_turn(service), inside, trial);
@@ -327,7 +307,12 @@ impl Model {
         usable.iter().filter(least).copied().collect()
     }
 
-    fn by_hash(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> Option<Backend> {
+    pub(crate) fn by_hash(
+        &mut self,
+        inside: &Inside,
+        service: &Service,
+        trial: &mut Trial<'_>,
+    ) -> Option<Backend> {
         let usable = service.usable();
         let client = Client::of(inside, service);
         let known = self.picks.get(&(service.key, client)).copied();
@@ -346,6 +331,7 @@ impl Model {
         inside: &Inside,
         service: ServiceKey,
         (mut translated, backend, life): (Key, Side, u64),
+        state: State,
         trial: &mut Trial<'_>,
     ) -> Key {
         let taken = |model: &Self, key: &Key| model.flow_of(&key.reversed()).is_some();
@@ -358,7 +344,7 @@ impl Model {
             });
             translated = other.filter(|key| !taken(self, key)).unwrap_or(translated);
         }
-        let (state, seen) = (State::first(inside.key.protocol), self.tick());
+        let seen = self.tick();
         let flow =
             Flow { original: inside.key, translated, backend, state, seen, refused: None, service, life };
         self.flows.push(flow);
@@ -373,7 +359,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 /// The engine's choice.
-fn one_of(usable: &[Backend], inside: &Inside, trial: &mut Trial<'_>) -> Backend {
+pub(crate) fn one_of(usable: &[Backend], inside: &Inside, trial: &mut Trial<'_>) -> Backend {
     let shown = trial.endpoint(&inside.key);
     // Of a ping's flow the second part is the identifier.
     let is_shown = |backend: &&Backend| {

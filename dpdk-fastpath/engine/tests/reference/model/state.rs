@@ -76,6 +76,11 @@ impl State {
         }
     }
 
+    /// Of a connection that goes on without having been tracked: an answer will tell whether there is one.
+    pub(crate) fn resumed(protocol: u8) -> Self {
+        if protocol == SCTP { Self::CookieEchoed } else { Self::first(protocol) }
+    }
+
     /// After a packet of the server or the client.
     pub(crate) fn next(self, server: bool, signal: Signal) -> Self {
         match signal {

@@ -248,9 +248,13 @@ pub(crate) fn how() -> impl Strategy<Value = How> {
     changes.prop_map(|changes| changes.map_or(How::Whole, |all| How::Changes { all }))
 }
 
+pub(crate) fn packets() -> impl Strategy<Value = Event> {
+    prop::collection::vec(shot(), 1..30).prop_map(Event::Packets)
+}
+
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        14 => prop::collection::vec(shot(), 1..30).prop_map(Event::Packets),
+        14 => packets(),
         3 => (tables::said(false), how()).prop_map(|(said, how)| Event::Said(said, how)),
         1 => (0_usize..6).prop_flat_map(|n| (Just(n), tables::pod(n))).prop_map(|(n, port)| Event::Attach(n, port)),
         1 => (0_u16..7).prop_map(Event::Detach),
@@ -258,7 +262,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         1 => tables::neighbours().prop_map(Event::Neighbours),
         1 => tables::path_mtus().prop_map(Event::PathMtus),
         2 => select(vec![1_u64, 3, 12, 31, 62, 125, 4_000, 90_000]).prop_map(Event::Time),
-        1 => (0_usize..6, any::<Index>(), select(vec![0..10_u16, 0..300]))
+        2 => (0_usize..6, any::<Index>(), select(vec![0..10_u16, 0..300]))
             .prop_map(|(pod, service, flows)| Event::Flood { pod, service, flows }),
     ]
 }
@@ -278,12 +282,9 @@ impl Shot {
             Self::Discovery(message) => Some(message.frame()),
             Self::Underlay(error) => error.frame(model),
             Self::Error { flow, reply, kind, code, quoted, len, from, wrong } => {
-                if model.flows.is_empty() {
-                    return None;
-                }
-                let flow = &model.flows[flow.index(model.flows.len())];
+                let (original, translated) = one_of(model, *flow)?;
                 // The packet as its receiver got it, and who reports it to its sender.
-                let key = if *reply { flow.original.reversed() } else { flow.translated };
+                let key = if *reply { original.reversed() } else { translated };
                 let about =
                     of_flow(model, &key, transport(&key, ACK, &[0]), *len, (Shape::Plain, None)).1.bytes;
                 let at = about.windows(2).position(|pair| pair == [8, 0] || pair == [0x86, 0xdd])? + 2;
@@ -301,15 +302,25 @@ impl Shot {
                 Some(of_flow(model, &back, error, 0, (Shape::Plain, None)))
             }
             Self::Tracked { flow, reply, flags, chunks, len, shape, left } => {
-                if model.flows.is_empty() {
-                    return None;
-                }
-                let flow = &model.flows[flow.index(model.flows.len())];
-                let key = if *reply { flow.translated.reversed() } else { flow.original };
+                let (original, translated) = one_of(model, *flow)?;
+                let key = if *reply { translated.reversed() } else { original };
                 Some(of_flow(model, &key, transport(&key, *flags, chunks), *len, (*shape, *left)))
             }
         }
     }
+}
+
+/// A flow that is tracked, or that went lately without being tracked, and what it becomes.
+fn one_of(model: &Model, which: Index) -> Option<(Key, Key)> {
+    let tracked = model.flows.iter().map(|flow| (flow.original, flow.translated));
+    let lately = &model.overflow.lately;
+    let few = model.flows.len().min(lately.len());
+    // With a full table as many of the one kind as of the other.
+    let all: Vec<_> = match few {
+        0 => tracked.chain(lately.iter().copied()).collect(),
+        _ => tracked.take(few).chain(lately.iter().copied().take(few)).collect(),
+    };
+    (!all.is_empty()).then(|| all[which.index(all.len())])
 }
 
 impl Underlay {
@@ -427,7 +438,8 @@ pub(crate) fn flood(model: &Model, pod: usize, service: Index, flows: Range<u16>
 pub(crate) fn flood_of(model: &Model, pod: usize, service: usize, flows: Range<u16>) -> Vec<(u16, Frame)> {
     let service = model.tables.services[service].key;
     let transport = |n: u16| {
-        let ports = (20_000 + n, service.port);
+        // Most of them above 32768.
+        let ports = (32_700 + n, service.port);
         match service.protocol {
             TCP => Transport::Tcp { ports, flags: SYN },
             SCTP => Transport::Sctp { ports, chunks: vec![1] },

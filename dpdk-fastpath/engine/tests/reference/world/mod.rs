@@ -88,7 +88,8 @@ pub(crate) const SPECIAL: [&[&str]; 2] = [
     &["ff02::1", "::1", "fe80::1", "::"],
 ];
 
-pub(crate) const CLIENT_PORTS: std::ops::Range<u16> = 1000..1004;
+/// Some of them as flows without a place have others.
+pub(crate) const CLIENT_PORTS: [u16; 5] = [1000, 1001, 1002, 33_768, 33_769];
 pub(crate) const SERVICE_PORTS: [u16; 2] = [80, 53];
 pub(crate) const ENDPOINT_PORTS: [u16; 2] = [80, 8080];
 

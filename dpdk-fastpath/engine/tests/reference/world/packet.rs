@@ -140,9 +140,9 @@ pub(crate) struct Recipe {
 
 fn ports() -> impl Strategy<Value = (u16, u16)> {
     prop_oneof![
-        6 => (CLIENT_PORTS, select(&SERVICE_PORTS[..])),
+        6 => (select(&CLIENT_PORTS[..]), select(&SERVICE_PORTS[..])),
         // As endpoints answer.
-        3 => (select(&ENDPOINT_PORTS[..]), CLIENT_PORTS),
+        3 => (select(&ENDPOINT_PORTS[..]), select(&CLIENT_PORTS[..])),
         1 => (select(vec![4789_u16, 9]), select(vec![4789_u16, 8472, 9])),
     ]
 }

@@ -1,0 +1,120 @@
+//! The table as it fills, and what it takes.
+
+use super::*;
+
+#[test]
+fn all_records_are_looked_at_once_in_vain_and_then_not_before_time_goes_on() {
+    let mut worker = FlowTables::new(1000).unwrap().worker();
+    let (table, arena) = (&worker.tables.v4, &mut worker.arena4);
+    for n in 0..1000 {
+        table.insert(arena, &record(n, 1), tick(0), State::SynSent).unwrap();
+    }
+    let sweep = |now| Sweep { now: tick(now), pressure: true, records: 64, flows: 4, ..SWEEP };
+    let sweeps = (0..).take_while(|_| {
+        let more = !arena.is_in_vain(tick(2));
+        assert_eq!(arena.sweep(table, sweep(2), |_| false, |_| ()), 0);
+        more
+    });
+    assert_eq!(sweeps.count(), 1024 / 64);
+    assert!(!arena.is_in_vain(tick(6)));
+    // Then they go, a few at a time.
+    for _ in 0..250 {
+        assert_eq!(arena.sweep(table, sweep(6), |_| false, |_| ()), 4);
+        assert!(!arena.is_in_vain(tick(6)));
+    }
+    assert_eq!(table.iter().count(), 0);
+}
+
+#[test]
+fn what_one_worker_uses_up_leaves_something_for_the_others_and_the_other_version() {
+    let tables = FlowTables::new(64 * arena::CHUNK).unwrap();
+    let mut greedy = tables.worker();
+    let mut n = 0;
+    while tables.v4.insert(&mut greedy.arena4, &record(n, 1), tick(0), State::SynSent).is_ok() {
+        n += 1;
+    }
+    assert_eq!(u64::from(n), tables.capacity());
+    assert!(greedy.arena4.is_short(&tables.v4));
+    let mut other = tables.worker();
+    let more = (n..)
+        .take_while(|&n| tables.v4.insert(&mut other.arena4, &record(n, 1), tick(0), State::SynSent).is_ok());
+    // An eighth in all, of which each of four arenas may have as much.
+    assert_eq!(more.count(), 2 * arena::CHUNK as usize);
+    tables.v6.insert(&mut other.arena6, &record6(0), tick(0), State::SynSent).unwrap();
+}
+
+/// Flow `n` to a service over IPv6.
+fn record6(n: u32) -> Record<FlowKey6> {
+    let key = |dst: (&str, u16)| {
+        let client =
+            (std::net::Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n >> 12)), 1000 + (n & 0xfff) as u16);
+        FlowKey6::new(Tenant::DEFAULT, Protocol::TCP, client, (dst.0.parse().unwrap(), dst.1))
+    };
+    let Record { route, service, backend, .. } = record(n, 1);
+    Record {
+        original: key(("fd00:96::1", 80)),
+        translated: key(("fd00:2::1", 8080)),
+        route,
+        service,
+        backend,
+    }
+}
+
+/// Fills a table of so many flows, and ends all of them.
+fn live_and_die<K: Key>(
+    tables: &Arc<FlowTables>,
+    flows: u32,
+    record: impl Fn(u32) -> Record<K>,
+) -> (usize, u32) {
+    let mut worker = tables.worker();
+    let (table, arena, _) = K::parts(&mut worker);
+    assert!(table.resident() < 1 << 20, "an empty table takes memory");
+    let mut filled = [0; 2];
+    for (part, filled) in filled.iter_mut().enumerate() {
+        for n in part as u32 * flows / 2..(part as u32 + 1) * flows / 2 {
+            table.insert(arena, &record(n), tick(0), State::SynSent).unwrap();
+        }
+        *filled = table.resident();
+    }
+    // Records are taken as they fill.
+    assert!(filled[1] - filled[0] > flows as usize * size_of::<K::Line>() / 3, "{filled:?}");
+    // None of them goes too early, and all go at the end, a bounded number at a time.
+    let sweep = |now| Sweep { now: tick(now), pressure: false, records: 256, flows: 32, ..SWEEP };
+    for _ in 0..flows / 256 {
+        assert_eq!(arena.sweep(table, sweep(240), |_| false, |_| ()), 0);
+    }
+    let mut sweeps = 0;
+    let mut left = flows;
+    while left > 0 {
+        let ended = arena.sweep(table, sweep(250), |_| false, |_| ());
+        assert!((1..=32).contains(&ended));
+        left -= ended as u32;
+        sweeps += 1;
+    }
+    assert_eq!(table.iter().count(), 0);
+    // The records are used again.
+    for n in 0..1000 {
+        table.insert(arena, &record(flows + n), tick(260), State::SynSent).unwrap();
+    }
+    assert!(table.resident() <= filled[1] + (1 << 21));
+    (filled[1], sweeps)
+}
+
+#[test]
+fn a_million_connections_take_no_more_than_128_bytes_each_and_go_in_bounded_steps() {
+    const FLOWS: u32 = 1 << 20;
+    let (bytes, sweeps) = live_and_die(&FlowTables::new(FLOWS).unwrap(), FLOWS, |n| record(n, 1));
+    assert!(bytes / FLOWS as usize <= 128, "{} bytes per connection", bytes as f64 / f64::from(FLOWS));
+    assert_eq!(sweeps, FLOWS / 32);
+}
+
+#[test]
+fn ipv6_connections_take_no_more_than_192_bytes_each_also_where_another_process_can_take_them_over() {
+    const FLOWS: u32 = 1 << 18;
+    let own = FlowTables::new(FLOWS).unwrap();
+    let shared = FlowTables::shared(FLOWS, 64, false).unwrap();
+    for tables in [own, shared] {
+        let (bytes, _) = live_and_die(&tables, FLOWS, record6);
+        assert!(bytes / FLOWS as usize <= 192, "{} bytes per connection", bytes as f64 / f64::from(FLOWS));
+    }
+}
