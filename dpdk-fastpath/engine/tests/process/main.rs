@@ -11,15 +11,18 @@ mod restart;
 mod shares;
 mod uplinks;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 
-/// A case, and whether it needs root.
+/// A case, and what it needs.
 struct Case {
     name: &'static str,
     root: bool,
+    /// A device node that not every kernel has.
+    device: Option<&'static str>,
     body: fn(),
 }
 
@@ -36,15 +39,20 @@ fn main() -> ExitCode {
         restart::cases(),
         shares::cases(),
     ];
-    let trials = cases.into_iter().flatten().map(|Case { name, root: needed, body }| {
-        if needed && !root {
-            eprintln!("skipped: {name}: needs root");
+    let trials = cases.into_iter().flatten().map(|Case { name, root: needed, device, body }| {
+        let missing = match device {
+            _ if needed && !root => Some("root".to_owned()),
+            Some(device) if !Path::new(device).exists() => Some(device.to_owned()),
+            _ => None,
+        };
+        if let Some(missing) = &missing {
+            eprintln!("skipped: {name}: needs {missing}");
         }
         let trial = Trial::test(name, move || {
             body();
             Ok(())
         });
-        trial.with_ignored_flag(needed && !root)
+        trial.with_ignored_flag(missing.is_some())
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

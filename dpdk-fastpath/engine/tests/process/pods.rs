@@ -17,7 +17,7 @@ const GATEWAYS: [&str; 2] = ["10.244.1.1", "fd00:10:244:1::1"];
 pub(crate) const VIP: &str = "10.96.0.10";
 
 pub(crate) fn cases() -> Vec<Case> {
-    let root = |name, body| Case { name, root: true, body };
+    let root = |name, body| Case { name, root: true, device: None, body };
     vec![
         root("pods_reach_their_gateway_each_other_and_a_service_over_both_ip_versions", connectivity),
         root("ports_that_come_and_go_leave_no_buffer_and_no_interface_behind", no_leak),
@@ -31,6 +31,10 @@ pub(crate) fn cases() -> Vec<Case> {
         root("two_workers_send_through_each_others_ports", two_workers),
         root("two_workers_share_what_comes_in_at_an_uplink_and_from_a_pod_if_it_has_two_queues", shared_taps),
         root("an_idle_fast_path_leaves_the_cpu_to_others", idle),
+        Case {
+            device: Some("/dev/vhost-net"),
+            ..root("pods_whose_packets_vhost_net_moves_reach_each_other_and_a_service", vhost_net)
+        },
         root("sigint_ends_it_in_order_too", || FastPath::start().stop(Signal::SIGINT)),
     ]
 }
@@ -430,6 +434,24 @@ fn shared_taps() {
     }
     fast_path.replace(api::Tables { revision: 2, ..tables_with_remote(&["10.244.1.3"]) }).unwrap();
     through_the_service(&a, &b);
+    assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
+    fast_path.wait_for_buffers(before);
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn vhost_net() {
+    let mut fast_path = FastPath::start_with("podPorts: vhostNet");
+    let before = fast_path.info().mbufs_free;
+    fast_path.replace(tables_with_remote(&["10.244.1.3"])).unwrap();
+    let far = far_node(&fast_path);
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    within(20, "the other pod answers", || a.netns.ping(&b.ipv4).then_some(()));
+    assert!(b.netns.ping(&a.ipv6));
+    through_the_service(&a, &b);
+    let there = Pod { netns: far, ipv4: "10.244.2.2".into(), ipv6: "fd00:10:244:2::2".into() };
+    within(20, "the next hop is resolved", || a.netns.ping(&there.ipv4).then_some(()));
+    fast_path.replace(api::Tables { revision: 2, ..tables_with_remote(&["10.244.2.2"]) }).unwrap();
+    through_the_service(&a, &there);
     assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
     fast_path.wait_for_buffers(before);
     fast_path.stop(Signal::SIGTERM);

@@ -11,7 +11,7 @@ use crate::pods::{Pod, request, tables};
 use crate::{Case, within};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let root = |name, body| Case { name, root: true, body };
+    let root = |name, body| Case { name, root: true, device: None, body };
     vec![
         root("a_program_in_a_pod_is_reached_by_memif_and_again_after_it_has_been_started_again", || {
             let vdev =

@@ -13,8 +13,8 @@ use crate::netns::Netns;
 const UPLINK: &str = "uplink: { tap: { name: cvtup0 } }";
 
 pub(crate) fn cases() -> Vec<Case> {
-    let any = |name, body| Case { name, root: false, body };
-    let root = |name, body| Case { name, root: true, body };
+    let any = |name, body| Case { name, root: false, device: None, body };
+    let root = |name, body| Case { name, root: true, device: None, body };
     vec![
         any("help_and_version_are_printed", help),
         any("a_valid_configuration_is_said_to_be_valid", valid),

@@ -26,7 +26,7 @@ use crate::{Case, within};
 const GAP: Duration = Duration::from_secs(3);
 
 pub(crate) fn cases() -> Vec<Case> {
-    let root = |name, body| Case { name, root: true, body };
+    let root = |name, body| Case { name, root: true, device: None, body };
     vec![
         root("a_connection_outlives_kill_9_of_the_forwarder_and_so_do_tables_and_ports", || killed("")),
         root("a_standby_goes_on_where_the_forwarder_was_killed", || killed("standby: true")),

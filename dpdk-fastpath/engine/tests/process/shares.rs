@@ -13,7 +13,7 @@ use crate::pods::{Pod, tables};
 use crate::{Case, within};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let root = |name, body| Case { name, root: true, body };
+    let root = |name, body| Case { name, root: true, device: None, body };
     vec![root("a_pod_with_short_packets_keeps_its_share_beside_one_with_packets_of_60_kb", shares)]
 }
 

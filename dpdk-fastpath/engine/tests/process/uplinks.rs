@@ -13,7 +13,7 @@ use crate::pods::{Pod, be_a_node, tables_with_remote, through_the_service};
 use crate::{Case, within};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let root = |name, body| Case { name, root: true, body };
+    let root = |name, body| Case { name, root: true, device: None, body };
     vec![
         root("a_remote_pod_is_reached_by_packet_sockets_with_whatever_the_kernel_leaves_open", || {
             remote_node("afPacket: { interface: uplink0 }", "");
