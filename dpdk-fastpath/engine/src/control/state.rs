@@ -106,10 +106,12 @@ impl FastPath {
         }
     }
 
-    /// Starts ports again that another process had, those whose devices are still there.
+    /// Starts ports again that another process had: those whose devices are still there, and those that programs find at a
+    /// socket.
     pub fn restore(&mut self, ports: &[proto::Port]) {
         for port in ports.iter().filter(|port| port.kind() == proto::PortKind::Pod) {
-            if !self.ports.backend().has_left(&port.name) {
+            let shares = port.device() != proto::PortDevice::Unspecified;
+            if !shares && !self.ports.backend().has_left(&port.name) {
                 continue;
             }
             let request = proto::AttachPortRequest {
@@ -119,8 +121,8 @@ impl FastPath {
                 mtu: port.mtu,
                 tenant: port.tenant,
                 owner: port.owner.clone(),
-                // Only taps are left behind.
-                ..proto::AttachPortRequest::default()
+                device: port.device,
+                socket: port.socket.clone(),
             };
             let attached = Port::try_from(&request).map_err(AttachError::from).and_then(|port| {
                 let mac = Mac::try_from(port.mac.0).unwrap_or_else(|_| Mac::local_from(0));
@@ -289,10 +291,13 @@ impl FastPath {
         Ok(self.attend_underlay(now))
     }
 
-    /// Stops the workers, so that another process can go on where they end.
+    /// Stops the workers and closes what two processes cannot have at once, so that another one can go on where they end.
     pub fn stop_forwarding(&mut self) {
         if let Err(error) = self.ports.backend_mut().stop_workers() {
             tracing::error!(%error, "stopping the workers");
+        }
+        for error in self.ports.close_those(|device| matches!(device, Device::Dpdk(_))) {
+            tracing::error!(error = super::chain(&error), "closing a port");
         }
     }
 

@@ -201,7 +201,14 @@ impl<B: Backend> PortManager<B> {
 
     /// Stops every port, the uplink last, and goes on where one fails.
     pub fn close_all(&mut self) -> Vec<ManagerError<B::Error>> {
-        let ports = std::mem::take(&mut self.ports);
+        self.close_those(|_| true)
+    }
+
+    /// Stops the ports with such a device, in the same way.
+    pub fn close_those(&mut self, such: impl Fn(&B::Device) -> bool) -> Vec<ManagerError<B::Error>> {
+        let (ports, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.ports).into_iter().partition(|(_, entry)| such(&entry.device));
+        self.ports = others;
         let (pods, uplink): (Vec<_>, Vec<_>) =
             ports.into_iter().partition(|(_, entry)| entry.port.kind == PortKind::Pod);
         let leaving = pods.into_iter().chain(uplink).map(|(name, entry)| Leaving { name, entry });

@@ -184,3 +184,19 @@ fn the_uplink_is_no_pod_and_stays() {
     assert!(manager.close_all().is_empty());
     assert!(manager.backend().open.is_empty());
 }
+
+#[test]
+fn ports_with_certain_devices_are_stopped_and_the_others_stay() {
+    let mut manager = manager(1);
+    for name in ["p1", "p2"] {
+        attach(&mut manager, name);
+    }
+    assert!(manager.close_those(|device| device == "p1").is_empty());
+    let left = |manager: &PortManager<Fake>| {
+        manager.backend().open.iter().map(|(_, name)| name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&manager), ["up0", "p2"]);
+    assert!(manager.get("p1").is_none() && manager.get("p2").is_some());
+    assert!(manager.close_those(|device| device == "up0").is_empty());
+    assert_eq!(left(&manager), ["p2"]);
+}

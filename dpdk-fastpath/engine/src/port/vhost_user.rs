@@ -2,8 +2,8 @@
 //! monitor.
 //!
 //! The pod's end listens at a socket (`server=1` of virtio_user, `server=on` of QEMU) and the fast path connects, again every
-//! second while nobody is there: so either may be started first, and started again. Packets are copied once in each
-//! direction, with their checksums and no longer than the MTU.
+//! second while nobody is there: so either may be started first, and started again; virtio_user takes a second connection if
+//! its link interrupts are on. Packets are copied once in each direction, with their checksums and no longer than the MTU.
 
 use std::path::Path;
 

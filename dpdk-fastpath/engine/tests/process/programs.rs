@@ -3,17 +3,18 @@
 use std::process::{Child, Stdio};
 
 use culvert_api::fastpath as api;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use crate::fastpath::FastPath;
 use crate::netns::Netns;
 use crate::pods::{Pod, request, tables};
+use crate::restart::wait_for_restart;
 use crate::{Case, within};
 
 pub(crate) fn cases() -> Vec<Case> {
     let root = |name, body| Case { name, root: true, device: None, body };
     vec![
-        root("a_program_in_a_pod_is_reached_by_memif_and_again_after_it_has_been_started_again", || {
+        root("a_program_in_a_pod_is_reached_by_memif_and_again_after_either_has_been_started_again", || {
             let vdev =
                 |socket: &str| format!("net_memif0,role=client,id=0,socket={socket},socket-abstract=no");
             reached("", api::PortDevice::Memif, vdev);
@@ -23,10 +24,13 @@ pub(crate) fn cases() -> Vec<Case> {
                 |socket: &str| format!("net_memif0,role=client,id=0,socket={socket},socket-abstract=no");
             reached("workers: [0, 1]", api::PortDevice::Memif, vdev);
         }),
-        root("a_program_in_a_pod_is_reached_by_vhost_user_and_again_after_it_has_been_started_again", || {
-            let vdev = |socket: &str| format!("net_virtio_user0,path={socket},server=1,queues=1");
-            reached("", api::PortDevice::VhostUser, vdev);
-        }),
+        root(
+            "a_program_in_a_pod_is_reached_by_vhost_user_and_again_after_either_has_been_started_again",
+            || {
+                let vdev = |socket: &str| format!("net_virtio_user0,path={socket},server=1,queues=1");
+                reached("", api::PortDevice::VhostUser, vdev);
+            },
+        ),
         root("a_port_without_a_folder_for_its_socket_is_refused_by_name", refusals),
     ]
 }
@@ -41,9 +45,9 @@ impl Program {
     fn start(vdev: &str) -> Self {
         let netns = Netns::new("program");
         let mut command = netns.command("timeout");
-        command.args(["60", "dpdk-testpmd", "--lcores=0@0,1@0", "--no-huge", "-m", "64", "--no-pci"]);
+        command.args(["120", "dpdk-testpmd", "--lcores=0@0,1@0", "--no-huge", "-m", "64", "--no-pci"]);
         command.args(["--no-telemetry", &format!("--file-prefix={}", netns.name()), "--vdev", vdev, "--"]);
-        command.args(["--forward-mode=icmpecho", "--auto-start", "--no-lsc-interrupt"]);
+        command.args(["--forward-mode=icmpecho", "--auto-start"]);
         // It ends when its standard input does.
         let command = command.args(["--total-num-mbufs=2048"]).stdin(Stdio::piped());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -85,6 +89,23 @@ fn reached(more: &str, device: api::PortDevice, vdev: impl Fn(&str) -> String) {
         program.end();
         assert!(!a.netns.ping("10.244.1.3"), "nobody is there");
     }
+    let mut program = Program::start(&vdev(&socket));
+    within(30, "the program answers", || a.netns.ping("10.244.1.3").then_some(()));
+    let [keeper, forwarder] = fast_path.processes()[..] else { panic!("two processes") };
+    for (restarts, process, signal) in [(1, forwarder, Signal::SIGKILL), (2, keeper, Signal::SIGHUP)] {
+        kill(process, signal).unwrap();
+        let kept = wait_for_restart(&mut fast_path, restarts).restart.unwrap().ports_kept;
+        assert_eq!(kept, 3, "ports after {signal}");
+        if device == api::PortDevice::Memif {
+            // DPDK's driver connects once.
+            program.end();
+            program = Program::start(&vdev(&socket));
+        }
+        within(30, "the program answers over the next forwarder", || {
+            a.netns.ping("10.244.1.3").then_some(())
+        });
+    }
+    program.end();
     assert!(fast_path.detach("cvt-b").unwrap());
     assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-c").unwrap());
     fast_path.wait_for_buffers(before);

@@ -48,7 +48,7 @@ fn start(more: &str) -> (FastPath, Pod, Pod) {
 }
 
 /// Waits for a forwarder other than those before.
-fn wait_for_restart(fast_path: &mut FastPath, restarts: u32) -> api::Info {
+pub(crate) fn wait_for_restart(fast_path: &mut FastPath, restarts: u32) -> api::Info {
     within(20, "a new forwarder answers", || {
         let info = fast_path.try_info()?;
         (info.restart.as_ref()?.restarts == restarts).then_some(info)
