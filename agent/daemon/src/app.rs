@@ -196,7 +196,7 @@ impl App {
                 plugin::run(config, memory, devices, send_pools, plugin_health, stop)
             });
         }
-        let cni = Cni::new(overlay, nics.clone(), objects, config.cni.pod_may_choose);
+        let cni = Cni::new(overlay, nics.clone(), objects, config.cni);
         let service =
             Service { node, started: Instant::now(), health, cni, nics, fastpath, info: fastpath_info };
         parts.spawn("socket", |stop| socket::serve(listener, Arc::new(service), stop));

@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use culvert_agent::pods::{Key, Lease, Phase, Record, Store};
-use culvert_api::fastpath::AttachPortRequest;
+use culvert_api::fastpath::{AttachPortRequest, PortDevice};
 use serde_json::json;
 use support::{Node, Pod, eventually, ip};
 
@@ -297,6 +297,48 @@ async fn addresses_are_taken_from_the_annotation_else_from_the_runtime_and_no_ad
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_a_volume_gets_a_port_for_a_program_and_the_same_after_a_restart_of_the_fast_path() {
+    let Some(pod) = Pod::new() else { return };
+    let node = Node::new();
+    node.manifest(
+        "pods.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: one, annotations: { culvert.io/port: memif } }\n",
+    );
+    let process = node.start_fastpath("one");
+    let _agent = node.agent().await;
+    eventually("ready", async || node.part("fastpath").await.0 == "ok").await;
+    let args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=one;K8S_POD_UID=uid-1";
+    let (code, error) = node.cni("ADD", &pod, args).await;
+    assert_eq!((code, &error["code"]), (1, &json!(7)), "{error}");
+    assert!(error["details"].as_str().unwrap().contains("{ name: culvert, emptyDir: {} }"), "{error}");
+    assert!(node.fastpath.told().ports.is_empty());
+
+    let volume = node.path("k/pods/uid-1/volumes/kubernetes.io~empty-dir/culvert");
+    std::fs::create_dir_all(&volume).unwrap();
+    let (code, result) = node.cni("ADD", &pod, args).await;
+    assert_eq!(code, 0, "{result}");
+    let socket = volume.join("eth0").display().to_string();
+    assert_eq!(result["interfaces"][0]["socketPath"], socket.as_str(), "{result}");
+    assert!(!pod.ip("-o link").contains("eth0"), "it is no interface of the kernel's");
+    let said: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(volume.join("eth0.json")).unwrap()).unwrap();
+    assert_eq!((&said["memif"]["path"], &said["mac"]), (&json!("eth0"), &result["interfaces"][0]["mac"]));
+    assert_eq!(node.cni("CHECK", &pod, args).await.0, 0);
+
+    let asked = || {
+        let told = node.fastpath.told();
+        told.ports.values().map(|port| (port.device(), port.socket.clone())).collect::<Vec<_>>()
+    };
+    let expected = [(PortDevice::Memif, socket)];
+    assert_eq!(asked(), expected);
+    drop(process);
+    let _process = node.start_fastpath("two");
+    eventually("the port is made again", async || asked() == expected).await;
+    assert_eq!(node.cni("DEL", &pod, args).await.0, 0);
+    assert!(asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_cannot_be_made_again_is_reported_and_tried_again() {
     let Some(pod) = Pod::new() else { return };
     let node = Node::new();
@@ -340,6 +382,7 @@ async fn what_the_agent_was_at_when_it_was_killed_is_undone_when_it_starts_again
         created: 1,
         phase: Phase::Attaching,
         tenant: None,
+        socket: None,
         lease,
     };
     Store::open(&node.path("state")).unwrap().put(&record).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -9,10 +10,18 @@ use super::ConfigError;
 use crate::value::VlanId;
 
 /// How the agent answers CNI calls.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cni {
     /// What a pod may choose by its annotations.
     pub pod_may_choose: PodMayChoose,
+    /// Folder of kubelet, in which pods have their volumes.
+    pub kubelet_dir: PathBuf,
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self { pod_may_choose: PodMayChoose::default(), kubelet_dir: PathBuf::from("/var/lib/kubelet") }
+    }
 }
 
 /// What a pod may choose by its annotations. Whoever may create pods may write annotations: a VLAN that a pod can choose
@@ -25,6 +34,9 @@ pub struct PodMayChoose {
     pub mac: bool,
     /// The VLANs that it may choose from; none by default.
     pub vlans: VlanSet,
+    /// A port that shares memory with a program in the pod; no by default, since the pod's end of that memory is in the
+    /// pod's hands.
+    pub ports: bool,
 }
 
 /// A set of VLANs, written `100-199,300`.
@@ -33,7 +45,7 @@ pub struct VlanSet(Vec<RangeInclusive<VlanId>>);
 
 impl Default for PodMayChoose {
     fn default() -> Self {
-        Self { addresses: true, mac: true, vlans: VlanSet::default() }
+        Self { addresses: true, mac: true, vlans: VlanSet::default(), ports: false }
     }
 }
 
@@ -80,6 +92,7 @@ impl fmt::Display for VlanSet {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct RawCni {
     pod_may_choose: RawPodMayChoose,
+    kubelet_dir: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -88,11 +101,17 @@ struct RawPodMayChoose {
     addresses: Option<bool>,
     mac: Option<bool>,
     vlans: String,
+    ports: bool,
 }
 
 impl RawCni {
     pub(super) fn validate(self) -> Result<Cni, ConfigError> {
-        let RawPodMayChoose { addresses, mac, vlans } = self.pod_may_choose;
+        let RawPodMayChoose { addresses, mac, vlans, ports } = self.pod_may_choose;
+        let kubelet_dir = self.kubelet_dir.unwrap_or_else(|| Cni::default().kubelet_dir);
+        if !kubelet_dir.is_absolute() {
+            let reason = "must be an absolute path";
+            return Err(ConfigError::value("cni.kubeletDir", kubelet_dir.display(), reason));
+        }
         let refused =
             |reason| ConfigError::value("cni.podMayChoose.vlans", format_args!("{vlans:?}"), reason);
         let allowed = VlanSet::parse(&vlans).map_err(refused)?;
@@ -102,7 +121,9 @@ impl RawCni {
                 addresses: addresses.unwrap_or(default.addresses),
                 mac: mac.unwrap_or(default.mac),
                 vlans: allowed,
+                ports,
             },
+            kubelet_dir,
         })
     }
 }
@@ -123,8 +144,17 @@ mod tests {
     #[test]
     fn by_default_pods_choose_their_addresses_and_no_vlan() {
         let default = cni("node: a").unwrap();
-        assert!(default.addresses && default.mac && default.vlans.is_empty());
+        assert!(default.addresses && default.mac && default.vlans.is_empty() && !default.ports);
         assert!(!default.vlans.contains(VlanId::MIN), "untagged frames are a VLAN of their own");
+    }
+
+    #[test]
+    fn kubelets_folder_is_an_absolute_path() {
+        let dir = |yaml: &str| AgentConfig::from_yaml(yaml).map(|config| config.cni.kubelet_dir);
+        assert_eq!(dir("node: a").unwrap(), PathBuf::from("/var/lib/kubelet"));
+        assert_eq!(dir("cni: { kubeletDir: /data/kubelet }").unwrap(), PathBuf::from("/data/kubelet"));
+        let error = dir("cni: { kubeletDir: kubelet }").unwrap_err().to_string();
+        assert_eq!(error, "cni.kubeletDir kubelet: must be an absolute path");
     }
 
     #[test]

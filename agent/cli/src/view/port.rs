@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use culvert_api::fastpath::{ListPortsResponse, Port, PortKind};
+use culvert_api::fastpath::{ListPortsResponse, Port, PortDevice, PortKind};
 use serde::Serialize;
 
 use super::{address, mac, or_dash, tenant};
@@ -25,6 +25,11 @@ struct PortView {
     mtu: u32,
     tenant: u32,
     worker: u32,
+    /// `memif` or `vhost-user`; absent: a kernel interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'static str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    socket: String,
     rx_packets: u64,
     rx_bytes: u64,
     rx_dropped: u64,
@@ -46,9 +51,16 @@ fn port_view(port: Port) -> PortView {
         PortKind::Pod => "pod",
         PortKind::Unspecified => "?",
     };
+    let device = match port.device() {
+        PortDevice::Unspecified => None,
+        PortDevice::Memif => Some("memif"),
+        PortDevice::VhostUser => Some("vhost-user"),
+    };
     let counters = port.counters.unwrap_or_default();
     PortView {
         kind,
+        device,
+        socket: port.socket,
         name: port.name,
         owner: port.owner,
         addresses: port.addresses.iter().map(|a| address(a)).collect(),
@@ -90,6 +102,7 @@ impl View for List {
             "MTU",
             "TENANT",
             "WORKER",
+            "DEVICE",
             "RX PACKETS",
             "RX DROPPED",
             "TX PACKETS",
@@ -107,6 +120,7 @@ impl View for List {
                 p.mtu.to_string(),
                 tenant(p.tenant),
                 p.worker.to_string(),
+                p.device.unwrap_or("kernel").to_owned(),
                 p.rx_packets.to_string(),
                 p.rx_dropped.to_string(),
                 p.tx_packets.to_string(),

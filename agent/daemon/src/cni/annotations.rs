@@ -1,8 +1,8 @@
-//! Annotations by which a pod chooses its addresses, MAC and VLAN.
+//! Annotations by which a pod chooses its addresses, MAC and VLAN, and what makes its port.
 //!
-//! `culvert.io/addresses`, `culvert.io/mac` and `culvert.io/vlan` are for interface `eth0`; followed by a dot and a name
-//! (`culvert.io/mac.net1`) they are for that interface. `culvert.io/networks` says the same for several interfaces at
-//! once, as JSON: `{"net1": {"addresses": ["10.9.0.5/24"], "mac": "02:00:00:00:00:05", "vlan": 100}}`.
+//! `culvert.io/addresses`, `culvert.io/mac`, `culvert.io/vlan` and `culvert.io/port` are for interface `eth0`; followed by a
+//! dot and a name (`culvert.io/mac.net1`) they are for that interface. `culvert.io/networks` says the same for several
+//! interfaces at once, as JSON: `{"net1": {"addresses": ["10.9.0.5/24"], "mac": "02:00:00:00:00:05", "vlan": 100}}`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,11 +13,12 @@ use serde::Deserialize;
 
 use super::error::CniError;
 use super::requested::{fixed, parse_addresses};
-use crate::pods::Fixed;
+use crate::pods::{Fixed, Sharing};
 
 pub(super) const ADDRESSES: &str = "culvert.io/addresses";
 const MAC: &str = "culvert.io/mac";
 const VLAN: &str = "culvert.io/vlan";
+const PORT: &str = "culvert.io/port";
 const NETWORKS: &str = "culvert.io/networks";
 /// The interface that a pod has in any case.
 const FIRST_INTERFACE: &str = "eth0";
@@ -28,6 +29,8 @@ pub(super) struct Chosen {
     pub(super) addresses: Option<Vec<Fixed>>,
     pub(super) mac: Option<Mac>,
     pub(super) vlan: Option<VlanId>,
+    /// How the pod's port shares memory with a program.
+    pub(super) port: Option<Sharing>,
 }
 
 #[derive(Deserialize, Default)]
@@ -36,6 +39,7 @@ struct Network {
     addresses: Option<Vec<String>>,
     mac: Option<Mac>,
     vlan: Option<VlanId>,
+    port: Option<Sharing>,
 }
 
 type Annotations = BTreeMap<String, String>;
@@ -56,13 +60,18 @@ impl Chosen {
         let addresses = one(annotations, ADDRESSES, ifname, listed)?;
         let mac = one(annotations, MAC, ifname, network.mac.map(|mac| mac.to_string()))?;
         let vlan = one(annotations, VLAN, ifname, network.vlan.map(|vlan| vlan.to_string()))?;
+        let port = one(annotations, PORT, ifname, network.port.map(|port| port.to_string()))?;
         let chosen = Self {
+            port: port.as_ref().map(Said::parse).transpose()?,
             addresses: addresses.as_ref().map(Said::addresses).transpose()?,
             mac: mac.as_ref().map(Said::parse).transpose()?,
             vlan: vlan.as_ref().map(Said::parse).transpose()?,
         };
         if let Some(said) = addresses.filter(|_| !may.addresses) {
             return Err(said.forbidden("their addresses", "addresses: true"));
+        }
+        if let Some(said) = port.filter(|_| !may.ports) {
+            return Err(said.forbidden("a port that shares memory", "ports: true"));
         }
         if let Some(said) = mac.filter(|_| !may.mac) {
             return Err(said.forbidden("their MAC", "mac: true"));
@@ -86,6 +95,7 @@ impl Chosen {
             addresses: self.addresses.or(other.addresses),
             mac: self.mac.or(other.mac),
             vlan: self.vlan.or(other.vlan),
+            port: self.port.or(other.port),
         }
     }
 }
@@ -207,6 +217,21 @@ mod tests {
         assert!(chosen("0", ALL).is_err(), "untagged is no way out of the VLANs that are allowed");
         assert_eq!(chosen("150", ALL).unwrap().2, "150");
         assert!(read(json!({ "culvert.io/networks": r#"{"net1":{"vlan":100}}"# }), "net1", "").is_err());
+    }
+
+    #[test]
+    fn a_port_that_shares_memory_is_chosen_where_that_is_allowed() {
+        let port = |text: &str, may: &str| {
+            let config = AgentConfig::from_yaml(&format!("cni: {{ podMayChoose: {{ {may} }} }}")).unwrap();
+            let annotations: Annotations = from_value(json!({ "culvert.io/port": text })).unwrap();
+            Chosen::read(&annotations, "eth0", &config.cni.pod_may_choose).map(|chosen| chosen.port)
+        };
+        assert_eq!(port("memif", "ports: true").unwrap(), Some(Sharing::Memif));
+        assert_eq!(port("vhostUser", "ports: true").unwrap(), Some(Sharing::VhostUser));
+        let refusal = port("veth", "ports: true").unwrap_err().to_string();
+        assert!(refusal.contains("culvert.io/port \"veth\": must be memif or vhostUser"), "{refusal}");
+        let refusal = port("memif", "").unwrap_err().to_string();
+        assert!(refusal.contains("cni.podMayChoose: { ports: true }"), "{refusal}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::version::Version;
 use crate::errors::chain;
 use crate::nic::{self, ReleaseError};
-use crate::pods::{AttachError, CheckError};
+use crate::pods::{AttachError, CheckError, SocketError};
 
 /// An error with one of the specification's codes, or one of our own from 100.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +119,8 @@ impl From<AttachError> for CniError {
             AttachError::FastPath(e) if e.is_away() => TRY_AGAIN,
             AttachError::Ipam(_) => NO_ADDRESS,
             AttachError::MacTaken { .. } => INVALID_CONFIG,
-            AttachError::Store(_) => IO_FAILURE,
+            AttachError::Socket(SocketError::Description { .. }) | AttachError::Store(_) => IO_FAILURE,
+            AttachError::Socket(_) => INVALID_CONFIG,
             AttachError::Netns(_) => INVALID_ENVIRONMENT,
             AttachError::FastPath(_) | AttachError::Interface(_) | AttachError::Task(_) => NOT_DONE,
         };

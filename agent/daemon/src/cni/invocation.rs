@@ -37,6 +37,8 @@ pub(super) struct Attachment {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Args {
     pub(super) pod: Option<PodName>,
+    /// The pod's UID.
+    pub(super) uid: Option<String>,
     pub(super) ips: Vec<IpNet>,
     pub(super) mac: Option<Mac>,
 }
@@ -126,6 +128,7 @@ impl Args {
             match key {
                 "K8S_POD_NAMESPACE" => value.clone_into(&mut namespace),
                 "K8S_POD_NAME" => value.clone_into(&mut name),
+                "K8S_POD_UID" => args.uid = uid(value)?,
                 "IP" => {
                     args.ips = parse_addresses(value).ok_or_else(|| {
                         CniError::environment(format!(
@@ -146,6 +149,16 @@ impl Args {
     }
 }
 
+/// A UID, which becomes part of a path.
+fn uid(text: &str) -> Result<Option<String>, CniError> {
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(CniError::environment(format!(
+            "CNI_ARGS: K8S_POD_UID={text}: must hold only letters, digits and '-'"
+        )));
+    }
+    Ok(Some(text.to_owned()).filter(|uid| !uid.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,9 +175,12 @@ mod tests {
 
     #[test]
     fn cni_args_that_make_no_sense_are_refused_by_name() {
-        for (text, part) in
-            [("K8S_POD_NAME", "KEY=VALUE"), ("IP=x", "IP=x"), ("MAC=01:00:00:00:00:00", "multicast")]
-        {
+        for (text, part) in [
+            ("K8S_POD_NAME", "KEY=VALUE"),
+            ("IP=x", "IP=x"),
+            ("MAC=01:00:00:00:00:00", "multicast"),
+            ("K8S_POD_UID=../..", "K8S_POD_UID=../.."),
+        ] {
             let error = Args::parse(text).unwrap_err();
             assert_eq!(error.code(), 4);
             assert!(

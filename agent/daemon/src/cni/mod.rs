@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_api::agent::{CniReply, CniRequest, DeviceInfoFile, IpamRun};
-use culvert_api::config::cni::PodMayChoose;
+use culvert_api::config::cni::{self as config, PodMayChoose};
 use culvert_api::value::PciAddress;
 use culvert_device_plugin::{Device, device_information};
 use tokio::sync::watch;
@@ -58,6 +58,8 @@ pub struct Cni {
     nics: NicManager,
     objects: watch::Receiver<Arc<Snapshot>>,
     may: PodMayChoose,
+    /// Folder of kubelet, in which pods have their volumes.
+    kubelet: PathBuf,
     macs: Macs,
     /// Keys of configurations that were reported as unknown, by network.
     reported: Mutex<BTreeSet<(String, String)>>,
@@ -79,14 +81,15 @@ struct Answer {
 
 impl Cni {
     /// `overlay`: pods on the fast path, where one is configured; `nics`: virtual functions; `objects`: what is known
-    /// of pods; `may`: what those may choose.
+    /// of pods; `config`: what those may choose, and where they have their volumes.
     pub fn new(
         overlay: Option<Arc<Overlay>>,
         nics: NicManager,
         objects: watch::Receiver<Arc<Snapshot>>,
-        may: PodMayChoose,
+        config: config::Cni,
     ) -> Self {
-        Self { overlay, nics, objects, may, macs: Macs::default(), reported: Mutex::default() }
+        let config::Cni { pod_may_choose: may, kubelet_dir: kubelet } = config;
+        Self { overlay, nics, objects, may, kubelet, macs: Macs::default(), reported: Mutex::default() }
     }
 
     /// Answers one invocation. Never fails: what goes wrong is an error object of the CNI.
@@ -162,9 +165,15 @@ impl Cni {
             if let Some(mac) = requested.mac {
                 Macs::check_free_vfs(mac, &self.nics).await?;
             }
-            let result = overlay::add(self.overlay()?, attachment, pod, requested).await?;
+            let result = overlay::add(self.overlay()?, attachment, pod, requested, &self.kubelet).await?;
             return Ok(Answer { result: Some(result), ..Answer::default() });
         };
+        if let Some(port) = requested.port {
+            return Err(CniError::config(format!(
+                "annotation culvert.io/port {port}: the network configuration names a virtual function as deviceID; a pod \
+                 has such a port on the overlay only"
+            )));
+        }
         Ok(match vf::add(&self.nics, attachment, &requested, device).await? {
             Added::Done(result) => self.attached(attachment, device, *result),
             Added::AwaitsIpam { plugin, afresh } => Answer {

@@ -19,6 +19,8 @@ pub(super) struct CniResult {
     pub(super) sandbox: Option<String>,
     /// The virtual function behind it.
     pub(super) device: Option<PciAddress>,
+    /// Path of the socket by which a program in the pod finds it.
+    pub(super) socket: Option<String>,
     pub(super) ips: Vec<Ip>,
     pub(super) routes: Vec<Route>,
     pub(super) dns: Option<Value>,
@@ -52,6 +54,9 @@ impl CniResult {
             }
             if let Some(device) = self.device {
                 interface["pciID"] = device.to_string().into();
+            }
+            if let Some(socket) = &self.socket {
+                interface["socketPath"] = socket.as_str().into();
             }
         }
         let mut result = json!({ "cniVersion": version.as_str(), "interfaces": [interface] });
@@ -103,6 +108,7 @@ mod tests {
             mtu: Some(1450),
             sandbox: Some("/run/netns/web".to_owned()),
             device: None,
+            socket: None,
             ips: vec![
                 Ip { address: "10.1.0.2/32".parse().unwrap(), gateway: "10.1.0.1".parse().ok() },
                 Ip { address: "fd00::2/128".parse().unwrap(), gateway: None },
@@ -153,10 +159,12 @@ mod tests {
     fn keys_that_came_with_1_1_are_absent_before() {
         let mut result = result();
         result.device = "0000:03:10.0".parse().ok();
+        result.socket = Some("/var/lib/kubelet/pods/1/eth0".to_owned());
         for version in Version::ALL {
             let interface = &printed(&result, version)["interfaces"][0];
             assert_eq!(interface.get("mtu").is_some(), version >= Version::V110);
             assert_eq!(interface.get("pciID").is_some(), version >= Version::V110);
+            assert_eq!(interface.get("socketPath").is_some(), version >= Version::V110);
         }
     }
 

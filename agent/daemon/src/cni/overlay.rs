@@ -1,6 +1,7 @@
 //! CNI commands for pods on the overlay.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -10,13 +11,14 @@ use super::netconf::Ipam;
 use super::output::{CniResult, Ip, Route};
 use super::requested::Requested;
 use crate::kube::Pod;
-use crate::pods::{Attached, Fixed, Overlay, OverlayRequest, Wish};
+use crate::pods::{AttachError, Attached, Fixed, Overlay, OverlayRequest, Socket, Wish};
 
 pub(super) async fn add(
     overlay: &Overlay,
     attachment: &Attachment,
     pod: Option<&Pod>,
     requested: Requested,
+    kubelet: &Path,
 ) -> Result<CniResult, CniError> {
     let Attachment { key, netns, args, conf } = attachment;
     if let Some(vlan) = requested.vlan {
@@ -38,6 +40,9 @@ pub(super) async fn add(
         }
         Ipam::Static(_) | Ipam::None => {}
     }
+    let socket = requested.port.map(|sharing| {
+        Socket::of(kubelet, args.uid.as_deref(), &key.ifname, sharing).map_err(AttachError::from)
+    });
     let request = OverlayRequest {
         key: key.clone(),
         network: conf.name.clone(),
@@ -45,6 +50,7 @@ pub(super) async fn add(
         pod: args.pod.clone(),
         wish: Wish { fixed, preferred: pod.map(pod_ips).unwrap_or_default() },
         mac: requested.mac,
+        socket: socket.transpose()?,
     };
     let attached = overlay.attach(&request).await?;
     Ok(result(attachment, &attached))
@@ -80,6 +86,7 @@ fn result(attachment: &Attachment, attached: &Attached) -> CniResult {
         mtu: Some(lease.mtu.into()),
         sandbox: Some(attached.netns.display().to_string()),
         device: None,
+        socket: attached.socket.as_ref().map(|socket| socket.path.display().to_string()),
         ips: lease.addresses.iter().map(ip).collect(),
         routes: lease.gateways.iter().map(route).collect(),
         dns: attachment.conf.dns.clone(),

@@ -11,7 +11,7 @@ use super::annotations::Chosen;
 use super::error::CniError;
 use super::invocation::Attachment;
 use crate::kube::{Name, Pod, Snapshot};
-use crate::pods::Fixed;
+use crate::pods::{Fixed, Sharing};
 
 /// What an interface is to have, of the first who says so.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,6 +24,8 @@ pub(super) struct Requested {
     pub(super) mac: Option<Mac>,
     /// Of the pod's annotation; the network's own is in its configuration.
     pub(super) vlan: Option<VlanId>,
+    /// Of the pod's annotation: how its port shares memory with a program.
+    pub(super) port: Option<Sharing>,
 }
 
 /// The attachment's Pod object, if it is known.
@@ -61,7 +63,7 @@ impl Requested {
             }
         };
         let mac = chosen.mac.or(conf.runtime_config.mac).or(args.mac).or(conf.mac);
-        Ok(Self { addresses, addresses_of_pod, mac, vlan: chosen.vlan })
+        Ok(Self { addresses, addresses_of_pod, mac, vlan: chosen.vlan, port: chosen.port })
     }
 }
 

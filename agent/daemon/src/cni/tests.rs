@@ -26,7 +26,7 @@ async fn reply(command: &str, change: impl FnOnce(&mut CniRequest), config: &str
     let dir = tempfile::tempdir().unwrap();
     let nics = bare_machine(dir.path()).await;
     let objects = watch::channel(Arc::default()).1;
-    Cni::new(None, nics, objects, PodMayChoose::default()).handle(&request).await
+    Cni::new(None, nics, objects, config::Cni::default()).handle(&request).await
 }
 
 const CONFIG: &str = r#"{ "cniVersion": "1.1.0", "name": "n", "type": "culvert-cni", "unknown": 1 }"#;
@@ -143,7 +143,7 @@ async fn del_of_something_that_is_not_on_record_succeeds_although_its_vf_cannot_
     let key = Key { container_id: "c1".to_owned(), ifname: "eth0".parse().unwrap() };
     let lost = Lost { device: "0000:03:10.0".parse().unwrap(), netns: None };
     nics.detach_vf(&key, Some(lost)).await.unwrap_err();
-    let cni = Cni::new(None, nics, watch::channel(Arc::default()).1, PodMayChoose::default());
+    let cni = Cni::new(None, nics, watch::channel(Arc::default()).1, config::Cni::default());
     let request = CniRequest {
         command: "DEL".to_owned(),
         container_id: "c1".to_owned(),

@@ -113,6 +113,7 @@ fn result(
         mtu: attached.interface.as_ref().map(|i| i.mtu),
         sandbox: Some(attachment.netns.display().to_string()),
         device: Some(device),
+        socket: None,
         ips,
         routes,
         dns: attachment.conf.dns.clone().or(dns),

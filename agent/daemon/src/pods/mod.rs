@@ -8,10 +8,12 @@ mod interface;
 mod ipam;
 mod overlay;
 mod record;
+mod socket;
 mod store;
 
 pub use interface::InterfaceError;
 pub use ipam::{Fixed, IpamError, Wish};
 pub use overlay::{AttachError, Attached, CheckError, Overlay, OverlayRequest};
 pub use record::{Key, Lease, Phase, PodName, Record};
+pub use socket::{Sharing, Socket, SocketError};
 pub use store::{Store, StoreError};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_api::config::agent;
-use culvert_api::fastpath::AttachPortRequest;
+use culvert_api::fastpath::{AttachPortRequest, PortDevice};
 use culvert_api::value::{Mac, Vni};
 use culvert_host::netns::{Netns, NetnsError};
 use futures::StreamExt as _;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::interface::{InterfaceError, PodInterface};
 use super::ipam::{self, IpamError, Wish};
 use super::record::{Key, Lease, Phase, PodName, Record};
+use super::socket::{Socket, SocketError};
 use super::store::{Store, StoreError};
 use crate::errors::chain;
 use crate::fastpath::{FastPath, FastPathError};
@@ -56,6 +57,8 @@ pub struct OverlayRequest {
     pub wish: Wish,
     /// MAC address that the runtime wants it to have.
     pub mac: Option<Mac>,
+    /// Where a program in the pod is to find the port, in place of an interface.
+    pub socket: Option<Socket>,
 }
 
 /// A pod on the overlay.
@@ -65,6 +68,8 @@ pub struct Attached {
     pub lease: Lease,
     /// Path of its network namespace.
     pub netns: PathBuf,
+    /// Where a program in it finds the port, in place of an interface.
+    pub socket: Option<Socket>,
 }
 
 /// Why a pod could not be attached or detached.
@@ -96,6 +101,9 @@ pub enum AttachError {
     /// The pod's namespace.
     #[error(transparent)]
     Interface(#[from] InterfaceError),
+    /// The socket of its port.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// A task of the agent broke.
     #[error("the agent's own task failed")]
     Task(#[from] JoinError),
@@ -177,11 +185,11 @@ impl Overlay {
         let _lock = self.lock(key).await;
         let Some(record) = self.store.get(key) else { return Err(CheckError::Unknown(key.clone())) };
         let netns = Netns::open(netns).map_err(AttachError::Netns)?;
-        let faults = self.faults(&record.lease, key, &netns).await?;
+        let faults = self.faults(&record, &netns).await?;
         if !faults.is_empty() {
             return Err(CheckError::Faults(faults));
         }
-        Ok(Attached { lease: record.lease, netns: record.netns })
+        Ok(record.into())
     }
 
     /// Whether a pod could be attached now.
@@ -239,15 +247,21 @@ impl Overlay {
         request: &OverlayRequest,
         netns: &Netns,
     ) -> Result<Option<Attached>, AttachError> {
-        let same = record.phase == Phase::Attached && record.netns == request.netns;
-        if !same || !self.faults(&record.lease, &record.key, netns).await?.is_empty() {
+        let same = record.phase == Phase::Attached
+            && record.netns == request.netns
+            && record.socket == request.socket;
+        if !same || !self.faults(record, netns).await?.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Attached { lease: record.lease.clone(), netns: record.netns.clone() }))
+        Ok(Some(record.clone().into()))
     }
 
-    async fn faults(&self, lease: &Lease, key: &Key, netns: &Netns) -> Result<Vec<String>, AttachError> {
-        let mut faults = PodInterface::open(netns, &key.ifname, lease)?.faults().await?;
+    async fn faults(&self, record: &Record, netns: &Netns) -> Result<Vec<String>, AttachError> {
+        let lease = &record.lease;
+        let mut faults = match record.socket {
+            None => PodInterface::open(netns, &record.key.ifname, lease)?.faults().await?,
+            Some(_) => Vec::new(),
+        };
         if !self.fastpath.ports().await?.ports.iter().any(|p| p.name == lease.port.as_str()) {
             faults.push(format!("port {} is missing in the fast path", lease.port));
         }
@@ -287,6 +301,7 @@ impl Overlay {
                 created: milliseconds_since_1970(),
                 phase: Phase::Attaching,
                 tenant,
+                socket: request.socket,
                 lease: Lease { port, addresses, gateways, mac, mtu },
                 key: request.key,
             })
@@ -296,9 +311,14 @@ impl Overlay {
 
     /// Makes the port and moves it into the pod, then marks the record as complete.
     async fn carry_out(&self, record: &Record, netns: &Netns) -> Result<Attached, AttachError> {
-        let lease = &record.lease;
-        let interface = PodInterface::open(netns, &record.key.ifname, lease)?;
-        interface.ensure_absent().await?;
+        let (lease, socket) = (&record.lease, record.socket.as_ref());
+        let interface = match socket {
+            None => Some(PodInterface::open(netns, &record.key.ifname, lease)?),
+            Some(_) => None,
+        };
+        if let Some(interface) = &interface {
+            interface.ensure_absent().await?;
+        }
         let port = AttachPortRequest {
             name: lease.port.to_string(),
             addresses: lease.addresses.iter().map(|a| octets(*a)).collect(),
@@ -306,14 +326,20 @@ impl Overlay {
             mtu: lease.mtu.into(),
             tenant: record.tenant.map_or(0, Vni::get),
             owner: record.owner(),
-            ..AttachPortRequest::default()
+            device: socket.map_or(PortDevice::Unspecified, Socket::device).into(),
+            socket: socket.map(|socket| socket.path.display().to_string()).unwrap_or_default(),
         };
         self.fastpath.attach_port(port).await?;
-        interface.set_up().await?;
+        if let Some(interface) = &interface {
+            interface.set_up().await?;
+        }
+        if let Some(socket) = socket {
+            socket.describe(lease)?;
+        }
         if record.phase != Phase::Attached {
             self.put(Record { phase: Phase::Attached, ..record.clone() }).await?;
         }
-        Ok(Attached { lease: lease.clone(), netns: record.netns.clone() })
+        Ok(record.clone().into())
     }
 
     async fn undo(&self, record: Record) -> Result<(), AttachError> {
@@ -349,6 +375,12 @@ impl Overlay {
     async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
         self.locks[hash as usize % self.locks.len()].lock().await
+    }
+}
+
+impl From<Record> for Attached {
+    fn from(Record { lease, netns, socket, .. }: Record) -> Self {
+        Self { lease, netns, socket }
     }
 }
 

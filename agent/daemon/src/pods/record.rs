@@ -8,6 +8,8 @@ use culvert_api::hash::fnv1a;
 use culvert_api::value::{IfName, Mac, Vni};
 use serde::{Deserialize, Serialize};
 
+use super::socket::Socket;
+
 /// What tells attachments apart (CNI specification 1.1.0, section 2: a container and an interface name in it).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,6 +42,9 @@ pub struct Record {
     /// Network identifier of its tenant; absent: the cluster's own routing domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Vni>,
+    /// Where a program in the pod finds the port; absent: the port is an interface of the pod's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<Socket>,
     /// What was given.
     #[serde(flatten)]
     pub lease: Lease,
@@ -123,6 +128,7 @@ impl fmt::Display for Key {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::Sharing;
     use super::*;
 
     fn key(container: &str, ifname: &str) -> Key {
@@ -150,6 +156,7 @@ mod tests {
             created: 17,
             phase: Phase::Attaching,
             tenant: Some(5001.try_into().unwrap()),
+            socket: Some(Socket { sharing: Sharing::VhostUser, path: "/var/lib/kubelet/pods/1/eth0".into() }),
             lease: Lease {
                 port: "cv1".parse().unwrap(),
                 addresses: vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],

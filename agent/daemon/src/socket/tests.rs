@@ -7,7 +7,7 @@ use culvert_api::agent::{
     NicApplyRequest, NicShowRequest, NicWatchRequest, PortListRequest, StatusRequest,
     agent_reply::Result as Answer,
 };
-use culvert_api::config::cni::PodMayChoose;
+use culvert_api::config::cni as config;
 use culvert_api::fastpath::GetCountersRequest;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ impl Bench {
             node: "node-a".to_owned(),
             started: Instant::now(),
             health: Health::default(),
-            cni: Cni::new(None, nics.clone(), objects, PodMayChoose::default()),
+            cni: Cni::new(None, nics.clone(), objects, config::Cni::default()),
             nics,
             fastpath: None,
             info: watch::channel(None).1,

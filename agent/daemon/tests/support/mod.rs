@@ -109,7 +109,7 @@ impl FastPath for FakeFastPath {
         if told.refuse {
             return Err(Status::resource_exhausted("no port is left"));
         }
-        if !told.ports.contains_key(&port.name) {
+        if !told.ports.contains_key(&port.name) && port.socket.is_empty() {
             ip(&format!("tuntap add dev {} mode tap", port.name));
             told.made.0.push(port.name.clone());
         }
@@ -288,7 +288,8 @@ impl Node {
         let at = self.dir.path().display();
         let text = format!(
             "node: node-a\nsocket: {at}/agent.sock\nstateDir: {at}/state\nmanifests: {at}/manifests\n\
-             fastpath: {{ socket: {at}/fastpath.sock }}\n"
+             fastpath: {{ socket: {at}/fastpath.sock }}\n\
+             cni: {{ podMayChoose: {{ ports: true }}, kubeletDir: {at}/k }}\n"
         );
         AgentConfig::from_yaml(&text).unwrap()
     }

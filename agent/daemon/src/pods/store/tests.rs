@@ -13,6 +13,7 @@ fn record(container: &str) -> Record {
         created: 1,
         phase: Phase::Attaching,
         tenant: None,
+        socket: None,
         lease: Lease {
             port: "cv1".parse().unwrap(),
             addresses: vec!["10.1.0.2".parse().unwrap()],
