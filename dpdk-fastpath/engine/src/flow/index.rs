@@ -287,7 +287,12 @@ impl Index {
 
     /// What `pick` makes of the first slot that may be the key's and that it does not refuse.
     #[inline]
-    pub(super) fn find<T>(&self, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
+    pub(super) fn find<T>(&self, hash: u64, pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
+        // Who looks has mostly been told that there is nothing to be found.
+        if self.view().glance(hash) == Slot::ABSENT { None } else { self.find_closely(hash, pick) }
+    }
+
+    fn find_closely<T>(&self, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
         let mut shape = self.shape();
         loop {
             let (older, level) = self.levels(shape);
