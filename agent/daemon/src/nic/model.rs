@@ -21,6 +21,16 @@ use super::step::{Action, Object, Step};
 use super::wanted::Holds;
 use crate::pods::{Key, Phase};
 
+/// What the kernel makes of a VF's settings when they are changed.
+pub(super) fn change_settings(settings: &mut VfSettings, change: &VfChange) {
+    settings.mac = change.mac.or(settings.mac);
+    settings.vlan = change.vlan.unwrap_or(settings.vlan);
+    settings.spoof_check = change.spoof_check.unwrap_or(settings.spoof_check);
+    settings.trust = change.trust.unwrap_or(settings.trust);
+    settings.link_state = change.link_state.unwrap_or(settings.link_state);
+    settings.rates = change.rates.unwrap_or(settings.rates);
+}
+
 /// Ends the process as kill -9 does, at one of the points that it passes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Deaths(Option<Arc<AtomicUsize>>);
@@ -298,12 +308,7 @@ impl Model {
             }
             Action::Settings { change, .. } => {
                 let settings = pf.settings.get_mut(&step.object.vf.expect("of a VF")).expect("settings");
-                settings.mac = change.mac.or(settings.mac);
-                settings.vlan = change.vlan.unwrap_or(settings.vlan);
-                settings.spoof_check = change.spoof_check.unwrap_or(settings.spoof_check);
-                settings.trust = change.trust.unwrap_or(settings.trust);
-                settings.link_state = change.link_state.unwrap_or(settings.link_state);
-                settings.rates = change.rates.unwrap_or(settings.rates);
+                change_settings(settings, change);
             }
             Action::Bind(_) => unreachable!("is done in parts"),
             Action::Mtu(mtu) => {

@@ -378,15 +378,22 @@ fn remote_node() {
     let mut fast_path = FastPath::start();
     let far = far_node(&fast_path);
     let before = fast_path.info().mbufs_free;
+    let _pods = meet(&fast_path, far);
+    assert!(fast_path.detach("cvt-a").unwrap());
+    fast_path.wait_for_buffers(before);
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// Attaches a pod as cvt-a, and lets it and the pod of the far node find each other, over both IP versions, and over the service.
+/// They are there until what is returned is dropped.
+pub(crate) fn meet(fast_path: &FastPath, far: Netns) -> (Pod, Pod) {
     fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
-    let pod = Pod::attach(&fast_path, "cvt-a", 2);
+    let pod = Pod::attach(fast_path, "cvt-a", 2);
     let there = Pod { netns: far, ipv4: "10.244.2.2".into(), ipv6: "fd00:10:244:2::2".into() };
     within(5, "the next hop is resolved", || pod.netns.ping(&there.ipv4).then_some(()));
     assert!(pod.netns.ping(&there.ipv6) && there.netns.ping(&pod.ipv4) && there.netns.ping(&pod.ipv6));
     through_the_service(&pod, &there);
-    assert!(fast_path.detach("cvt-a").unwrap());
-    fast_path.wait_for_buffers(before);
-    fast_path.stop(Signal::SIGTERM);
+    (pod, there)
 }
 
 /// On a machine with two CPUs one worker shares the control thread's.

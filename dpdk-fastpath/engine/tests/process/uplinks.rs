@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::fastpath::{FastPath, configuration, run};
 use crate::netns::Netns;
-use crate::pods::{Pod, be_a_node, tables_with_remote, through_the_service};
+use crate::pods::{Pod, be_a_node, meet, tables_with_remote};
 use crate::{Case, within};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -46,12 +46,7 @@ fn remote_node(uplink: &str, more: &str) {
     }
     let mut fast_path = FastPath::start_in(near, &format!("uplink: {{ {uplink} }}\n{more}"));
     let before = fast_path.info().mbufs_free;
-    fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
-    let pod = Pod::attach(&fast_path, "cvt-a", 2);
-    let there = Pod { netns: far, ipv4: "10.244.2.2".into(), ipv6: "fd00:10:244:2::2".into() };
-    within(5, "the next hop is resolved", || pod.netns.ping(&there.ipv4).then_some(()));
-    assert!(pod.netns.ping(&there.ipv6) && there.netns.ping(&pod.ipv4) && there.netns.ping(&pod.ipv6));
-    through_the_service(&pod, &there);
+    let _pods = meet(&fast_path, far);
     let refused = fast_path.counters().drops.into_iter().find(|drop| drop.name == "vnet-header");
     assert_eq!(refused.map_or(0, |drop| drop.value), 0, "frames with a header that was not understood");
     assert!(fast_path.detach("cvt-a").unwrap());

@@ -118,12 +118,7 @@ impl VfOps for World {
         assert_eq!(pf_interface, PF_INTERFACE);
         self.op("change_vf", |state| {
             let settings = state.settings.get_mut(&vf).expect("a VF");
-            settings.mac = change.mac.or(settings.mac);
-            settings.vlan = change.vlan.unwrap_or(settings.vlan);
-            settings.spoof_check = change.spoof_check.unwrap_or(settings.spoof_check);
-            settings.trust = change.trust.unwrap_or(settings.trust);
-            settings.link_state = change.link_state.unwrap_or(settings.link_state);
-            settings.rates = change.rates.unwrap_or(settings.rates);
+            model::change_settings(settings, change);
             if let (Temper::Eager, Some(mac)) = (state.temper, change.mac) {
                 let parent = Some(address(vf).to_string());
                 let links = state.spaces.values_mut().flat_map(|s| &mut s.links);
