@@ -10,6 +10,7 @@ mod lossy;
 mod malformed;
 mod manifests;
 mod netdevsim;
+mod ports;
 mod protection;
 mod resilience;
 mod restart;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Case> {
         sriov::CASES,
         host::CASES,
         netdevsim::CASES,
+        ports::CASES,
         sriov_cni::CASES,
         sriov_return::CASES,
     ]

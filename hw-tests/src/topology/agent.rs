@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::frame::{Context, Outcome, wait_for};
 use crate::net::{Netns, Process, Run, program, run};
 
-/// How long a program may take until it serves.
-pub(super) const START: Duration = Duration::from_secs(30);
+/// How long a program may take until it serves; in the emulated guest everything takes ten times as long.
+pub(super) const START: Duration = Duration::from_secs(120);
 
 /// culvert-agent, in a namespace or in that of the tests.
 #[derive(Debug)]

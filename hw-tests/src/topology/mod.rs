@@ -88,6 +88,11 @@ impl Topology {
         Self::configured(context, underlay, overlay)?.with_pods(context)
     }
 
+    /// The same with more lines, which end in a line break, in the fast path's configuration.
+    pub fn start_with_fastpath(context: &Context, lines: &str) -> Outcome<Self> {
+        Self::laid_out(context, Family::V4, ["", lines], on_the_tap)?.with_pods(context)
+    }
+
     /// The same with a [`Wire`] between the nodes, which is a bad one if it has a `quality`.
     pub fn start_across(
         context: &Context,
@@ -104,7 +109,7 @@ impl Topology {
             far.take_wire(wire.netns())?;
             Ok(Some(wire))
         };
-        Self::laid_out(context, underlay, overlay, lay)?.with_pods(context)
+        Self::laid_out(context, underlay, [overlay, ""], lay)?.with_pods(context)
     }
 
     fn with_pods(mut self, context: &Context) -> Outcome<Self> {
@@ -133,19 +138,20 @@ impl Topology {
 
     /// The same with tunnels over `underlay` and with more in the agent's configuration of the overlay.
     pub fn configured(context: &Context, underlay: Family, overlay: &str) -> Outcome<Self> {
-        Self::laid_out(context, underlay, overlay, |node, far| far.take_wire(node.netns()).map(|()| None))
+        Self::laid_out(context, underlay, [overlay, ""], on_the_tap)
     }
 
+    /// With more keys of the agent's overlay, and more lines of the fast path's configuration.
     fn laid_out(
         context: &Context,
         underlay: Family,
-        overlay: &str,
+        [overlay, fastpath]: [&str; 2],
         lay: impl FnOnce(&Node, &Far) -> Outcome<Option<Wire>>,
     ) -> Outcome<Self> {
         let far = Far::create(2, underlay)?;
         let manifests = Manifests::create(context.dir())?;
         manifests.nodes(underlay)?;
-        let mut node = Node::create(context, manifests, overlay)?;
+        let mut node = Node::create(context, manifests, overlay, fastpath)?;
         node.start_fastpath()?;
         let wire = lay(&node, &far)?;
         node.start_agent()?;
@@ -191,4 +197,9 @@ impl Topology {
         })
         .map_err(|stop: Stop| stop.while_doing("programming the fast path"))
     }
+}
+
+/// Nothing between the nodes: the far one has the uplink's kernel end.
+fn on_the_tap(node: &Node, far: &Far) -> Outcome<Option<Wire>> {
+    far.take_wire(node.netns()).map(|()| None)
 }

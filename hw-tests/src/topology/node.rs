@@ -24,8 +24,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Makes the namespace and writes the configuration, with more keys of the overlay in it; nothing runs yet.
-    pub fn create(context: &Context, manifests: Manifests, overlay: &str) -> Outcome<Self> {
+    /// Makes the namespace and writes the configuration, with more keys of the overlay and more lines of the fast path's in
+    /// it; nothing runs yet.
+    pub fn create(context: &Context, manifests: Manifests, overlay: &str, fastpath: &str) -> Outcome<Self> {
         let netns = Netns::create("node")?;
         let dir = context.dir().to_owned();
         let socket = dir.join("fastpath.sock").display().to_string();
@@ -35,7 +36,7 @@ impl Node {
             &format!(
                 "socket: {socket}\ncontrolCpu: 0\nworkers: [1]\n\
                  memory: {{ hugepages: preferred, megabytes: 128, mbufs: 16384 }}\nflows: 16384\n\
-                 uplink: {{ tap: {{ name: cvup0 }} }}\n"
+                 uplink: {{ tap: {{ name: cvup0 }} }}\n{fastpath}"
             ),
         )?;
         let config = format!(

@@ -31,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         root("two_workers_send_through_each_others_ports", two_workers),
         root("two_workers_share_what_comes_in_at_an_uplink_and_from_a_pod_if_it_has_two_queues", shared_taps),
         root("an_idle_fast_path_leaves_the_cpu_to_others", idle),
+        // Where the kernel has no such device, the guest of hw-tests has: its case is like this one.
         Case {
             device: Some("/dev/vhost-net"),
             ..root("pods_whose_packets_vhost_net_moves_reach_each_other_and_a_service", vhost_net)
