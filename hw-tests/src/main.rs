@@ -130,7 +130,7 @@ fn run_cases(cases: &[Case], inside: bool) -> Outcome<ExitCode> {
 
 /// Loads drivers: the PF's before the VFs', so that it has set up its side when theirs comes.
 fn prepare_guest() -> Outcome {
-    for module in ["igb", "igbvf", "vfio-pci"] {
+    for module in ["igb", "igbvf", "vfio-pci", "tun"] {
         net::run(Command::new("modprobe").arg(module))?.success()?;
     }
     Ok(())

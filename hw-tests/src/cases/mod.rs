@@ -4,6 +4,7 @@ mod balancing;
 mod cni;
 mod config;
 mod connectivity;
+mod geneve;
 mod host;
 mod icmp;
 mod lossy;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Case> {
         host::CASES,
         netdevsim::CASES,
         ports::CASES,
+        geneve::CASES,
         sriov_cni::CASES,
         sriov_return::CASES,
     ]

@@ -44,17 +44,27 @@ impl Far {
         self.lead_through(&self.netns, "vxlan0", peer)
     }
 
+    /// Takes the kernel's Geneve device in place of that for VXLAN, or of an earlier one: over `underlay` from now on.
+    pub fn take_geneve(&mut self, underlay: Family) -> Outcome {
+        self.underlay = underlay;
+        let (own, peer) = (self.number, 3 - self.number);
+        let (mac, mtu, remote) = (self.inner_mac(own), self.mtu(), self.underlay_address(peer));
+        self.netns.sh("for d in vxlan0 geneve0; do [ ! -e /sys/class/net/$d ] || ip link del $d; done")?;
+        // It has one peer, and takes as its own address what the route to that gives.
+        self.netns.ip(&format!(
+            "link add geneve0 address {mac} mtu {mtu} type geneve id 4096 dstport 6081 remote {remote}
+            link set geneve0 up
+            addr add 10.244.{own}.1/32 dev geneve0"
+        ))?;
+        self.lead_through(&self.netns, "geneve0", peer)
+    }
+
     /// Makes a VXLAN device to the other node.
     fn add_tunnel(&self, name: &str, vni: u32) -> Outcome {
         let own = self.number;
         let peer = 3 - own;
-        // The inner MAC address of a tunnel endpoint is 02:63 and the last four bytes of its underlay address unless its
-        // Node object says otherwise.
         let (mac, peer_mac, mtu) = (self.inner_mac(own), self.inner_mac(peer), self.mtu());
-        let (local, remote) = match self.underlay {
-            Family::V4 => (format!("10.1.1.{own}"), format!("10.1.1.{peer}")),
-            Family::V6 => (format!("fd00:1::{own}"), format!("fd00:1::{peer}")),
-        };
+        let (local, remote) = (self.underlay_address(own), self.underlay_address(peer));
         self.netns.ip(&format!(
             "link add {name} address {mac} mtu {mtu} type vxlan id {vni} dstport 4789 local {local} nolearning"
         ))?;
@@ -74,6 +84,15 @@ impl Far {
         ))
     }
 
+    fn underlay_address(&self, node: u8) -> String {
+        match self.underlay {
+            Family::V4 => format!("10.1.1.{node}"),
+            Family::V6 => format!("fd00:1::{node}"),
+        }
+    }
+
+    /// The inner MAC address of a tunnel endpoint is 02:63 and the last four bytes of its underlay address unless its Node
+    /// object says otherwise.
     fn inner_mac(&self, node: u8) -> String {
         match self.underlay {
             Family::V4 => format!("02:63:0a:01:01:0{node}"),
