@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{AttachError, Call, ControlSocket, FastPath, Service, SocketError};
 use crate::counter::counters;
 use crate::flow::FlowMemoryError;
-use crate::keep::{Inheritance, Keep, KeepError, Wish};
+use crate::keep::{Beat, Inheritance, Keep, KeepError, Pulse, Wish};
 use crate::pipeline::Pipeline;
 use crate::port::tap::{Budget, TapMemory};
 use crate::port::vhost_net::{self, VhostNetError};
@@ -241,11 +241,13 @@ fn start(
         writer.flows_taken_over(taken.flows);
     }
     let (tables, readers) = quiescent::channel(snapshot, workers.len());
-    let recruits = config.workers.iter().zip(readers).zip(writers).zip(workers);
-    let recruits = recruits.map(|(((&cpu, tables), counters), flows)| Recruit {
+    let pulse = keep.is_kept().then(|| Pulse::new(workers.len())).flatten();
+    let recruits = config.workers.iter().zip(readers).zip(writers).zip(workers).enumerate();
+    let recruits = recruits.map(|(number, (((&cpu, tables), counters), flows))| Recruit {
         cpu: cpu.into(),
         tables,
         pipeline: Pipeline::new(flows, counters),
+        beat: pulse.as_ref().map_or_else(Beat::default, |pulse| pulse.worker(number)),
     });
     let drivers = Drivers {
         uplink: match config.uplink {
@@ -299,6 +301,10 @@ fn start(
         );
     }
     fast_path.restarted(restart);
+    if let Some(pulse) = pulse {
+        fast_path.shows(pulse.control());
+        keep.watch(&pulse);
+    }
     Ok(fast_path)
 }
 

@@ -106,7 +106,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         .init();
     if !kept && !standby {
         let arguments = std::env::args_os().skip(1).collect();
-        return Ok(Keeper::new(arguments, config.standby)?.run()?.into());
+        return Ok(Keeper::new(arguments, config.standby, config.hang)?.run()?.into());
     }
     let keep = Keep::by_standard_input().map_err(Failure::Input)?;
     app::run(&config, &keep, if standby { Part::Standby } else { Part::First })?;

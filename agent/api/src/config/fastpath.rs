@@ -39,6 +39,8 @@ pub struct FastPathConfig {
     pub pod_queues: PodQueues,
     /// Whether a second process waits, initialised, to go on when the first ends; it has packet memory of its own.
     pub standby: bool,
+    /// How long a worker may stand still before the process is ended and started anew; zero: for ever.
+    pub hang: Duration,
     /// Bytes that each pod's port may hand over in a round of its worker, before the next one's turn comes.
     pub pod_budget: u32,
 }
@@ -141,6 +143,8 @@ impl FastPathConfig {
     pub const POD_BUDGET_KILOBYTES: std::ops::RangeInclusive<u32> = 64..=1 << 16;
     /// `podBudgetKilobytes` where it is absent.
     pub const DEFAULT_POD_BUDGET_KILOBYTES: u32 = 256;
+    /// Longest `hangSeconds`.
+    pub const MAX_HANG_SECONDS: u32 = 3600;
     /// Longest `busyPollMicroseconds`: idle workers would be busy.
     pub const MAX_BUSY_POLL: Duration = Duration::from_millis(1);
     /// Longest `idleSleepMicroseconds`: a packet waits this long at most.
@@ -182,6 +186,8 @@ struct Raw {
     pod_queues: PodQueues,
     #[serde(default)]
     standby: bool,
+    #[serde(default = "default_hang_seconds")]
+    hang_seconds: u32,
     #[serde(default = "default_pod_budget")]
     pod_budget_kilobytes: u32,
 }
@@ -233,6 +239,10 @@ fn default_affinity_clients() -> u32 {
     FastPathConfig::DEFAULT_AFFINITY_CLIENTS
 }
 
+fn default_hang_seconds() -> u32 {
+    5
+}
+
 fn default_pod_budget() -> u32 {
     FastPathConfig::DEFAULT_POD_BUDGET_KILOBYTES
 }
@@ -258,6 +268,7 @@ impl Raw {
             pod_ports,
             pod_queues,
             standby,
+            hang_seconds,
             pod_budget_kilobytes,
         } = self;
         super::check_socket("socket", &socket)?;
@@ -267,6 +278,7 @@ impl Raw {
         let busy_poll = up_to("busyPollMicroseconds", busy_poll_microseconds, FastPathConfig::MAX_BUSY_POLL)?;
         in_range("flows", flows, &FastPathConfig::FLOWS)?;
         in_range("affinityClients", affinity_clients, &FastPathConfig::AFFINITY_CLIENTS)?;
+        in_range("hangSeconds", hang_seconds, &(0..=FastPathConfig::MAX_HANG_SECONDS))?;
         in_range("podBudgetKilobytes", pod_budget_kilobytes, &FastPathConfig::POD_BUDGET_KILOBYTES)?;
         Ok(FastPathConfig {
             socket,
@@ -286,6 +298,7 @@ impl Raw {
             pod_ports,
             pod_queues,
             standby,
+            hang: Duration::from_secs(hang_seconds.into()),
             pod_budget: pod_budget_kilobytes << 10,
         })
     }

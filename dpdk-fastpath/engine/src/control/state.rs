@@ -14,6 +14,7 @@ use super::remember::Memory;
 use crate::clock::Clock;
 use crate::counter::CounterSet;
 use crate::flow::FlowTables;
+use crate::keep::Beat;
 use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::path_mtu::PathMtus;
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
@@ -49,6 +50,8 @@ pub struct FastPath {
     pub(super) memory: Memory,
     /// How this process took over from another.
     pub(super) restart: proto::Restart,
+    /// Where this thread shows that it goes on.
+    beat: Beat,
 }
 
 /// What [`FastPath::replace`] or [`FastPath::change`] did.
@@ -86,6 +89,7 @@ impl FastPath {
             path_mtus: PathMtus::default(),
             memory: Memory::default(),
             restart: proto::Restart::default(),
+            beat: Beat::default(),
         }
     }
 
@@ -149,6 +153,12 @@ impl FastPath {
     /// Tells how this process took over, from now on.
     pub fn restarted(&mut self, restart: proto::Restart) {
         self.restart = restart;
+    }
+
+    /// Shows there that this thread, the control thread, goes on.
+    pub fn shows(&mut self, beat: Beat) {
+        beat.begin();
+        self.beat = beat;
     }
 
     /// Starts a port whose kernel interface has the address `mac`, or changes the one of that name, and lets packets
@@ -284,6 +294,7 @@ impl FastPath {
     /// # Errors
     /// When a worker is gone.
     pub fn turn(&mut self, now: Instant) -> Result<Instant, WorkerError> {
+        self.beat.beat();
         if let Some(team) = self.ports.backend().team() {
             team.check()?;
         }

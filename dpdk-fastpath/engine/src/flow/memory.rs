@@ -77,6 +77,12 @@ impl<T: FromZeros> Zeroed<T> {
         Self::within(&Arc::new(Mapping::anonymous(bytes)?), 0, len)
     }
 
+    /// `len` elements, the first bytes of a file in memory, which has as many; `None` if there is no memory.
+    pub(crate) fn of(file: BorrowedFd<'_>, len: usize) -> Option<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes > 0)?;
+        Self::within(&Arc::new(Mapping::of(file, bytes)?), 0, len)
+    }
+
     /// `len` elements from byte `at` of a mapping on, where nobody else has any; `None` if they do not lie in it, or not
     /// as such elements must. They are zero unless the mapping was not.
     pub(super) fn within(mapping: &Arc<Mapping>, at: usize, len: usize) -> Option<Self> {
@@ -112,8 +118,8 @@ impl<T> Deref for Zeroed<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: so many elements fit into the mapping behind `start`, which is aligned for them, as mappings begin at pages
         // (`within`); zeroes are legal for them, and nobody ever gets more than shared references. Another process that
-        // has the same file changes it only before this one has it or after, which the keeper sees to, and all
-        // elements that are shared so are atomics.
+        // has the same file changes it only before this one has it or after, which the keeper sees to (who never writes
+        // himself), and all elements that are shared so are atomics.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

@@ -16,12 +16,13 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::backoff::Backoff;
 use super::message::{Message, Occasion, Wait, Word, listening, pair, receive, send};
 use super::now;
 use super::service_manager::ServiceManager;
+use super::watch::{Watch, pause};
 
 /// How long a forwarder may take to end once it is asked to.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -56,6 +57,8 @@ pub struct Keeper {
     arguments: Vec<OsString>,
     /// Whether a second forwarder waits, initialised, for the first to end.
     has_standby: bool,
+    /// How long a worker may stand still; zero: for ever.
+    hang: Duration,
     items: BTreeMap<String, Vec<OwnedFd>>,
     manager: ServiceManager,
 }
@@ -67,6 +70,11 @@ struct Forwarder {
     started: Instant,
     is_ready: bool,
     is_warm: bool,
+    watch: Watch,
+    /// Its signs of life, until it is ready.
+    pulse: Option<OwnedFd>,
+    /// Why it was killed by us.
+    hung: Option<String>,
 }
 
 /// What happens to the forwarders.
@@ -77,6 +85,8 @@ enum Event {
     Replace,
     /// The next forwarder is due.
     Due,
+    /// It is time to see whether the forwarder goes on.
+    Look,
     Said(Message),
     Ended(ExitStatus),
     StandbySaid(Message),
@@ -84,15 +94,16 @@ enum Event {
 }
 
 impl Keeper {
-    /// A keeper of forwarders that are started as this program, with `arguments`.
+    /// A keeper of forwarders that are started as this program, with `arguments`. One that stands still for as long as
+    /// `hang` is killed; with zero none is.
     ///
     /// # Errors
     /// When this program's path cannot be found out.
-    pub fn new(arguments: Vec<OsString>, has_standby: bool) -> Result<Self, KeeperError> {
+    pub fn new(arguments: Vec<OsString>, has_standby: bool, hang: Duration) -> Result<Self, KeeperError> {
         // By its path: what lies there later is the version that a later forwarder is of.
         let program = std::env::current_exe().map_err(system("find out the path of this program"))?;
         let manager = ServiceManager::new();
-        Ok(Self { program, arguments, has_standby, items: BTreeMap::new(), manager })
+        Ok(Self { program, arguments, has_standby, hang, items: BTreeMap::new(), manager })
     }
 
     /// Starts a forwarder, and another whenever it ends, until SIGTERM or SIGINT. Returns the exit status of the last.
@@ -123,6 +134,7 @@ impl Keeper {
         let mut standby: Option<Forwarder> = None;
         let mut due: Option<Instant> = None;
         let mut replacing = false;
+        let mut looks = looks(self.hang);
         loop {
             let event = tokio::select! {
                 _ = terminate.recv() => Event::Stop,
@@ -131,6 +143,7 @@ impl Keeper {
                 event = Forwarder::next(&mut active, Event::Said, Event::Ended) => event,
                 event = Forwarder::next(&mut standby, Event::StandbySaid, Event::StandbyEnded) => event,
                 () = wait_until(due) => Event::Due,
+                () = next_look(&mut looks) => Event::Look,
             };
             match event {
                 Event::Stop => {
@@ -155,9 +168,15 @@ impl Keeper {
                             let _ = forwarder.say(&Word::Forgotten(name), &[]).await;
                         }
                     }
+                    Word::Pulse => {
+                        if let Some(forwarder) = &mut active {
+                            forwarder.pulse = descriptors.into_iter().next();
+                        }
+                    }
                     Word::Ready => {
                         if let Some(forwarder) = &mut active {
                             forwarder.is_ready = true;
+                            forwarder.watch.ready(forwarder.pulse.take());
                         }
                         has_been_ready = true;
                         self.manager.ready();
@@ -166,14 +185,15 @@ impl Keeper {
                         }
                     }
                     Word::Yielded => {
-                        let before = active.take();
+                        if let Some(before) = active.take() {
+                            tokio::spawn(before.stop());
+                        }
                         occasion.restarts += 1;
                         occasion.since = now();
                         occasion.reason = "replaced".to_owned();
                         replacing = false;
                         active = self.successor(standby.take(), &occasion).await;
                         due = active.is_none().then(|| Instant::now() + backoff.ended(Duration::ZERO));
-                        tokio::spawn(async { before.map(Forwarder::stop) });
                     }
                     _ => {}
                 },
@@ -192,7 +212,7 @@ impl Keeper {
                         return Ok(status.code().map_or(1, |code| code as u8));
                     }
                     occasion.restarts += 1;
-                    occasion.reason = describe(status);
+                    occasion.reason = forwarder.hung.take().unwrap_or_else(|| describe(status));
                     replacing = false;
                     let wait = backoff.ended(forwarder.started.elapsed());
                     occasion.discarded = if backoff.is_suspicious() { self.discard() } else { String::new() };
@@ -208,6 +228,11 @@ impl Keeper {
                     replacing = false;
                     active = self.successor(standby.take(), &occasion).await;
                     due = active.is_none().then(|| Instant::now() + backoff.ended(Duration::ZERO));
+                }
+                Event::Look => {
+                    if let Some(forwarder) = &mut active {
+                        forwarder.end_if_hung();
+                    }
                 }
                 Event::StandbySaid(Message { word: Word::Warm, .. }) => {
                     if let Some(forwarder) = &mut standby {
@@ -232,6 +257,7 @@ impl Keeper {
     async fn successor(&self, standby: Option<Forwarder>, occasion: &Occasion) -> Option<Forwarder> {
         if let Some(mut forwarder) = standby.filter(|forwarder| forwarder.is_warm) {
             forwarder.started = Instant::now();
+            forwarder.watch = self.watch(&forwarder.child);
             self.hand_over(&forwarder, occasion).await;
             return Some(forwarder);
         }
@@ -260,11 +286,26 @@ impl Keeper {
         let child = command.spawn().map_err(system("start a forwarder"))?;
         let socket = listening(ours).map_err(system("wait for a socket"))?;
         let started = Instant::now();
-        let forwarder = Forwarder { child, socket, started, is_ready: false, is_warm: false };
+        let watch = self.watch(&child);
+        let forwarder = Forwarder {
+            child,
+            socket,
+            started,
+            is_ready: false,
+            is_warm: false,
+            watch,
+            pulse: None,
+            hung: None,
+        };
         if let Some(occasion) = occasion {
             self.hand_over(&forwarder, occasion).await;
         }
         Ok(forwarder)
+    }
+
+    fn watch(&self, child: &Child) -> Watch {
+        // One that has ended has no number any more, and 0 is none.
+        Watch::new(child.id().unwrap_or_default(), self.hang)
     }
 
     /// Gives a forwarder all that is kept. One that does not take it will end, or be ended.
@@ -333,6 +374,16 @@ impl Forwarder {
         std::iter::from_fn(|| receive(&self.socket, Wait::No).ok().flatten())
     }
 
+    /// Kills it if it stands still.
+    fn end_if_hung(&mut self) {
+        if let (None, Some(hung)) = (&self.hung, self.watch.look()) {
+            let reason = hung.to_string();
+            tracing::error!(reason, "the forwarder hangs");
+            self.hung = Some(reason);
+            self.signal(Signal::SIGKILL);
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(id) = self.child.id() {
             // It may have ended.
@@ -366,6 +417,22 @@ async fn hear(socket: &UnixStream) -> Message {
 async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When to see whether the forwarder goes on, if a worker may not stand still for longer than that.
+fn looks(hang: Duration) -> Option<Interval> {
+    (!hang.is_zero()).then(|| {
+        let mut looks = interval(pause(hang));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        looks
+    })
+}
+
+async fn next_look(looks: &mut Option<Interval>) {
+    match looks {
+        Some(looks) => drop(looks.tick().await),
         None => std::future::pending().await,
     }
 }

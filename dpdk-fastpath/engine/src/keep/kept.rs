@@ -12,7 +12,7 @@ use rustix::time::Timespec;
 use tokio::io::Interest;
 
 use super::message::{Message, Occasion, Wait, Word, listening, receive, send};
-use super::now;
+use super::{Pulse, now};
 
 /// Why a forwarder does not get what was kept.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +144,11 @@ impl Keep {
     /// All is initialised that can be.
     pub fn warm(&self) {
         self.say(&Word::Warm, &[]);
+    }
+
+    /// From now on this shows whether they go on.
+    pub fn watch(&self, pulse: &Pulse) {
+        self.say(&Word::Pulse, &[pulse.as_fd()]);
     }
 
     /// Packets are forwarded.

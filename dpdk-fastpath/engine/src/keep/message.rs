@@ -52,6 +52,8 @@ pub(super) enum Word {
     Forget(String),
     /// Forwarder: initialised, as far as that is possible without what was kept.
     Warm,
+    /// Forwarder: these are my signs of life, a [`Pulse`](super::Pulse).
+    Pulse,
     /// Forwarder: packets are forwarded.
     Ready,
     /// Forwarder: they are no longer, and nothing that was kept is used.
@@ -72,6 +74,7 @@ impl Word {
             Self::Store(name) => format!("store\n{name}"),
             Self::Forget(name) => format!("forget\n{name}"),
             Self::Warm => "warm".to_owned(),
+            Self::Pulse => "pulse".to_owned(),
             Self::Ready => "ready".to_owned(),
             Self::Yielded => "yielded".to_owned(),
         }
@@ -94,6 +97,7 @@ impl Word {
             "store" => Self::Store(operand()?),
             "forget" => Self::Forget(operand()?),
             "warm" => Self::Warm,
+            "pulse" => Self::Pulse,
             "ready" => Self::Ready,
             "yielded" => Self::Yielded,
             _ => return None,

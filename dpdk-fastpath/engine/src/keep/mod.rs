@@ -6,6 +6,9 @@
 //! of the [ledgers](Ledger) in which the last tables and ports are written down. So the next one forwards before anybody
 //! else has noticed, the agent included.
 //!
+//! A forwarder that is there but stands still is as bad as one that has ended. So its threads count their rounds where the
+//! keeper sees it ([`Pulse`]); if one does not come round for a while, the keeper ends the forwarder itself.
+//!
 //! The keeper is small so that it need not be restarted: no DPDK, no tables, no packets. Should it be, under systemd: it
 //! passes everything on to systemd's own store of descriptors (`FDSTORE=1`, sd_notify(3)), and is given it back.
 
@@ -14,7 +17,9 @@ mod keeper;
 mod kept;
 mod ledger;
 mod message;
+mod pulse;
 mod service_manager;
+mod watch;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -22,6 +27,7 @@ pub use keeper::{Keeper, KeeperError};
 pub use kept::{Inheritance, Keep, KeepError, Wish};
 pub use ledger::{Ledger, LedgerError};
 pub use message::Occasion;
+pub use pulse::{Beat, Pulse};
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the same for all processes.
 fn now() -> u64 {

@@ -13,6 +13,7 @@ use super::rest::Rest;
 use super::{EMPTY_ROUNDS, HOUSEKEEPING, LONGEST_REST, Resting};
 use crate::clock::Clock;
 use crate::flow::Tick;
+use crate::keep::Beat;
 use crate::pipeline::Pipeline;
 use crate::quiescent::Reader;
 use crate::table::Snapshot;
@@ -29,6 +30,7 @@ pub(super) struct Runner {
     rest: Rest,
     tables: Reader<Snapshot>,
     forwarder: Forwarder,
+    beat: Beat,
     idle_sleep: Duration,
     patience: Patience,
     clock: Clock,
@@ -41,22 +43,25 @@ impl Runner {
         rest: Rest,
         tables: Reader<Snapshot>,
         pipeline: Pipeline,
+        beat: Beat,
         clock: Clock,
         resting: Resting,
     ) -> Self {
         let forwarder = Forwarder::new(pipeline);
         let Resting { idle_sleep, busy_poll } = resting;
         let patience = Patience::new(clock.cycles(busy_poll), clock.cycles(Duration::from_secs(1)));
-        Self { mailbox, rest, tables, forwarder, idle_sleep, patience, clock, now: clock.tick() }
+        Self { mailbox, rest, tables, forwarder, beat, idle_sleep, patience, clock, now: clock.tick() }
     }
 
     /// Polls until told to stop.
     pub(super) fn run(mut self) {
         // A sleep of 50 microseconds would otherwise take twice as long; if the kernel refuses, it does.
         let _ = nix::sys::prctl::set_timerslack(1);
+        self.beat.begin();
         let (mut rounds, mut empty, mut slept) = (0_u32, 0_u32, false);
         loop {
             let begin = tsc::now();
+            self.beat.beat();
             if !self.obey() {
                 return;
             }

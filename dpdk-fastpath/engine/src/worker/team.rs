@@ -16,6 +16,7 @@ use super::rest::{Bell, Rest};
 use super::runner::Runner;
 use super::scheduling::Scheduling;
 use crate::clock::Clock;
+use crate::keep::Beat;
 use crate::pipeline::{Learned, Pipeline};
 use crate::port::Queues;
 use crate::quiescent::Reader;
@@ -92,6 +93,8 @@ pub struct Recruit {
     pub tables: Reader<Snapshot>,
     /// What it does with packets.
     pub pipeline: Pipeline,
+    /// Where it shows that it goes on.
+    pub beat: Beat,
 }
 
 impl Team {
@@ -106,7 +109,7 @@ impl Team {
         resting: Resting,
     ) -> Result<Self, WorkerError> {
         let mut team = Self { members: Vec::with_capacity(recruits.len()) };
-        for (number, Recruit { cpu, tables, pipeline }) in recruits.into_iter().enumerate() {
+        for (number, Recruit { cpu, tables, pipeline, beat }) in recruits.into_iter().enumerate() {
             let made = Bell::new().and_then(|bell| Ok((Mailbox::new(Arc::clone(&bell)), Rest::new(bell)?)));
             let (mailbox, rest) = match made {
                 Ok(made) => made,
@@ -115,7 +118,7 @@ impl Team {
                     return Err(WorkerError::Descriptors { worker: number, source });
                 }
             };
-            let runner = Runner::new(mailbox.clone(), rest, tables, pipeline, clock, resting);
+            let runner = Runner::new(mailbox.clone(), rest, tables, pipeline, beat, clock, resting);
             let id = Arc::new(OnceLock::new());
             let own = Arc::clone(&id);
             let body = move |_: &lcore::Lcore| {

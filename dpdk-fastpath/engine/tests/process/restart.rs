@@ -30,6 +30,8 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         root("a_connection_outlives_kill_9_of_the_forwarder_and_so_do_tables_and_ports", || killed("")),
         root("a_standby_goes_on_where_the_forwarder_was_killed", || killed("standby: true")),
+        root("a_forwarder_that_stands_still_is_replaced_and_a_connection_outlives_that", hung),
+        root("a_standby_that_stands_still_is_replaced_when_its_turn_comes", hung_standby),
         root("sighup_has_a_new_forwarder_take_over_from_one_that_forwards", replaced),
         root("an_upgrade_that_cannot_be_started_leaves_the_one_that_forwards", failed_upgrade),
         root("udp_keeps_its_endpoint_over_a_restart", udp),
@@ -49,7 +51,7 @@ fn start(more: &str) -> (FastPath, Pod, Pod) {
 
 /// Waits for a forwarder other than those before.
 pub(crate) fn wait_for_restart(fast_path: &mut FastPath, restarts: u32) -> api::Info {
-    within(20, "a new forwarder answers", || {
+    within(60, "a new forwarder answers", || {
         let info = fast_path.try_info()?;
         (info.restart.as_ref()?.restarts == restarts).then_some(info)
     })
@@ -119,6 +121,42 @@ fn killed(more: &str) {
     assert!(a.netns.ping(&b.ipv4));
     assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
     assert!(!a.netns.ip("-o link").contains("eth0"), "the interface has left the pod");
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn hung() {
+    let (mut fast_path, a, b) = start("hangSeconds: 1");
+    let forwarder = fast_path.processes()[1];
+    let gap = longest_gap(&a, &b, || {
+        kill(forwarder, Signal::SIGSTOP).unwrap();
+        let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
+        assert!(restart.reason.contains("stood still for 1."), "{restart:?}");
+        assert!(restart.reason.starts_with("its worker 0 "), "{restart:?}");
+        assert_eq!((restart.ports_kept, &restart.refused[..]), (2, ""), "{restart:?}");
+        assert!(restart.flows_kept >= 1, "{restart:?}");
+    });
+    eprintln!("hung: without a byte for {gap:?}");
+    // The second until it is noticed is multiplied by TCP, which waits ever longer on a machine that is busy.
+    assert!(gap < 3 * GAP, "{gap:?}");
+    // One that has nothing to do does not stand still.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(fast_path.info().restart.unwrap().restarts, 1);
+    assert!(a.netns.ping(&b.ipv4));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn hung_standby() {
+    let (mut fast_path, a, b) = start("standby: true\nhangSeconds: 1");
+    within(20, "a standby is there", || (fast_path.processes().len() == 3).then_some(()));
+    // It says nothing to others when it is ready.
+    std::thread::sleep(Duration::from_secs(2));
+    let [_, forwarder, standby] = fast_path.processes()[..] else { panic!("three processes") };
+    kill(standby, Signal::SIGSTOP).unwrap();
+    kill(forwarder, Signal::SIGKILL).unwrap();
+    let restart = wait_for_restart(&mut fast_path, 2).restart.unwrap();
+    assert!(restart.reason.starts_with("its start stood still for 6."), "{restart:?}");
+    assert_eq!(restart.ports_kept, 2, "{restart:?}");
+    assert!(a.netns.ping(&b.ipv4));
     fast_path.stop(Signal::SIGTERM);
 }
 

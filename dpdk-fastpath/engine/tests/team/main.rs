@@ -10,6 +10,7 @@ use culvert_dpdk::{Burst, Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Por
 use culvert_engine::clock::Clock;
 use culvert_engine::counter::{CounterSet, DropReason, counters};
 use culvert_engine::flow::FlowTables;
+use culvert_engine::keep::Beat;
 use culvert_engine::pipeline::Pipeline;
 use culvert_engine::port::Queues;
 use culvert_engine::port::tap::{Behind, Budget, Ending, Spare, TapMemory, TapRx};
@@ -65,6 +66,7 @@ fn recruits(cpus: &[u32]) -> (Vec<Recruit>, CounterSet, Publisher<Snapshot>) {
         cpu,
         tables,
         pipeline: Pipeline::new(flows.worker(), writer),
+        beat: Beat::default(),
     });
     (recruits.collect(), counters, tables)
 }

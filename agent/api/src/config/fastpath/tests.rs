@@ -27,6 +27,7 @@ fn only_the_uplink_has_no_default() {
         pod_ports: PodPorts::Tap,
         pod_queues: PodQueues::One,
         standby: false,
+        hang: Duration::from_secs(5),
         pod_budget: 256 << 10,
     };
     assert_eq!(config, expected);
@@ -52,6 +53,7 @@ uplink:
 podPorts: netTap
 podQueues: perWorker
 standby: true
+hangSeconds: 3600
 podBudgetKilobytes: 65536
 ",
     )
@@ -72,6 +74,7 @@ podBudgetKilobytes: 65536
         pod_ports: PodPorts::NetTap,
         pod_queues: PodQueues::PerWorker,
         standby: true,
+        hang: Duration::from_secs(3600),
         pod_budget: 64 << 20,
     };
     assert_eq!(config, expected);
@@ -136,6 +139,7 @@ fn a_value_that_makes_no_sense_is_refused_by_key_value_and_reason() {
         ("flows: 1023", "flows 1023: must be 1024-67108864"),
         ("flows: 67108865", "flows 67108865: must be 1024-67108864"),
         ("affinityClients: 1023", "affinityClients 1023: must be 1024-16777216"),
+        ("hangSeconds: 3601", "hangSeconds 3601: must be 0-3600"),
         ("podBudgetKilobytes: 63", "podBudgetKilobytes 63: must be 64-65536"),
         ("podBudgetKilobytes: 65537", "podBudgetKilobytes 65537: must be 64-65536"),
         ("memory: { megabytes: 63 }", "memory.megabytes 63: must be 64-1048576"),
