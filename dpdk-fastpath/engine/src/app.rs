@@ -287,7 +287,7 @@ fn start(
         flows_over: taken.over + taken.gone,
         flows_without_room: taken.no_room,
         flows_damaged: taken.damaged,
-        ports_kept: fast_path.pods() as u32,
+        ports_kept: fast_path.attached() as u32,
         refused,
     };
     if restart.restarts > 0 {

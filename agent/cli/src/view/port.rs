@@ -49,6 +49,7 @@ fn port_view(port: Port) -> PortView {
     let kind = match port.kind() {
         PortKind::Uplink => "uplink",
         PortKind::Pod => "pod",
+        PortKind::Host => "host",
         PortKind::Unspecified => "?",
     };
     let device = match port.device() {
@@ -138,6 +139,15 @@ mod tests {
     use culvert_api::fastpath::NamedCounter;
 
     use super::*;
+
+    #[test]
+    fn the_hosts_port_is_told_from_pods() {
+        let port = Port { name: "culvert0".to_owned(), kind: PortKind::Host.into(), ..Port::default() };
+        assert_eq!(
+            serde_json::to_value(list(ListPortsResponse { ports: vec![port] })).expect("is JSON")[0]["kind"],
+            "host"
+        );
+    }
 
     #[test]
     fn the_reasons_that_count_most_come_first_and_json_has_all() {

@@ -48,6 +48,7 @@ impl FastPath {
         let kind = match port.kind {
             PortKind::Uplink => proto::PortKind::Uplink,
             PortKind::Pod => proto::PortKind::Pod,
+            PortKind::Host => proto::PortKind::Host,
         };
         let device = match port.socket.as_ref().map(|socket| socket.sharing) {
             None => proto::PortDevice::Unspecified,

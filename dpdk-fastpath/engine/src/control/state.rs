@@ -113,7 +113,7 @@ impl FastPath {
     /// Starts ports again that another process had: those whose devices are still there, and those that programs find at a
     /// socket.
     pub fn restore(&mut self, ports: &[proto::Port]) {
-        for port in ports.iter().filter(|port| port.kind() == proto::PortKind::Pod) {
+        for port in ports.iter().filter(|port| port.kind() != proto::PortKind::Uplink) {
             let shares = port.device() != proto::PortDevice::Unspecified;
             if !shares && !self.ports.backend().has_left(&port.name) {
                 continue;
@@ -127,6 +127,7 @@ impl FastPath {
                 owner: port.owner.clone(),
                 device: port.device,
                 socket: port.socket.clone(),
+                kind: port.kind,
             };
             let attached = Port::try_from(&request).map_err(AttachError::from).and_then(|port| {
                 let mac = Mac::try_from(port.mac.0).unwrap_or_else(|_| Mac::local_from(0));
@@ -145,9 +146,9 @@ impl FastPath {
         self.ports.backend().team().into_iter().for_each(|team| team.hold(false));
     }
 
-    /// How many pods' ports there are.
-    pub fn pods(&self) -> usize {
-        self.ports.iter().filter(|entry| entry.port.kind == PortKind::Pod).count()
+    /// How many ports there are besides the uplink.
+    pub fn attached(&self) -> usize {
+        self.ports.iter().filter(|entry| entry.port.kind != PortKind::Uplink).count()
     }
 
     /// Tells how this process took over, from now on.
@@ -207,7 +208,7 @@ impl FastPath {
         Ok(())
     }
 
-    /// Stops and removes a pod's port; false if there is none of that name.
+    /// Stops and removes a port that was attached; false if there is none of that name.
     ///
     /// # Errors
     /// When it is the uplink, or could not be stopped; then it is listed no more, and packets no longer reach it.

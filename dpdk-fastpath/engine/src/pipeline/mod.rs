@@ -250,7 +250,7 @@ impl Pipeline {
         }
         stage.second_pass(port.kind, &mut batch);
         match port.kind {
-            PortKind::Pod => stage.third_pass(&moment, true, &mut batch, exits),
+            PortKind::Pod | PortKind::Host => stage.third_pass(&moment, true, &mut batch, exits),
             PortKind::Uplink => stage.third_pass(&moment, false, &mut batch, exits),
         }
         if !batch.others6.is_empty() {
@@ -307,7 +307,7 @@ impl Stage<'_> {
     #[inline(never)]
     fn admit<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
         match port.kind {
-            PortKind::Pod => self.admit_from_pod(port, buf),
+            PortKind::Pod | PortKind::Host => self.admit_from_pod(port, buf),
             PortKind::Uplink => self.admit_from_uplink(port, buf),
         }
     }
@@ -364,7 +364,7 @@ impl Stage<'_> {
                 // Where it goes is not sure as long as it may be an answer to a flow without a record.
                 let unsure = overflows && unmarked(lane.key.dst_port()).is_some();
                 lane.out = if unsure { OutBits::NOWHERE } else { destination.out() };
-                if destination.is_vip() && kind == PortKind::Pod {
+                if destination.is_vip() && kind != PortKind::Uplink {
                     self.expect(&lane.key, lane.hash);
                 }
             }

@@ -48,7 +48,7 @@ pub(super) struct Stage<'a> {
 /// Where a packet comes from, which is where an answer to it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A local pod.
+    /// A local pod, or the host.
     Pod,
     /// The remote node in this slot, through its tunnel for the slot's tenant.
     Tunnel(u32),

@@ -33,7 +33,7 @@ pub(super) enum Expected {
 impl Expected {
     pub(super) fn at(port: &Port, local: &LocalNode) -> Self {
         match port.kind {
-            PortKind::Pod => match port.v4 {
+            PortKind::Pod | PortKind::Host => match port.v4 {
                 Some(source) if !local.gateway_mac.is_multicast() => {
                     Self::Pod(Front::between(port.mac, local.gateway_mac), source)
                 }

@@ -42,7 +42,7 @@ pub struct Drivers {
     pub pods: PortDriver,
     /// Whether a pod's port has a queue for each worker, and not one worker alone polls it.
     pub spread_pods: bool,
-    /// Of each pod's port, what it may hand over in a round, if it is a tap of our own.
+    /// Of each pod's port and the host's, what it may hand over in a round, if it is a tap of our own.
     pub pod_budget: Budget,
 }
 
@@ -229,7 +229,7 @@ impl Devices {
     fn tap(&mut self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
         let (behind, budget) = match port.kind {
             PortKind::Uplink => (Behind::Wire, Budget::UNLIMITED),
-            PortKind::Pod => (Behind::Host, self.drivers.pod_budget),
+            PortKind::Pod | PortKind::Host => (Behind::Host, self.drivers.pod_budget),
         };
         let workers = usize::from(self.workers);
         let name = port.interface.as_str();
@@ -260,9 +260,10 @@ impl Backend for Devices {
         let driver = match port.kind {
             PortKind::Uplink => self.drivers.uplink,
             PortKind::Pod => self.drivers.pods,
+            PortKind::Host => PortDriver::Tap,
         };
         let has_queues = port.socket.is_none() && matches!(driver, PortDriver::Tap | PortDriver::NetTap);
-        let spread = self.drivers.spread_pods && has_queues;
+        let spread = self.drivers.spread_pods && port.kind == PortKind::Pod && has_queues;
         let port = &NewPort { polling: if spread { Polling::ByAll } else { port.polling }, ..*port };
         let (device, queues) = match (port.socket, driver) {
             (Some(socket), _) => self.shared(port, socket)?,

@@ -51,7 +51,7 @@ pub struct NewPort<'a> {
 pub struct Entry<D> {
     /// Number of the port.
     pub index: PortIndex,
-    /// Worker that polls the port, and sends what the control thread has for it; of the uplink, which all poll, the first.
+    /// Worker that polls the port, and sends what the control thread has for it; of those that all poll, the first.
     pub worker: usize,
     /// What packets need to know of it.
     pub port: Port,
@@ -78,14 +78,14 @@ pub enum ManagerError<E: std::error::Error + 'static> {
         /// How many there can be.
         limit: usize,
     },
-    /// The uplink is not a pod's, and is never detached.
+    /// The uplink is nobody's, and is never detached.
     #[error("port {port}: is the uplink")]
     IsUplink {
         /// The port.
         port: String,
     },
     /// It runs, made by something else.
-    #[error("port {port}: is there with another device or socket: detach it first")]
+    #[error("port {port}: is there with another device, socket or kind: detach it first")]
     OtherDevice {
         /// The port.
         port: IfName,
@@ -149,15 +149,15 @@ impl<B: Backend> PortManager<B> {
     }
 
     /// Starts a port whose kernel interface has the address `mac`. One that runs under that name stays, and takes over
-    /// the new addresses, owner and the rest; its kernel interface, which lies in the pod by then, is left as it is.
+    /// the new addresses, owner and the rest; its kernel interface, which may lie in a pod by then, is left as it is.
     ///
     /// # Errors
     /// Nothing has changed then.
     pub fn attach(&mut self, port: Port, mac: Mac) -> Result<&Entry<B::Device>, ManagerError<B::Error>> {
         let name = parse(&port.name)?;
         match self.ports.get_mut(&name) {
-            Some(entry) if entry.port.kind == PortKind::Pod => {
-                if entry.port.socket != port.socket {
+            Some(entry) if entry.port.kind != PortKind::Uplink => {
+                if (entry.port.kind, &entry.port.socket) != (port.kind, &port.socket) {
                     return Err(ManagerError::OtherDevice { port: name });
                 }
                 entry.port = port;
@@ -171,14 +171,14 @@ impl<B: Backend> PortManager<B> {
         Ok(&self.ports[&name])
     }
 
-    /// Takes a pod's port off the list; `None` if there is none of that name. It is to be closed once no table names it.
+    /// Takes a port off the list; `None` if there is none of that name. It is to be closed once no table names it.
     ///
     /// # Errors
     /// When it is the uplink.
     pub fn detach(&mut self, name: &str) -> Result<Option<Leaving<B::Device>>, ManagerError<B::Error>> {
         match self.ports.get(name).map(|entry| entry.port.kind) {
             Some(PortKind::Uplink) => Err(ManagerError::IsUplink { port: name.to_owned() }),
-            Some(PortKind::Pod) | None => {
+            Some(PortKind::Pod | PortKind::Host) | None => {
                 Ok(self.ports.remove_entry(name).map(|(name, entry)| Leaving { name, entry }))
             }
         }
@@ -209,9 +209,9 @@ impl<B: Backend> PortManager<B> {
         let (ports, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.ports).into_iter().partition(|(_, entry)| such(&entry.device));
         self.ports = others;
-        let (pods, uplink): (Vec<_>, Vec<_>) =
-            ports.into_iter().partition(|(_, entry)| entry.port.kind == PortKind::Pod);
-        let leaving = pods.into_iter().chain(uplink).map(|(name, entry)| Leaving { name, entry });
+        let (attached, uplink): (Vec<_>, Vec<_>) =
+            ports.into_iter().partition(|(_, entry)| entry.port.kind != PortKind::Uplink);
+        let leaving = attached.into_iter().chain(uplink).map(|(name, entry)| Leaving { name, entry });
         leaving.filter_map(|leaving| self.close(leaving).err()).collect()
     }
 
@@ -248,7 +248,7 @@ impl<B: Backend> PortManager<B> {
     ) -> Result<Entry<B::Device>, ManagerError<B::Error>> {
         let index = self.index_for(name.as_str())?;
         let (worker, polling) = match port.kind {
-            PortKind::Uplink => (0, Polling::ByAll),
+            PortKind::Uplink | PortKind::Host => (0, Polling::ByAll),
             PortKind::Pod => {
                 let worker = self.least_busy_worker();
                 (worker, Polling::By(worker))

@@ -1,4 +1,4 @@
-//! Ports: one uplink, and one for each pod.
+//! Ports: one uplink, one for each pod, and one for the host if it is wanted.
 //!
 //! [`PortManager`] knows which there are, gives each its number (under which the data path knows it) and the worker that
 //! polls it; a [`Backend`] makes them real: [taps](tap) of our own, [packet sockets](packet_socket), or devices of DPDK.

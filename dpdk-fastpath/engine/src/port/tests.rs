@@ -111,8 +111,26 @@ fn attaching_again_with_another_device_is_refused_and_changes_nothing() {
     let socket = Socket { sharing: Sharing::Memif, path: "/run/p1.sock".into() };
     let other = Port { socket: Some(socket), ..pod("p1") };
     let refusal = manager.attach(other, mac(9)).unwrap_err().to_string();
-    assert_eq!(refusal, "port p1: is there with another device or socket: detach it first");
+    assert_eq!(refusal, "port p1: is there with another device, socket or kind: detach it first");
     assert_eq!(manager.get("p1").unwrap().port, pod("p1"));
+}
+
+#[test]
+fn the_port_of_the_host_is_polled_by_all_and_becomes_no_pods() {
+    let mut manager = manager(2);
+    let host = || Port { kind: PortKind::Host, ..pod("h0") };
+    assert_eq!(manager.attach(host(), mac(9)).unwrap().worker, 0);
+    assert_eq!(manager.backend().polling, [Polling::ByAll, Polling::ByAll], "uplink and host");
+    assert_eq!(
+        manager.attach(pod("p1"), mac(9)).unwrap().worker,
+        0,
+        "the host's port is no load of one worker"
+    );
+    let refused = manager.attach(pod("h0"), mac(9)).unwrap_err().to_string();
+    assert_eq!(refused, "port h0: is there with another device, socket or kind: detach it first");
+    manager.attach(Port { owner: "node".into(), ..host() }, mac(9)).unwrap();
+    detach(&mut manager, "h0");
+    assert!(manager.get("h0").is_none());
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Builder {
     }
 
     /// Puts a port under an index, in place of what is there. Refused if another port has its name or one of its
-    /// addresses, or if it is a second uplink.
+    /// addresses, or if it is a second uplink or a second port of the host.
     pub fn attach(&mut self, index: PortIndex, port: Port) -> Result<(), TableError> {
         self.check_port(index, &port)
             .map_err(|problem| TableError::new(format!("port {}", port.name), problem))?;
@@ -113,6 +113,9 @@ impl Builder {
             };
             if other.name == port.name || other.kind == PortKind::Uplink && port.kind == PortKind::Uplink {
                 return Err(Problem::Twice);
+            }
+            if other.kind == PortKind::Host && port.kind == PortKind::Host {
+                return Err(Problem::SecondHostPort(other.name.clone()));
             }
             let taken =
                 |&address: &IpAddr| other.tenant == port.tenant && other.addresses().any(|a| a == address);

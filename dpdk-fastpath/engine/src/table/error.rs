@@ -78,6 +78,12 @@ pub enum Problem {
     VniTaken { vni: u32, owner: u32 },
     #[error("the local node is missing")]
     NoLocalNode,
+    #[error("kind {0}: must be 0 or 2 (a pod's port) or 3 (the host's)")]
+    Kind(i32),
+    #[error("the host's port belongs to tenant 0, and is an interface of the kernel")]
+    HostPort,
+    #[error("port {0} is the host's, of which there is one: detach it first")]
+    SecondHostPort(String),
     #[error("socket {path:?}: {must}")]
     Socket { path: String, must: &'static str },
     #[error("{count} {what}: at most {max}")]

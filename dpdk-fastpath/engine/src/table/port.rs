@@ -31,6 +31,8 @@ pub enum PortKind {
     Uplink,
     /// One pod.
     Pod,
+    /// This node itself: what runs in our own network namespace. To packets it is a pod.
+    Host,
 }
 
 /// What packets need to know of a port.
@@ -108,7 +110,7 @@ impl Port {
 impl TryFrom<&proto::AttachPortRequest> for Port {
     type Error = TableError;
 
-    /// A pod's port as it is asked for.
+    /// A pod's port, or the host's, as it is asked for.
     fn try_from(request: &proto::AttachPortRequest) -> Result<Self, TableError> {
         let build = || -> Result<Self, Problem> {
             let len = request.name.len();
@@ -122,7 +124,7 @@ impl TryFrom<&proto::AttachPortRequest> for Port {
             }
             let mut port = Self {
                 name: request.name.clone(),
-                kind: PortKind::Pod,
+                kind: kind(request)?,
                 mac: wire::mac("mac", &request.mac)?,
                 v4: None,
                 v6: None,
@@ -140,9 +142,20 @@ impl TryFrom<&proto::AttachPortRequest> for Port {
             if port.v4.is_none() && port.v6.is_none() {
                 return Err(Problem::Empty { field: "addresses" });
             }
+            if port.kind == PortKind::Host && (port.tenant != Tenant::DEFAULT || port.socket.is_some()) {
+                return Err(Problem::HostPort);
+            }
             Ok(port)
         };
         build().map_err(|problem| TableError::new(format!("port {}", request.name), problem))
+    }
+}
+
+fn kind(request: &proto::AttachPortRequest) -> Result<PortKind, Problem> {
+    match proto::PortKind::try_from(request.kind) {
+        Ok(proto::PortKind::Unspecified | proto::PortKind::Pod) => Ok(PortKind::Pod),
+        Ok(proto::PortKind::Host) => Ok(PortKind::Host),
+        Ok(proto::PortKind::Uplink) | Err(_) => Err(Problem::Kind(request.kind)),
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 mod established;
 mod explain;
 mod fragment;
+mod host;
 mod local;
 mod overflow;
 mod path;

@@ -187,12 +187,37 @@ fn ports_are_refused_by_name() {
             "port pod0: socket \"/run/a,client=0\": must be an absolute path of at most 107 bytes without , = [ ]",
         ),
         (proto::AttachPortRequest { device: 9, ..request.clone() }, "port pod0: device 9: not known here"),
+        (
+            proto::AttachPortRequest { kind: proto::PortKind::Uplink.into(), ..request.clone() },
+            "port pod0: kind 1: must be 0 or 2 (a pod's port) or 3 (the host's)",
+        ),
+        (
+            proto::AttachPortRequest { kind: proto::PortKind::Host.into(), tenant: 7, ..request.clone() },
+            "port pod0: the host's port belongs to tenant 0, and is an interface of the kernel",
+        ),
+        (
+            proto::AttachPortRequest {
+                kind: proto::PortKind::Host.into(),
+                device: proto::PortDevice::Memif.into(),
+                socket: "/run/a".to_owned(),
+                ..request.clone()
+            },
+            "port pod0: the host's port belongs to tenant 0, and is an interface of the kernel",
+        ),
     ] {
         assert_eq!(Port::try_from(&request).unwrap_err().to_string(), reason);
     }
     let mut builder = builder();
     builder.apply(&tables(1, vec![], vec![])).unwrap();
+    let host = |name, address| Port { kind: PortKind::Host, ..pod(name, address) };
+    builder.attach(PortIndex(3), host("culvert0", "10.1.0.2")).unwrap();
+    builder.attach(PortIndex(3), host("culvert0", "10.1.0.3")).unwrap();
     for (index, port, reason) in [
+        (
+            4,
+            host("culvert1", "10.1.0.4"),
+            "port culvert1: port culvert0 is the host's, of which there is one: detach it first",
+        ),
         (2, pod("b", "10.1.0.5"), "port b: address 10.1.0.5: is already port a's"),
         (2, pod("a", "10.1.0.6"), "port a: there are two of that name"),
         (2, pod("b", "10.1.0.1"), "port b: gateway 10.1.0.1: is already port b's"),
