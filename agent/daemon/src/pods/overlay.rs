@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use culvert_api::config::agent;
-use culvert_api::fastpath::{AttachPortRequest, PortDevice};
+use culvert_api::fastpath::{AttachPortRequest, PortDevice, PortKind};
 use culvert_api::value::{Mac, Vni};
 use culvert_host::netns::{Netns, NetnsError};
 use futures::StreamExt as _;
@@ -328,6 +328,7 @@ impl Overlay {
             owner: record.owner(),
             device: socket.map_or(PortDevice::Unspecified, Socket::device).into(),
             socket: socket.map(|socket| socket.path.display().to_string()).unwrap_or_default(),
+            kind: PortKind::Pod.into(),
         };
         self.fastpath.attach_port(port).await?;
         if let Some(interface) = &interface {
