@@ -80,6 +80,13 @@ impl FastPath {
         }
     }
 
+    /// Counts what devices had no room for. They know it themselves, and are asked only when somebody wants to know.
+    pub fn count_losses(&mut self) {
+        for (port, device) in self.ports.devices() {
+            self.counters.lost(port, device.lost());
+        }
+    }
+
     /// All services, with what was counted for each.
     pub fn list_services(&self) -> Vec<proto::ServiceStatus> {
         let status = |service: &Service| {

@@ -124,7 +124,11 @@ impl Rpc for Service {
         &self,
         _: Request<proto::ListPortsRequest>,
     ) -> Result<Response<proto::ListPortsResponse>, Status> {
-        self.ask(|fast_path| Ok(proto::ListPortsResponse { ports: fast_path.list_ports() })).await
+        self.ask(|fast_path| {
+            fast_path.count_losses();
+            Ok(proto::ListPortsResponse { ports: fast_path.list_ports() })
+        })
+        .await
     }
 
     async fn list_services(
@@ -158,7 +162,11 @@ impl Rpc for Service {
         &self,
         _: Request<proto::GetCountersRequest>,
     ) -> Result<Response<proto::Counters>, Status> {
-        self.ask(|fast_path| Ok(fast_path.list_counters())).await
+        self.ask(|fast_path| {
+            fast_path.count_losses();
+            Ok(fast_path.list_counters())
+        })
+        .await
     }
 }
 

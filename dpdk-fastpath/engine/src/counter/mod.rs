@@ -172,7 +172,9 @@ impl Block {
 /// All workers' counters, for the control thread.
 #[derive(Debug)]
 pub struct CounterSet {
+    /// Each worker's, and the control thread's.
     blocks: Vec<Arc<Block>>,
+    own: CounterWriter,
     ports_before: HashMap<PortIndex, PortCounts>,
     port_drops_before: HashMap<PortIndex, Vec<u64>>,
     services_before: HashMap<u32, ServiceCounts>,
@@ -184,11 +186,13 @@ pub struct CounterWriter(Arc<Block>);
 
 /// Counters for `workers` workers.
 pub fn counters(workers: usize) -> (CounterSet, Vec<CounterWriter>) {
-    let blocks: Vec<_> = (0..workers).map(|_| Arc::new(Block::new())).collect();
-    let writers = blocks.iter().map(|block| CounterWriter(Arc::clone(block))).collect();
+    let blocks: Vec<_> = (0..=workers).map(|_| Arc::new(Block::new())).collect();
+    let own = CounterWriter(Arc::clone(&blocks[workers]));
+    let writers = blocks[..workers].iter().map(|block| CounterWriter(Arc::clone(block))).collect();
     (
         CounterSet {
             blocks,
+            own,
             ports_before: HashMap::new(),
             port_drops_before: HashMap::new(),
             services_before: HashMap::new(),
@@ -250,6 +254,13 @@ impl CounterSet {
         self.port_drops_before.insert(port, self.port_drops_ever(port));
     }
 
+    /// So many packets came to a port while it had no room for them.
+    pub fn lost(&mut self, port: PortIndex, packets: u64) {
+        if packets > 0 {
+            self.own.dropped_packets(port, DropReason::RX_RING_FULL, packets);
+        }
+    }
+
     /// Lets a service's counters begin at zero, for a new service in its slot.
     pub fn restart_service(&mut self, slot: u32) {
         self.services_before.insert(slot, self.service_ever(slot));
@@ -257,7 +268,9 @@ impl CounterSet {
 
     /// Makes room for the slots below `slots`; to be called before a snapshot with such services is published.
     pub fn reserve_services(&self, slots: usize) {
-        for chunk in self.blocks.iter().flat_map(|block| block.services.iter().take(slots.div_ceil(CHUNK))) {
+        // The control thread counts nothing of services.
+        let workers = &self.blocks[..self.blocks.len() - 1];
+        for chunk in workers.iter().flat_map(|block| block.services.iter().take(slots.div_ceil(CHUNK))) {
             chunk.get_or_init(|| (0..CHUNK).map(|_| ServiceCells::default()).collect());
         }
     }
@@ -326,12 +339,17 @@ impl CounterWriter {
     /// A packet of `port` was dropped.
     #[inline]
     pub fn dropped(&mut self, port: PortIndex, reason: DropReason) {
-        self.0.drops[reason.index()].add(1);
+        self.dropped_packets(port, reason, 1);
+    }
+
+    #[inline]
+    fn dropped_packets(&mut self, port: PortIndex, reason: DropReason, packets: u64) {
+        self.0.drops[reason.index()].add(packets);
         if let Some(cells) = self.0.ports.get(usize::from(port.0)) {
-            cells.rx_dropped.add(1);
+            cells.rx_dropped.add(packets);
         }
         if let Some(cells) = self.0.port_drops.get(usize::from(port.0)).and_then(OnceLock::get) {
-            cells[reason.index()].add(1);
+            cells[reason.index()].add(packets);
         }
     }
 

@@ -29,6 +29,8 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// No tables have been accepted yet.
     NOT_PROGRAMMED = "not-programmed",
+    /// The ring that the port receives into was full: the worker did not come in time.
+    RX_RING_FULL = "rx-ring-full",
     /// The port left while the packet was on its way.
     NO_SUCH_PORT = "no-such-port",
     /// Neither ARP nor IP.

@@ -69,7 +69,11 @@ fn a_new_occupant_of_a_slot_begins_at_zero() {
     writers[0].received(PortIndex(0), 7, 700);
     writers[0].dropped(PortIndex(0), DropReason::VLAN_TAG);
     writers[0].service_packet(0, 100);
+    set.lost(PortIndex(0), 0);
     assert_eq!(set.port_drops(PortIndex(0)), [("vlan-tag", 1)]);
+    set.lost(PortIndex(0), 3);
+    assert_eq!(set.port_drops(PortIndex(0)), [("rx-ring-full", 3), ("vlan-tag", 1)]);
+    assert_eq!((set.port(PortIndex(0)).rx_dropped, set.dropped(DropReason::RX_RING_FULL)), (4, 3));
     set.restart_port(PortIndex(0));
     set.restart_service(0);
     assert!(set.port_drops(PortIndex(0)).is_empty());

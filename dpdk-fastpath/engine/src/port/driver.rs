@@ -8,7 +8,7 @@ use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
 
 use super::af_xdp::{self, AfXdpError};
 use super::memif::{self, MemifError};
-use super::packet_socket::{PacketSocketError, PacketSockets};
+use super::packet_socket::{Losses, PacketSocketError, PacketSockets};
 use super::tap::{self, Behind, Budget, Tap, TapError, TapMemory};
 use super::vhost_net::{self, VhostNetError};
 use super::vhost_user;
@@ -49,12 +49,27 @@ pub struct Drivers {
 /// A port's device.
 #[derive(Debug)]
 pub enum Device {
-    /// One of DPDK's.
-    Dpdk(Port),
+    /// One of DPDK's, and how many packets it has missed for all that was asked.
+    Dpdk(Port, u64),
     /// The tap of this name, which goes with its last queue and once its descriptors are not kept.
     Tap(IfName),
     /// Packet sockets, which go with the last queue.
-    Sockets,
+    Sockets(Losses),
+}
+
+impl Device {
+    /// Packets that came since the last call while there was no room for them, as far as the device tells. A tap's wait with
+    /// whoever sends them.
+    pub fn lost(&mut self) -> u64 {
+        match self {
+            Self::Dpdk(port, before) => {
+                let missed = port.stats().map_or(*before, |stats| stats.rx_missed);
+                missed.saturating_sub(std::mem::replace(before, missed))
+            }
+            Self::Tap(_) => 0,
+            Self::Sockets(losses) => losses.take(),
+        }
+    }
 }
 
 /// Why a port could not be started or stopped.
@@ -189,7 +204,7 @@ impl Devices {
         };
         let queues = device.start(&config, &self.memory.packets)?;
         let tunnels = port.kind == PortKind::Uplink;
-        Ok((Device::Dpdk(device), Queues::of_device(queues, tunnels, &self.memory.packets)))
+        Ok((Device::Dpdk(device, 0), Queues::of_device(queues, tunnels, &self.memory.packets)))
     }
 
     /// A port by DPDK with one queue for each direction.
@@ -198,7 +213,7 @@ impl Devices {
         let config = PortConfig { mtu: Some(port.mtu), ..PortConfig::default() };
         let queues = device.start(&config, &self.memory.packets)?;
         let queues = Queues::of_narrow_device(queues, self.workers.into(), &self.memory.packets);
-        Ok((Device::Dpdk(device), queues))
+        Ok((Device::Dpdk(device, 0), queues))
     }
 
     /// Memory that is shared with a program in the pod.
@@ -221,9 +236,10 @@ impl Devices {
         let interface = Interface::find(port.interface)?;
         let workers = usize::from(self.workers);
         let sockets = PacketSockets::open(port.interface, &interface, port.mac, workers)?;
+        let losses = sockets.losses();
         let (rx, tx) = sockets.ends(&self.memory);
         let rx = rx.into_iter().map(|rx| Rx::Packet(Box::new(rx))).collect();
-        Ok((Device::Sockets, Queues { rx, tx: tx.into_iter().map(Tx::Tap).collect() }))
+        Ok((Device::Sockets(losses), Queues { rx, tx: tx.into_iter().map(Tx::Tap).collect() }))
     }
 
     fn tap(&mut self, port: &NewPort<'_>) -> Result<(Device, Queues), TapError> {
@@ -291,12 +307,12 @@ impl Backend for Devices {
         }
         match device {
             // A device that is still in use goes when the last user drops it.
-            Device::Dpdk(port) => port.remove().map_err(|(_, error)| error.into()),
+            Device::Dpdk(port, _) => port.remove().map_err(|(_, error)| error.into()),
             Device::Tap(name) => {
                 self.keep.close(&kept_as(name.as_str()));
                 Ok(())
             }
-            Device::Sockets => Ok(()),
+            Device::Sockets(_) => Ok(()),
         }
     }
 }

@@ -220,6 +220,11 @@ impl<B: Backend> PortManager<B> {
         self.ports.values()
     }
 
+    /// All devices, and their ports' numbers.
+    pub fn devices(&mut self) -> impl Iterator<Item = (PortIndex, &mut B::Device)> + '_ {
+        self.ports.values_mut().map(|entry| (entry.index, &mut entry.device))
+    }
+
     /// The port of a name.
     pub fn get(&self, name: &str) -> Option<&Entry<B::Device>> {
         self.ports.get(name)

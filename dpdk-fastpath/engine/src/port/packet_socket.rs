@@ -9,6 +9,7 @@
 //! The kernel goes on to look at what it receives. So an address that the fast path has on the underlay is none of the
 //! kernel's; and it takes the kernel the least time if the MAC address is none of its own, either.
 
+mod losses;
 mod ring;
 mod rx;
 
@@ -18,7 +19,9 @@ use std::sync::Arc;
 
 use culvert_api::value::{IfName, Mac};
 use nix::errno::Errno;
+use zerocopy::FromBytes;
 
+pub use self::losses::Losses;
 use self::ring::Ring;
 pub use self::rx::PacketRx;
 use super::interface::Interface;
@@ -67,7 +70,7 @@ pub struct PacketSockets(Vec<Pair>);
 /// a worker waits at sends nothing.
 #[derive(Debug)]
 struct Pair {
-    rx: OwnedFd,
+    rx: Arc<OwnedFd>,
     ring: Ring,
     tx: OwnedFd,
 }
@@ -97,7 +100,9 @@ impl PacketSockets {
                 set(&pair.rx, PACKET_FANOUT, &group).map_err(|e| failed(("share packets", e)))?;
                 if opened.is_empty() {
                     // The number that the kernel chose, for the others to join.
-                    group = get(&pair.rx, PACKET_FANOUT).map_err(|e| failed(("share packets", e)))? & 0xffff;
+                    let new: libc::c_int =
+                        get(&pair.rx, PACKET_FANOUT).map_err(|e| failed(("share packets", e)))?;
+                    group = new & 0xffff;
                 }
             }
             opened.push(pair);
@@ -105,10 +110,15 @@ impl PacketSockets {
         Ok(Self(opened))
     }
 
+    /// What there will have been no room for.
+    pub fn losses(&self) -> Losses {
+        Losses::new(self.0.iter().map(|pair| &pair.rx))
+    }
+
     /// Receiving and transmitting ends, one of each for each socket.
     pub fn ends(self, memory: &TapMemory) -> (Vec<PacketRx>, Vec<TapTx>) {
         let ends = self.0.into_iter().map(|Pair { rx, ring, tx }| {
-            let rx = PacketRx::new(Arc::new(rx), ring, memory.clone());
+            let rx = PacketRx::new(rx, ring, memory.clone());
             (rx, TapTx::new(Arc::new(tx), Behind::Socket))
         });
         ends.unzip()
@@ -145,7 +155,7 @@ impl Pair {
             .map_err(|error| ("receive what is for us", error))?;
         bind(&rx, interface, libc::ETH_P_ALL).map_err(|error| ("be bound", error))?;
         bind(&tx, interface, 0).map_err(|error| ("be bound", error))?;
-        Ok(Self { rx, ring, tx })
+        Ok(Self { rx: Arc::new(rx), ring, tx })
     }
 }
 
@@ -217,10 +227,11 @@ fn set_at<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &
     Ok(())
 }
 
-fn get(socket: &OwnedFd, option: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
+fn get<T: FromBytes>(socket: &OwnedFd, option: libc::c_int) -> io::Result<T> {
+    let mut value = T::new_zeroed();
     let mut len = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: value and length live until the call returns, which writes no more than the length says.
+    // SAFETY: value and length live until the call returns, which writes no more than the length says, and any
+    // bytes make a value.
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw mut value).cast(), &raw mut len)
     };

@@ -21,10 +21,10 @@ pub(crate) fn cases() -> Vec<Case> {
 const MTU: u32 = 65_000;
 
 /// A forwarder that stands still.
-struct Halted(Pid);
+pub(crate) struct Halted(Pid);
 
 impl Halted {
-    fn new(forwarder: Pid) -> Self {
+    pub(crate) fn new(forwarder: Pid) -> Self {
         kill(forwarder, Signal::SIGSTOP).unwrap();
         within(5, "all threads stand still", || {
             let mut tasks = fs::read_dir(format!("/proc/{forwarder}/task")).unwrap();

@@ -10,6 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::fastpath::{FastPath, configuration, run};
 use crate::netns::Netns;
 use crate::pods::{Pod, be_a_node, meet, tables_with_remote};
+use crate::shares::Halted;
 use crate::{Case, within};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -22,35 +23,35 @@ pub(crate) fn cases() -> Vec<Case> {
             remote_node("afPacket: { interface: uplink0, mac: 02:00:00:00:aa:07 }", "workers: [0, 1]");
         }),
         root("tunnel_packets_that_two_veths_leave_uncut_are_cut", uncut),
+        root("what_finds_the_ring_of_a_packet_socket_full_is_counted", full_ring),
         root("a_remote_pod_is_reached_by_af_xdp", || remote_node("afXdp: { interface: uplink0 }", "")),
         root("an_interface_that_cannot_be_the_uplink_is_refused_by_name_and_reason", refusals),
     ]
 }
 
-/// A namespace with one end of a veth pair, and another that is a node, with the other.
-fn connected() -> (Netns, Netns) {
+/// A namespace with one end of a veth pair, for such an uplink, and another that is a node, with the other.
+pub(crate) fn connected(uplink: &str) -> (Netns, Netns) {
     let (near, far) = (Netns::new("fp"), Netns::new("far"));
     near.ip(&format!("link add uplink0 type veth peer name cvtup0 netns {}", far.name()));
     near.ip("link set uplink0 up");
+    if uplink.starts_with("afXdp") {
+        // What an XDP program sees of a veth has no checksum that its other end has left to a NIC.
+        let ethtool = far.command("ethtool").args(["-K", "cvtup0", "tx", "off"]).output().unwrap();
+        assert!(ethtool.status.success(), "{ethtool:?}");
+    }
     be_a_node(&far);
     (near, far)
 }
 
 fn remote_node(uplink: &str, more: &str) {
-    let (near, far) = connected();
-    let xdp = uplink.starts_with("afXdp");
-    if xdp {
-        // What an XDP program sees of a veth has no checksum that its other end has left to a NIC.
-        let ethtool = far.command("ethtool").args(["-K", "cvtup0", "tx", "off"]).output().unwrap();
-        assert!(ethtool.status.success(), "{ethtool:?}");
-    }
+    let (near, far) = connected(uplink);
     let mut fast_path = FastPath::start_in(near, &format!("uplink: {{ {uplink} }}\n{more}"));
     let before = fast_path.info().mbufs_free;
     let _pods = meet(&fast_path, far);
     let refused = fast_path.counters().drops.into_iter().find(|drop| drop.name == "vnet-header");
     assert_eq!(refused.map_or(0, |drop| drop.value), 0, "frames with a header that was not understood");
     assert!(fast_path.detach("cvt-a").unwrap());
-    if !xdp {
+    if !uplink.starts_with("afXdp") {
         // Its driver keeps some for the kernel, at times more and at times less.
         fast_path.wait_for_buffers(before);
     }
@@ -62,7 +63,7 @@ fn remote_node(uplink: &str, more: &str) {
 fn uncut() {
     const COUNT: usize = 40;
     const EACH: usize = 1200;
-    let (near, far) = connected();
+    let (near, far) = connected("afPacket");
     let fast_path = FastPath::start_in(near, "uplink: { afPacket: { interface: uplink0 } }");
     fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
     let pod = Pod::attach(&fast_path, "cvt-a", 2);
@@ -91,6 +92,33 @@ fn uncut() {
     fast_path.stop(Signal::SIGTERM);
 }
 
+/// More packets than there are slots, while no worker looks.
+fn full_ring() {
+    const SENT: u64 = 5000;
+    const SLOTS: u64 = 2048;
+    let (near, far) = connected("afPacket");
+    let fast_path = FastPath::start_in(near, "uplink: { afPacket: { interface: uplink0 } }\nhangSeconds: 0");
+    fast_path.replace(tables_with_remote(&["10.244.2.2"])).unwrap();
+    within(5, "the next hop is known", || far.ping("192.168.7.1").then_some(()));
+    let lost = || {
+        let port = fast_path.ports().into_iter().find(|port| port.name == "uplink0").unwrap();
+        let drops = port.drops.into_iter().find(|drop| drop.name == "rx-ring-full");
+        drops.map_or(0, |drop| drop.value)
+    };
+    assert_eq!(lost(), 0);
+    let socket = far.within(|| UdpSocket::bind("192.168.7.2:50000")).unwrap();
+    let halted = Halted::new(fast_path.processes()[1]);
+    (0..SENT).for_each(|_| assert_eq!(socket.send_to(&[0; 18], "192.168.7.1:9").unwrap(), 18));
+    drop(halted);
+    let counted = within(5, "it is counted", || Some(lost()).filter(|lost| *lost > 0));
+    assert!((SENT - SLOTS..SENT).contains(&counted), "{counted} of {SENT}");
+    assert_eq!(lost(), counted, "once");
+    assert!(fast_path.port("uplink0").rx_dropped >= counted);
+    let all = fast_path.counters().drops.into_iter().find(|drop| drop.name == "rx-ring-full").unwrap();
+    assert_eq!(all.value, counted);
+    fast_path.stop(Signal::SIGTERM);
+}
+
 fn refusals() {
     let directory = tempfile::tempdir().unwrap();
     for (uplink, reason) in [
@@ -104,7 +132,7 @@ fn refusals() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("the uplink does not start: ") && said.contains(reason), "{said}");
     }
-    let (near, _far) = connected();
+    let (near, _far) = connected("");
     for (lines, change, reason) in [
         (
             "uplink: { afXdp: { interface: uplink0 } }\nworkers: [0, 1]",
