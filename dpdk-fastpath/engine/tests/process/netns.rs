@@ -25,7 +25,7 @@ impl Netns {
 
     /// Runs `ip` there, and panics with what it said if it fails.
     pub(crate) fn ip(&self, arguments: &str) -> String {
-        run(Command::new("ip").args(["-n", &self.0]).args(arguments.split(' ')))
+        ip(&self.0, arguments)
     }
 
     /// A command that runs there.
@@ -58,6 +58,11 @@ impl Drop for Netns {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.0]).output();
     }
+}
+
+/// Runs `ip` in a namespace, and panics with what it said if it fails.
+pub(crate) fn ip(netns: &str, arguments: &str) -> String {
+    run(Command::new("ip").args(["-n", netns]).args(arguments.split(' ')))
 }
 
 /// Runs a command, and panics with what it said if it fails.

@@ -19,7 +19,9 @@ use nix::sys::signal::{Signal, kill};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::fastpath::{BINARY, FastPath};
-use crate::pods::{Pod, VIP, tables};
+use crate::netns::Netns;
+use crate::pods::{Pod, VIP, be_a_node, meet, tables};
+use crate::uplinks::connected;
 use crate::{Case, within};
 
 /// The longest time without a byte that is no mistake: much more than it takes, for machines that are busy.
@@ -34,6 +36,21 @@ pub(crate) fn cases() -> Vec<Case> {
         root("a_standby_that_stands_still_is_replaced_when_its_turn_comes", hung_standby),
         root("sighup_has_a_new_forwarder_take_over_from_one_that_forwards", replaced),
         root("an_upgrade_that_cannot_be_started_leaves_the_one_that_forwards", failed_upgrade),
+        root("a_connection_over_packet_sockets_outlives_kill_9", || {
+            uplink("afPacket: { interface: uplink0 }", Signal::SIGKILL);
+        }),
+        root("a_connection_over_packet_sockets_outlives_sighup", || {
+            uplink("afPacket: { interface: uplink0 }", Signal::SIGHUP);
+        }),
+        root("a_connection_over_af_xdp_outlives_kill_9", || {
+            uplink("afXdp: { interface: uplink0 }", Signal::SIGKILL);
+        }),
+        root("a_connection_over_net_tap_outlives_kill_9_once_its_interface_is_plugged_in_again", || {
+            uplink("netTap: { name: cvtup0, mac: 02:00:00:00:aa:01 }", Signal::SIGKILL);
+        }),
+        root("a_connection_over_net_tap_outlives_sighup_once_its_interface_is_plugged_in_again", || {
+            uplink("netTap: { name: cvtup0, mac: 02:00:00:00:aa:01 }", Signal::SIGHUP);
+        }),
         root("udp_keeps_its_endpoint_over_a_restart", udp),
         root("flow_memory_of_another_version_is_refused_and_said_and_ports_stay", other_layout),
         root("what_ends_forwarders_again_and_again_is_thrown_away", again_and_again),
@@ -174,6 +191,45 @@ fn replaced() {
     assert!(gap < GAP, "{gap:?}");
     within(20, "the one before has ended", || (!fast_path.processes().contains(&before)).then_some(()));
     assert!(a.netns.ping(&b.ipv4));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// A connection to a pod of a remote node, with an uplink that the next forwarder has to open anew.
+fn uplink(uplink: &str, signal: Signal) {
+    let is_tap = uplink.starts_with("netTap");
+    let (near, far) = if is_tap { (Netns::new("fp"), Netns::new("far")) } else { connected(uplink) };
+    let (wire, node) = (near.name().to_owned(), far.name().to_owned());
+    // It goes with the process, and with it all that the far node has of it but its tunnel.
+    let plug_in = || {
+        crate::netns::ip(&wire, &format!("link set cvtup0 netns {node}"));
+    };
+    let mut fast_path = FastPath::start_in(near, &format!("uplink: {{ {uplink} }}"));
+    if is_tap {
+        plug_in();
+        be_a_node(&far);
+    }
+    let (pod, there) = meet(&fast_path, far);
+    let [keeper, forwarder] = fast_path.processes()[..] else { panic!("two processes") };
+    let (process, reason) = match signal {
+        Signal::SIGHUP => (keeper, "replaced"),
+        _ => (forwarder, "killed by SIGKILL"),
+    };
+    let gap = longest_gap(&pod, &there, || {
+        kill(process, signal).unwrap();
+        let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
+        eprintln!("{uplink}, {signal}: gap {} us", restart.gap_microseconds);
+        assert_eq!((&restart.reason[..], &restart.refused[..]), (reason, ""));
+        assert!(restart.flows_kept >= 1 && restart.ports_kept == 1, "{restart:?}");
+        if is_tap {
+            plug_in();
+            there.netns.ip("link set cvtup0 up");
+            there.netns.ip("addr add 192.168.7.2/24 dev cvtup0");
+        }
+    });
+    eprintln!("{uplink}, {signal}: without a byte for {gap:?}");
+    // TCP waits ever longer for an interface that is not there.
+    assert!(gap < if is_tap { 3 * GAP } else { GAP }, "{gap:?}");
+    assert!(pod.netns.ping(&there.ipv4) && there.netns.ping(&pod.ipv6));
     fast_path.stop(Signal::SIGTERM);
 }
 
