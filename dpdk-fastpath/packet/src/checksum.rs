@@ -12,6 +12,22 @@ use crate::ip::Protocol;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sum(u64);
 
+/// The sum of the big-endian words of blocks, folded.
+///
+/// The sum is the same in whatever order bytes lie in a word, but for the order of its own (RFC 1071, section 2): so words are
+/// eight bytes as they lie in memory, in four sums that do not wait for each other.
+fn blocks_sum(blocks: &[[u8; 32]]) -> u16 {
+    let mut lanes = [0_u64; 4];
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            let (sum, carry) = lane.overflowing_add(u64::from_ne_bytes(*word));
+            *lane = sum + u64::from(carry);
+        }
+    }
+    let halves = |lane: u64| (lane >> 32) + (lane & 0xffff_ffff);
+    u16::from_be(Sum(lanes.into_iter().map(halves).sum()).fold())
+}
+
 impl Sum {
     /// The sum of no words.
     pub const ZERO: Self = Self(0);
@@ -20,9 +36,13 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<4>();
-        // 32 bits at a time: 2^16 = 1 modulo 0xffff, so wide words add up to the same. 2^32 of them fit.
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        let (words, rest) = rest.as_chunks::<4>();
         let mut sum = self.0;
+        if !blocks.is_empty() {
+            sum += u64::from(blocks_sum(blocks));
+        }
+        // 32 bits at a time: 2^16 = 1 modulo 0xffff, so wide words add up to the same. 2^32 of them fit.
         for word in words {
             sum += u64::from(u32::from_be_bytes(*word));
         }
