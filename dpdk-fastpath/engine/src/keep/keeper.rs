@@ -185,8 +185,10 @@ impl Keeper {
                         }
                     }
                     Word::Yielded => {
-                        if let Some(before) = active.take() {
-                            tokio::spawn(before.stop());
+                        if let Some(mut before) = active.take() {
+                            // It has nothing left that is worth an end in order, and some drivers let go of what they
+                            // hold only when their process ends.
+                            tokio::spawn(async move { before.child.kill().await });
                         }
                         occasion.restarts += 1;
                         occasion.since = now();

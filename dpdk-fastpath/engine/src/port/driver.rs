@@ -119,6 +119,8 @@ pub struct Devices {
     keep: Keep,
     /// Descriptors of taps that another process had, by name.
     left: BTreeMap<String, Vec<OwnedFd>>,
+    /// Whether there was one.
+    succeeds: bool,
 }
 
 impl Devices {
@@ -137,12 +139,14 @@ impl Devices {
         let workers = recruits.len() as u16;
         let team = Team::start(eal, recruits, clock, resting)?;
         let (keep, left) = (Keep::nobody(), BTreeMap::new());
-        Ok(Self { drivers, team: Some(team), workers, memory, eal: eal.clone(), keep, left })
+        let (eal, succeeds) = (eal.clone(), false);
+        Ok(Self { drivers, team: Some(team), workers, memory, eal, keep, left, succeeds })
     }
 
     /// Has the descriptors of taps kept, and goes on with those that another process left.
     pub fn kept_by(&mut self, keep: &Keep, inheritance: &mut Inheritance) {
         self.keep = keep.clone();
+        self.succeeds = inheritance.gap().is_some();
         let name = |kept: &String| kept.strip_prefix(TAP).map(str::to_owned);
         let all = std::mem::take(&mut inheritance.items);
         for (kept, descriptors) in all {
@@ -292,7 +296,9 @@ impl Backend for Devices {
             (None, PortDriver::AfPacket) => self.packet_sockets(port)?,
             (None, PortDriver::AfXdp) => {
                 let vdev = af_xdp::device(port.interface, self.workers)?;
-                self.dpdk(port, &vdev).map_err(|source| AfXdpError::new(port.interface, source))?
+                let open = || self.dpdk(port, &vdev);
+                let opened = if self.succeeds { af_xdp::once_released(open) } else { open() };
+                opened.map_err(|source| AfXdpError::new(port.interface, source))?
             }
         };
         if let Some(team) = &self.team {
