@@ -368,11 +368,24 @@ impl Index {
         if shape.older().is_some() || size == self.largest || keys <= FULL * size as usize {
             return;
         }
-        // The last but one is not to be nearly as large as the last.
-        let next = if self.largest / size <= STEP * 2 { self.largest } else { size * STEP };
         // Or somebody else did.
-        let next = Shape::new(next, size);
+        let next = Shape::new(self.after(size), size);
         let _ = self.shape.compare_exchange(shape.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The size of the level after that of such a size, which is not the last.
+    const fn after(&self, size: u32) -> u32 {
+        // The last but one is not to be nearly as large as the last.
+        if self.largest / size <= STEP * 2 { self.largest } else { size * STEP }
+    }
+
+    /// Begins with the level that so many keys take in the end, if none has been entered yet: they need not be moved then.
+    pub(super) fn expect(&self, keys: usize) {
+        let mut size = self.shape().size();
+        while size < self.largest && keys > FULL * size as usize {
+            size = self.after(size);
+        }
+        self.shape.store(Shape::new(size, 0).0, Ordering::Release);
     }
 
     /// Moves the keys of a few buckets to the new level, if there are two. `hash_of` tells the hash of the key that has a slot,

@@ -309,6 +309,12 @@ impl<K: Key> Table<K> {
         });
     }
 
+    /// Makes room for so many flows at once, as long as there is none.
+    pub(super) fn expect(&self, flows: usize) {
+        debug_assert_eq!(self.claimed(), 0, "there are flows");
+        self.index.expect(flows * 2);
+    }
+
     /// Claims the next chunk of records for an arena that has `own`; `None` if there is none left for it.
     pub(super) fn claim(&self, own: u32) -> Option<u32> {
         if !self.budget.take(own) {

@@ -145,6 +145,8 @@ impl FlowTables {
         let mut taken = TakenOver::default();
         let Places { lines4, lines6, clients, loans, lenders, .. } = left.places;
         let [claimed4, claimed6] = left.claimed;
+        self.v4.expect(claimed4 as usize * CHUNK as usize);
+        self.v6.expect(claimed6 as usize * CHUNK as usize);
         take_table::<FlowKey4>(&left.file, lines4, claimed4, workers, view, tick, &mut taken)?;
         take_table::<FlowKey6>(&left.file, lines6, claimed6, workers, view, tick, &mut taken)?;
         let mut bytes = vec![0; BUCKETS * CLIENTS_BUCKET];
@@ -181,6 +183,8 @@ fn take_table<K: Key>(
     taken: &mut TakenOver,
 ) -> io::Result<()> {
     let mut bytes = vec![0; CHUNK as usize * size_of::<K::Line>()];
+    // Those of a chunk, while the buckets that they go into are fetched.
+    let mut flows = Vec::with_capacity(CHUNK as usize);
     let mut turn = 0;
     for chunk in 0..chunks as usize {
         let from = at + chunk * bytes.len();
@@ -203,6 +207,14 @@ fn take_table<K: Key>(
                 taken.over += 1;
                 continue;
             }
+            if let Some(worker) = workers.first() {
+                let burst = K::table(&worker.tables).burst();
+                burst.prefetch(record.original.hash64());
+                burst.prefetch(record.translated.reversed().hash64());
+            }
+            flows.push((record, meta, state));
+        }
+        for (record, meta, state) in flows.drain(..) {
             turn = (turn + 1) % workers.len().max(1);
             let Some(worker) = workers.get_mut(turn) else { return Ok(()) };
             let (table, arena, loads) = K::parts(worker);

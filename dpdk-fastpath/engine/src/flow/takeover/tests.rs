@@ -234,6 +234,35 @@ fn a_flow_that_was_half_entered_is_nothing() {
     }
 }
 
+#[test]
+fn a_hundred_thousand_flows_go_on_at_once() {
+    const FLOWS: u32 = 100_000;
+    let tables = || FlowTables::shared(1 << 17, CLIENTS, false).unwrap();
+    let before = tables();
+    let mut worker = before.worker();
+    for n in 0..FLOWS {
+        let Record { original, translated, .. } = record::<FlowKey4>(0, Protocol::TCP, (n % 2) as u8 + 1);
+        let client = ([10, 1, (n / 50_000) as u8, 5].into(), (n % 50_000) as u16 + 1000);
+        let from_client = |key: FlowKey4| {
+            FlowKey4::between(Tenant::DEFAULT, Protocol::TCP, client, key.destination()).unwrap()
+        };
+        let (original, translated) = (from_client(original), from_client(translated));
+        let flow = Record { original, translated, ..record(0, Protocol::TCP, 1) };
+        insert(&mut worker, &flow, at(100).0, State::Established);
+    }
+    let view = view(0, &endpoints(2), &[]);
+    let (tables, left) = (tables(), left(&before));
+    let mut workers = [tables.worker(), tables.worker()];
+    let begin = std::time::Instant::now();
+    let taken = tables.take_over(&mut workers, &left, &view, at(110)).unwrap();
+    let took = begin.elapsed();
+    eprintln!("{FLOWS} flows taken over in {took:?}");
+    assert_eq!(taken, TakenOver { flows: u64::from(FLOWS), ..TakenOver::default() });
+    assert_eq!(check::<FlowKey4>(&tables, &view), u64::from(FLOWS));
+    // A hundred times what it takes: packets wait meanwhile.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
 proptest! {
     /// Whatever the memory says: what is taken over is a flow to an endpoint that exists, found by both keys, and no more
     /// than there is.
