@@ -1,10 +1,10 @@
 //! The agent's own state.
 
 use culvert_api::agent::{StatusReply, Subsystem};
-use culvert_api::fastpath::{FlowPolicy, Info, LostConnections, Restart};
+use culvert_api::fastpath::{FlowPolicy, Info, LostConnections, PathMtu, Restart};
 use serde::Serialize;
 
-use super::or_dash;
+use super::{address, or_dash};
 use crate::output::{Block, View};
 
 /// `status`.
@@ -42,6 +42,22 @@ struct FastPath {
     flow_policy: Option<Policy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restart: Option<RestartView>,
+    /// Bytes; absent before the first tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    underlay_mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_mtu: Option<u32>,
+    path_mtus: Vec<PathMtuView>,
+}
+
+/// The way to a node that takes less than the link does.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PathMtuView {
+    node: String,
+    vtep: String,
+    mtu: u32,
+    pod_mtu: u32,
 }
 
 /// How it took over from the process before.
@@ -113,6 +129,27 @@ fn fastpath(info: Info) -> FastPath {
             .restart
             .filter(|restart| restart.restarts > 0 || !restart.refused.is_empty())
             .map(restart),
+        underlay_mtu: Some(info.underlay_mtu).filter(|mtu| *mtu > 0),
+        pod_mtu: Some(info.pod_mtu).filter(|mtu| *mtu > 0),
+        path_mtus: info.path_mtus.into_iter().map(path_mtu).collect(),
+    }
+}
+
+fn path_mtu(path: PathMtu) -> PathMtuView {
+    let PathMtu { node, vtep, mtu, pod_mtu } = path;
+    PathMtuView { node, vtep: address(&vtep), mtu, pod_mtu }
+}
+
+impl FastPath {
+    /// What packets may be as long as, for people.
+    fn mtu_lines(&self) -> impl Iterator<Item = String> {
+        let all = self.underlay_mtu.zip(self.pod_mtu);
+        let link = all.map(|(link, pods)| format!("  MTU {link} between nodes, {pods} for pods"));
+        let path = |path: &PathMtuView| {
+            let PathMtuView { node, vtep, mtu, pod_mtu } = path;
+            format!("  MTU {mtu} on the way to {} ({vtep}), {pod_mtu} for pods there", or_dash(node))
+        };
+        link.into_iter().chain(self.path_mtus.iter().map(path))
     }
 }
 
@@ -194,6 +231,7 @@ impl View for Status {
                 f.mbufs_free,
                 f.mbufs_total,
             ));
+            lines.extend(f.mtu_lines());
             lines.extend(f.restart.as_ref().map(RestartView::line));
         }
         let rows = self
@@ -237,6 +275,24 @@ mod tests {
         assert!(restart(refused).line().ends_with("; state refused: flow memory is of layout 0x2"));
         let first = Info { restart: Some(Restart::default()), ..Info::default() };
         assert!(fastpath(first).restart.is_none(), "there was none");
+    }
+
+    #[test]
+    fn mtus_are_shown_of_the_link_and_of_ways_that_take_less() {
+        let path = PathMtu { node: "node-b".to_owned(), vtep: vec![192, 0, 2, 7], mtu: 1400, pod_mtu: 1350 };
+        let info = Info { underlay_mtu: 1500, pod_mtu: 1450, path_mtus: vec![path], ..Info::default() };
+        let shown = fastpath(info);
+        let lines: Vec<_> = shown.mtu_lines().collect();
+        let expected = [
+            "  MTU 1500 between nodes, 1450 for pods",
+            "  MTU 1400 on the way to node-b (192.0.2.7), 1350 for pods there",
+        ];
+        assert_eq!(lines, expected);
+        let json = serde_json::to_value(&shown).unwrap();
+        assert_eq!((&json["podMtu"], &json["pathMtus"][0]["podMtu"]), (&1450.into(), &1350.into()));
+        let without = fastpath(Info::default());
+        assert_eq!(without.mtu_lines().count(), 0, "no tables yet");
+        assert!(serde_json::to_value(&without).unwrap().get("podMtu").is_none());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the fast path tells about itself.
 
+use std::net::IpAddr;
+
 use culvert_api::fastpath as proto;
 use culvert_dpdk::tsc;
 
@@ -7,7 +9,7 @@ use super::FastPath;
 use crate::balance::Moment;
 use crate::explain::{Present, QuestionError};
 use crate::port::Entry;
-use crate::table::{PortKind, Service, Sharing, octets};
+use crate::table::{PortKind, Service, Sharing, octets, overhead};
 use crate::worker::Team;
 
 impl FastPath {
@@ -29,6 +31,22 @@ impl FastPath {
             flow_capacity: self.flows.capacity(),
             flow_policy: tables.local().map(|local| (&local.flows).into()),
             restart: Some(self.restart.clone()),
+            underlay_mtu: tables.local().map_or(0, |local| local.underlay_mtu.into()),
+            pod_mtu: tables.local().map_or(0, |local| {
+                let over = local.underlay.iter().map(|own| overhead(own.net.addr())).min().unwrap_or(0);
+                local.underlay_mtu.saturating_sub(over).into()
+            }),
+            path_mtus: self.path_mtus.iter().map(|(vtep, mtu)| self.show_path(vtep, mtu)).collect(),
+        }
+    }
+
+    fn show_path(&self, vtep: IpAddr, mtu: u16) -> proto::PathMtu {
+        let node = self.tables.current().remotes().find(|remote| remote.vtep == vtep);
+        proto::PathMtu {
+            node: node.map_or_else(String::new, |remote| remote.name.clone()),
+            vtep: octets(vtep),
+            mtu: mtu.into(),
+            pod_mtu: mtu.saturating_sub(overhead(vtep)).into(),
         }
     }
 
