@@ -147,6 +147,7 @@ int shim_port_setup(uint16_t port, struct shim_port_config *config, struct rte_m
 	ret = rte_eth_dev_info_get(port, &info);
 	if (ret != 0)
 		return ret;
+	conf.intr_conf.rxq = config->rx_interrupts;
 	conf.rxmode.mtu = config->mtu;
 	if (conf.rxmode.mtu == 0) {
 		ret = rte_eth_dev_get_mtu(port, &config->mtu);

@@ -96,6 +96,7 @@ struct shim_port_config {
 	uint16_t rx_descriptors; /* in: wanted; out: what the device allows */
 	uint16_t tx_descriptors;
 	uint16_t mtu;            /* bytes behind the Ethernet header; 0 leaves the device's own */
+	bool rx_interrupts;      /* receive queues get descriptors that tell of packets; drivers may refuse */
 };
 /*
  * Configures the device and sets all its queues up; buffers for received packets come from `pool`. With several receive

@@ -56,4 +56,6 @@ pub use eal::{Eal, EalConfig, EalError, HugepageError, Hugepages, Iova, Pci};
 pub use error::{DpdkError, Errno};
 pub use mbuf::Mbuf;
 pub use mempool::{Mempool, MempoolConfig, MempoolError};
-pub use port::{Link, Port, PortConfig, PortError, PortInfo, PortStats, Queues, RxQueue, TxQueue, Vdev};
+pub use port::{
+    Link, Notice, Port, PortConfig, PortError, PortInfo, PortStats, Queues, RxQueue, TxQueue, Vdev,
+};

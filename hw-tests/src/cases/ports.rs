@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use culvert_api::fastpath::{PortKind, Waking};
 use nix::sys::signal::{Signal, kill};
 
 use crate::ensure;
@@ -44,7 +45,8 @@ fn vhost_net(context: &Context) -> Outcome {
     traffic(&net)
 }
 
-/// The forwarder must have the device open once for each port: otherwise something else moves the packets.
+/// The forwarder must have the device open once for each port: otherwise something else moves the packets. And packets must
+/// wake it.
 fn is_in_use(net: &Topology) -> Outcome {
     let mut count = 0;
     for id in net.node.forwarders()? {
@@ -54,6 +56,10 @@ fn is_in_use(net: &Topology) -> Outcome {
         count += targets.filter(|target| target == Path::new(DEVICE)).count();
     }
     ensure!(count == LOCAL.len(), "{DEVICE} is open {count} times, for {} pods", LOCAL.len());
+    for port in net.node.control()?.ports()? {
+        let wakes = if port.kind() == PortKind::Pod { Waking::Interrupt } else { Waking::Kernel };
+        ensure!(port.waking() == wakes, "{}: woken by {:?}", port.name, port.waking());
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use culvert_api::fastpath::{ListPortsResponse, Port, PortDevice, PortKind};
+use culvert_api::fastpath::{ListPortsResponse, Port, PortDevice, PortKind, Waking};
 use serde::Serialize;
 
 use super::{address, mac, or_dash, tenant};
@@ -30,6 +30,8 @@ struct PortView {
     device: Option<&'static str>,
     #[serde(skip_serializing_if = "String::is_empty")]
     socket: String,
+    /// What makes a worker that sleeps look at the port: `kernel`, `interrupt`, or `timer`.
+    woken_by: &'static str,
     rx_packets: u64,
     rx_bytes: u64,
     rx_dropped: u64,
@@ -57,11 +59,18 @@ fn port_view(port: Port) -> PortView {
         PortDevice::Memif => Some("memif"),
         PortDevice::VhostUser => Some("vhost-user"),
     };
+    let woken_by = match port.waking() {
+        Waking::Unspecified => "?",
+        Waking::Kernel => "kernel",
+        Waking::Interrupt => "interrupt",
+        Waking::Never => "timer",
+    };
     let counters = port.counters.unwrap_or_default();
     PortView {
         kind,
         device,
         socket: port.socket,
+        woken_by,
         name: port.name,
         owner: port.owner,
         addresses: port.addresses.iter().map(|a| address(a)).collect(),
@@ -104,6 +113,7 @@ impl View for List {
             "TENANT",
             "WORKER",
             "DEVICE",
+            "WOKEN BY",
             "RX PACKETS",
             "RX DROPPED",
             "TX PACKETS",
@@ -122,6 +132,7 @@ impl View for List {
                 tenant(p.tenant),
                 p.worker.to_string(),
                 p.device.unwrap_or("kernel").to_owned(),
+                p.woken_by.to_owned(),
                 p.rx_packets.to_string(),
                 p.rx_dropped.to_string(),
                 p.tx_packets.to_string(),

@@ -38,7 +38,7 @@ use device::{OwnedDevice, Started};
 pub(crate) use device::{Claims, exists};
 pub use error::PortError;
 pub use queue::{RxQueue, TxQueue};
-pub use types::{Link, PortConfig, PortInfo, PortStats, Queues};
+pub use types::{Link, Notice, PortConfig, PortInfo, PortStats, Queues};
 pub use vdev::Vdev;
 
 use crate::eal::Eal;
@@ -56,6 +56,8 @@ const L2_OVERHEAD: u16 = 14 + 4;
 pub struct Port {
     /// Before `device`, so that a drop stops first.
     started: Option<Arc<Started>>,
+    /// What all of its receive queues have.
+    notice: Notice,
     device: Arc<OwnedDevice>,
     /// Control calls on one port must not overlap.
     _one_thread: PhantomData<Cell<()>>,
@@ -78,7 +80,7 @@ impl Port {
     }
 
     fn new(device: OwnedDevice) -> Self {
-        Self { started: None, device: Arc::new(device), _one_thread: PhantomData }
+        Self { started: None, notice: Notice::Never, device: Arc::new(device), _one_thread: PhantomData }
     }
 
     /// Its number, which [`Mbuf::port`](crate::mbuf::Mbuf::port) gives for what is received there.
@@ -98,12 +100,33 @@ impl Port {
             return Err(PortError::Started { port: self.name().to_owned() });
         }
         let tap = self.check(config, pool)?;
+        let notice = match (config.interrupts, tap) {
+            (false, _) => Notice::Never,
+            // Its queues are descriptors of taps, of which the kernel tells at any time.
+            (true, true) => Notice::Readable,
+            (true, false) => Notice::Interrupt,
+        };
+        match self.start_with(config, pool, tap, notice) {
+            // A driver may refuse to be configured for receive interrupts, or to start then.
+            Err(_) if notice != Notice::Never => self.start_with(config, pool, tap, Notice::Never),
+            result => result,
+        }
+    }
+
+    fn start_with(
+        &mut self,
+        config: &PortConfig,
+        pool: &Mempool,
+        tap: bool,
+        notice: Notice,
+    ) -> Result<Queues, PortError> {
         let mut setup = dpdk_sys::shim_port_config {
             rx_queues: config.rx_queues,
             tx_queues: config.tx_queues,
             rx_descriptors: if tap { tap::RX_DESCRIPTORS } else { config.rx_descriptors },
             tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
+            rx_interrupts: notice != Notice::Never,
         };
         self.device.setup(&mut setup, pool)?;
         if let Some(mtu) = config.mtu {
@@ -116,9 +139,13 @@ impl Port {
         let promiscuous = if config.promiscuous { promiscuous } else { if_supported(promiscuous) };
         promiscuous?;
         let queues = Queues {
-            rx: (0..config.rx_queues).map(|queue| RxQueue::new(started.clone(), queue)).collect(),
+            rx: (0..config.rx_queues).map(|queue| RxQueue::new(started.clone(), queue, notice)).collect(),
             tx: (0..config.tx_queues).map(|queue| TxQueue::new(started.clone(), queue)).collect(),
         };
+        self.notice = notice;
+        if queues.rx.iter().any(|queue| queue.notice() == Notice::Never) {
+            self.notice = Notice::Never;
+        }
         self.started = Some(started);
         Ok(queues)
     }
@@ -152,6 +179,11 @@ impl Port {
             errors.extend(device.finish());
         }
         if errors.is_empty() { Ok(()) } else { Err((None, PortError::Teardown { port, errors })) }
+    }
+
+    /// How its receive queues have told of packets since it was started; [`Notice::Never`] if one of them does not.
+    pub fn notice(&self) -> Notice {
+        self.notice
     }
 
     /// What the driver can do.

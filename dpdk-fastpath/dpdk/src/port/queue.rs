@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
+use super::Notice;
 use super::device::Started;
 use crate::burst::Burst;
 use crate::mbuf::Mbuf;
@@ -22,6 +24,9 @@ pub struct RxQueue {
     started: Arc<Started>,
     queue: u16,
     oversize: u64,
+    notice: Notice,
+    /// The driver's own, for as long as the device is started; -1 if there is none.
+    descriptor: RawFd,
     _one_thread: OneThread,
 }
 
@@ -38,8 +43,47 @@ pub struct TxQueue {
 }
 
 impl RxQueue {
-    pub(super) fn new(started: Arc<Started>, queue: u16) -> Self {
-        Self { started, queue, oversize: 0, _one_thread: PhantomData }
+    /// `notice`: how it tells of packets, if there is a descriptor for that.
+    pub(super) fn new(started: Arc<Started>, queue: u16, notice: Notice) -> Self {
+        let descriptor = match notice {
+            Notice::Never => -1,
+            // SAFETY: EAL is running, and the port is started (Started).
+            _ => unsafe { dpdk_sys::rte_eth_dev_rx_intr_ctl_q_get_fd(started.id(), queue) },
+        };
+        let mut made = Self { started, queue, oversize: 0, notice, descriptor, _one_thread: PhantomData };
+        if descriptor < 0 || notice == Notice::Interrupt && !made.arm() {
+            made.notice = Notice::Never;
+        }
+        made.disarm();
+        made
+    }
+
+    /// How it tells that it has packets.
+    pub fn notice(&self) -> Notice {
+        self.notice
+    }
+
+    /// With what it tells so.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the driver keeps it open until the device is stopped, and that is not before this queue goes (Started).
+        (self.notice != Notice::Never).then(|| unsafe { BorrowedFd::borrow_raw(self.descriptor) })
+    }
+
+    /// Has the next packet raise an interrupt. One that is there already need not: so look once more after this, before
+    /// going to sleep. `false` if it cannot be had.
+    pub fn arm(&mut self) -> bool {
+        // SAFETY: EAL is running, and the port is started (Started); nobody else uses this queue (one handle each, &mut).
+        self.notice == Notice::Interrupt
+            && unsafe { dpdk_sys::rte_eth_dev_rx_intr_enable(self.started.id(), self.queue) } == 0
+    }
+
+    /// Takes that back: to be polled without interrupts.
+    pub fn disarm(&mut self) {
+        if self.notice == Notice::Interrupt {
+            // A driver that can do the one can do the other.
+            // SAFETY: as above.
+            let _ = unsafe { dpdk_sys::rte_eth_dev_rx_intr_disable(self.started.id(), self.queue) };
+        }
     }
 
     /// Number of the port.

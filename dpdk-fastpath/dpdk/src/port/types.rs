@@ -20,6 +20,21 @@ pub struct PortConfig {
     pub mtu: Option<u16>,
     /// Whether frames for other MAC addresses are received too.
     pub promiscuous: bool,
+    /// Whether receive queues are to tell of packets, so that one who waits for them may sleep. What the driver makes of it
+    /// says [`RxQueue::notice`].
+    pub interrupts: bool,
+}
+
+/// How a receive queue tells that it has packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Not at all: one has to look.
+    Never,
+    /// [`RxQueue::descriptor`] can be read from as long as there are packets.
+    Readable,
+    /// By a receive interrupt: [`RxQueue::descriptor`] becomes readable when a packet comes after [`RxQueue::arm`]. It stays
+    /// readable, since nobody reads what it counts: so only changes count, as epoll's EPOLLET tells them.
+    Interrupt,
 }
 
 impl Default for PortConfig {
@@ -31,6 +46,7 @@ impl Default for PortConfig {
             tx_descriptors: 512,
             mtu: None,
             promiscuous: false,
+            interrupts: false,
         }
     }
 }

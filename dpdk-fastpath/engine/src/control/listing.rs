@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use culvert_api::fastpath as proto;
-use culvert_dpdk::tsc;
+use culvert_dpdk::{Notice, tsc};
 
 use super::FastPath;
 use crate::balance::Moment;
 use crate::explain::{Present, QuestionError};
-use crate::port::Entry;
+use crate::port::{Device, Entry};
 use crate::table::{PortKind, Service, Sharing, octets, overhead};
 use crate::worker::Team;
 
@@ -60,8 +60,13 @@ impl FastPath {
         self.ports.iter().map(|entry| self.show(entry)).collect()
     }
 
-    fn show<D>(&self, entry: &Entry<D>) -> proto::Port {
+    fn show(&self, entry: &Entry<Device>) -> proto::Port {
         let port = &entry.port;
+        let waking = match entry.device.notice() {
+            Notice::Readable => proto::Waking::Kernel,
+            Notice::Interrupt => proto::Waking::Interrupt,
+            Notice::Never => proto::Waking::Never,
+        };
         let counts = self.counters.port(entry.index);
         let kind = match port.kind {
             PortKind::Uplink => proto::PortKind::Uplink,
@@ -95,6 +100,7 @@ impl FastPath {
                 rx_deferred: counts.rx_deferred,
             }),
             drops: named(self.counters.port_drops(entry.index)),
+            waking: waking.into(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use culvert_api::value::IfName;
-use culvert_dpdk::{Eal, Mempool, Port, PortConfig, PortError, Vdev};
+use culvert_dpdk::{Eal, Mempool, Notice, Port, PortConfig, PortError, Vdev};
 
 use super::af_xdp::{self, AfXdpError};
 use super::memif::{self, MemifError};
@@ -68,6 +68,16 @@ impl Device {
             }
             Self::Tap(_) => 0,
             Self::Sockets(losses) => losses.take(),
+        }
+    }
+}
+
+impl Device {
+    /// How a worker that sleeps hears of its packets.
+    pub fn notice(&self) -> Notice {
+        match self {
+            Self::Dpdk(port, _) => port.notice(),
+            Self::Tap(_) | Self::Sockets(..) => Notice::Readable,
         }
     }
 }
@@ -204,6 +214,7 @@ impl Devices {
             mtu: Some(port.mtu),
             // Only an interface that was there before has an address of its own; frames for another are wanted all the same.
             promiscuous: device.mac()? != port.mac.octets() && port.kind == PortKind::Uplink,
+            interrupts: true,
             ..PortConfig::default()
         };
         let queues = device.start(&config, &self.memory.packets)?;
@@ -214,7 +225,7 @@ impl Devices {
     /// A port by DPDK with one queue for each direction.
     fn narrow(&self, port: &NewPort<'_>, vdev: &Vdev) -> Result<(Device, Queues), PortError> {
         let mut device = Port::create(&self.eal, vdev)?;
-        let config = PortConfig { mtu: Some(port.mtu), ..PortConfig::default() };
+        let config = PortConfig { mtu: Some(port.mtu), interrupts: true, ..PortConfig::default() };
         let queues = device.start(&config, &self.memory.packets)?;
         let queues = Queues::of_narrow_device(queues, self.workers.into(), &self.memory.packets);
         Ok((Device::Dpdk(device, 0), queues))

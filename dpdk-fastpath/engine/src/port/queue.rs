@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use culvert_dpdk::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
+use culvert_dpdk::{Burst, Mbuf, Mempool, Notice, RxQueue, TxQueue};
 use culvert_packet::PacketBuf as _;
 use culvert_packet::offload::Offload;
 
@@ -87,12 +87,35 @@ impl Queues {
 }
 
 impl Rx {
-    /// What the kernel says at when there is something to be received; `None` where one must look.
+    /// How it tells that there is something to be received.
+    pub fn notice(&self) -> Notice {
+        match self {
+            Self::Device(queue) => queue.notice(),
+            Self::Tap(_) | Self::Packet(_) => Notice::Readable,
+        }
+    }
+
+    /// At what it tells so.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Device(_) => None,
+            Self::Device(queue) => queue.descriptor(),
             Self::Tap(tap) => Some(tap.descriptor()),
             Self::Packet(socket) => Some(socket.descriptor()),
+        }
+    }
+
+    /// Has the next packet raise an interrupt, if it has [`Notice::Interrupt`]; `false` if that is refused.
+    pub fn arm(&mut self) -> bool {
+        match self {
+            Self::Device(queue) => queue.arm(),
+            Self::Tap(_) | Self::Packet(_) => false,
+        }
+    }
+
+    /// Takes that back.
+    pub fn disarm(&mut self) {
+        if let Self::Device(queue) = self {
+            queue.disarm();
         }
     }
 

@@ -25,8 +25,12 @@
 //! A worker that finds nothing sleeps, so that an idle fast path takes no CPU from others. Of taps the kernel says which
 //! have packets, and only those are polled: a node may have hundreds. Of packet sockets it says so, too. If a worker polls nothing
 //! else, it waits whenever none has: awake for a moment (`busyPollMicroseconds`), if packets have come that soon of late, then
-//! asleep, and the next packet wakes it. Otherwise it polls, and sleeps for a moment (`idleSleepMicroseconds`) after 1024
-//! rounds without a packet, which is how long the next one waits at most; the next thousand rounds are polled without rest.
+//! asleep, and the next packet wakes it.
+//!
+//! Devices of DPDK are polled in every round. After 1024 rounds without a packet they are told to raise an interrupt at the
+//! next one; another round looks whether one came before that; and if not, the worker waits as above. While it is awake there
+//! are no interrupts. With a device that has none it cannot be woken, and sleeps for a moment (`idleSleepMicroseconds`) instead,
+//! which is how long the next packet waits at most; the next thousand rounds are polled without rest.
 
 mod forwarder;
 mod mailbox;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use culvert_api::config::fastpath::FastPathConfig;
-use culvert_dpdk::{Burst, Mbuf};
+use culvert_dpdk::{Burst, Mbuf, Notice};
 use culvert_packet::PacketBuf;
 
 use super::BURST;
@@ -19,6 +19,8 @@ pub struct WorkerPort {
     pub(super) index: PortIndex,
     /// Those it polls.
     pub(super) rx: Vec<Rx>,
+    /// How each of them wakes the worker.
+    waking: Vec<Notice>,
     /// Its own.
     pub(super) tx: Tx,
     /// Packets that leave at the end of the round.
@@ -28,7 +30,21 @@ pub struct WorkerPort {
 impl WorkerPort {
     /// The end of port `index` of a worker that polls the queues `rx`: all of the port, or none; and sends through `tx`.
     pub fn new(index: PortIndex, rx: Vec<Rx>, tx: Tx) -> Self {
-        Self { index, rx, tx, pending: Burst::new() }
+        let waking = Vec::with_capacity(rx.len());
+        Self { index, rx, waking, tx, pending: Burst::new() }
+    }
+
+    /// Has the `at`th receive queue wake the worker, if it can, and says how it will.
+    fn watch(&mut self, at: usize, queue: Queue, rest: &Rest) -> Notice {
+        let rx = &self.rx[at];
+        let watched = match (rx.notice(), rx.descriptor()) {
+            (Notice::Readable, Some(descriptor)) => rest.watch(descriptor, queue.number()).is_ok(),
+            (Notice::Interrupt, Some(descriptor)) => rest.watch_interrupt(descriptor).is_ok(),
+            (Notice::Never, _) | (_, None) => false,
+        };
+        let notice = if watched { rx.notice() } else { Notice::Never };
+        self.waking.push(notice);
+        notice
     }
 
     /// Adds a packet to what is pending.
@@ -67,6 +83,10 @@ pub(super) struct WorkerPorts {
     polled: Vec<Queue>,
     /// How many are the former.
     unwatched: usize,
+    /// Of those, how many no interrupt tells of either.
+    silent: usize,
+    /// Whether the others have been told to raise one at the next packet.
+    armed: bool,
     /// How many queues are watched.
     watched: usize,
     /// Those with packets to send.
@@ -96,20 +116,27 @@ impl WorkerPorts {
             // Each queue can be in there once.
             polled: Vec::with_capacity(MAX_PORTS * FastPathConfig::MAX_WORKERS),
             unwatched: 0,
+            silent: 0,
+            armed: false,
             watched: 0,
             pending: Vec::with_capacity(MAX_PORTS),
             spare: Spare::default(),
         }
     }
 
-    /// Takes a port in, whose queues are polled when they have packets, if they can say so, and always else.
-    pub(super) fn take_watched(&mut self, port: Box<WorkerPort>, rest: &Rest) {
+    /// Takes a port in, whose queues are polled when they have packets, if they can say so at any time, and always else.
+    pub(super) fn take_watched(&mut self, mut port: Box<WorkerPort>, rest: &Rest) {
+        self.disarm();
         self.polled.truncate(self.unwatched);
-        for (at, rx) in port.rx.iter().enumerate() {
+        for at in 0..port.rx.len() {
             let queue = Queue(port.index, at as u16);
-            match rx.descriptor().map(|descriptor| rest.watch(descriptor, queue.number())) {
-                Some(Ok(())) => self.watched += 1,
-                Some(Err(_)) | None => self.polled.push(queue),
+            match port.watch(at, queue, rest) {
+                Notice::Readable => self.watched += 1,
+                Notice::Interrupt => self.polled.push(queue),
+                Notice::Never => {
+                    self.polled.push(queue);
+                    self.silent += 1;
+                }
             }
         }
         self.unwatched = self.polled.len();
@@ -117,10 +144,12 @@ impl WorkerPorts {
     }
 
     /// Takes a port in that is always polled.
-    pub(super) fn take(&mut self, port: Box<WorkerPort>) {
+    pub(super) fn take(&mut self, mut port: Box<WorkerPort>) {
         self.polled.truncate(self.unwatched);
         self.polled.extend((0..port.rx.len()).map(|at| Queue(port.index, at as u16)));
         self.unwatched = self.polled.len();
+        self.silent += port.rx.len();
+        port.waking.resize(port.rx.len(), Notice::Never);
         self.put_port(port);
     }
 
@@ -131,14 +160,58 @@ impl WorkerPorts {
 
     /// Takes a port out. Nothing is pending there between two rounds.
     pub(super) fn give_back(&mut self, index: PortIndex, rest: &Rest) -> Option<Box<WorkerPort>> {
-        let port = self.by_index.get_mut(usize::from(index.0))?.take()?;
+        self.disarm();
+        let mut port = self.by_index.get_mut(usize::from(index.0))?.take()?;
         self.polled.truncate(self.unwatched);
         self.polled.retain(|queue| queue.0 != index);
-        let polled = self.unwatched - self.polled.len();
         self.unwatched = self.polled.len();
-        self.watched -= port.rx.len() - polled;
+        for notice in port.waking.drain(..) {
+            match notice {
+                Notice::Readable => self.watched -= 1,
+                Notice::Interrupt => {}
+                Notice::Never => self.silent -= 1,
+            }
+        }
         port.rx.iter().filter_map(Rx::descriptor).for_each(|descriptor| rest.forget(descriptor));
         Some(port)
+    }
+
+    /// Has every queue that is always polled raise an interrupt at the next packet. Whether all will: then the worker may
+    /// sleep, once it has looked again whether there is one already.
+    pub(super) fn arm(&mut self) -> bool {
+        if self.silent == 0 && !self.armed {
+            self.armed = true;
+            if !self.each_polled(Rx::arm) {
+                self.disarm();
+            }
+        }
+        self.armed
+    }
+
+    /// Whether that has been done.
+    #[inline]
+    pub(super) fn are_armed(&self) -> bool {
+        self.armed
+    }
+
+    /// No interrupts from now on.
+    #[inline]
+    pub(super) fn disarm(&mut self) {
+        if self.armed {
+            self.armed = false;
+            self.each_polled(|rx| {
+                rx.disarm();
+                true
+            });
+        }
+    }
+
+    /// Does something with each queue that is always polled, up to the first that fails.
+    fn each_polled(&mut self, mut step: impl FnMut(&mut Rx) -> bool) -> bool {
+        self.polled[..self.unwatched].iter().all(|&Queue(index, queue)| {
+            let port = self.by_index.get_mut(usize::from(index.0)).and_then(Option::as_deref_mut);
+            port.and_then(|port| port.rx.get_mut(usize::from(queue))).is_none_or(&mut step)
+        })
     }
 
     /// Whether there are queues that say when they have packets.

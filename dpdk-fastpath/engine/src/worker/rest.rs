@@ -14,6 +14,9 @@ const EVENTS: usize = 64;
 /// What the bell's events are marked with.
 const BELL: u64 = u64::MAX;
 
+/// What receive interrupts are marked with: their queues are polled whenever the worker is awake.
+const INTERRUPT: u64 = u64::MAX - 1;
+
 /// What wakes a worker up: packets at descriptors that it polls, and the control thread.
 #[derive(Debug)]
 pub(super) struct Rest {
@@ -49,6 +52,13 @@ impl Rest {
         Ok(self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, number.into()))?)
     }
 
+    /// Each packet's interrupt at this descriptor, which nobody reads, ends the rest from now on.
+    pub(super) fn watch_interrupt(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self
+            .epoll
+            .add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, INTERRUPT))?)
+    }
+
     /// They do no longer.
     pub(super) fn forget(&self, descriptor: BorrowedFd<'_>) {
         // One that is closed has been forgotten by the kernel.
@@ -65,6 +75,7 @@ impl Rest {
         for event in &events[..count] {
             match event.data() {
                 BELL => drop(self.bell.0.read()),
+                INTERRUPT => {}
                 number => ready(number as u32),
             }
         }

@@ -87,20 +87,27 @@ impl Runner {
     #[inline]
     fn rest(&mut self, empty: u32) -> bool {
         let ports = &mut self.forwarder.ports;
-        if self.idle_sleep.is_zero() || empty <= EMPTY_ROUNDS && !ports.are_watched() {
+        let watched = ports.are_watched();
+        let awake = self.idle_sleep.is_zero() || empty <= EMPTY_ROUNDS && !watched;
+        if awake {
+            ports.disarm();
+        }
+        // What came before interrupts were on raises none: so another round looks.
+        if awake || !watched && !ports.are_armed() && ports.arm() {
             if ports.any_watched() {
                 ports.rest(&self.rest, Duration::ZERO);
             }
             return false;
         }
         self.tables.park();
-        let slept = if ports.are_watched() {
+        let slept = if watched || ports.are_armed() {
             !wait(ports, &self.rest, &mut self.patience)
         } else {
             thread::sleep(self.idle_sleep);
             ports.rest(&self.rest, Duration::ZERO);
             true
         };
+        ports.disarm();
         self.now = self.clock.tick();
         slept
     }

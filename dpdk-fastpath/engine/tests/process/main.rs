@@ -10,6 +10,7 @@ mod refusals;
 mod restart;
 mod shares;
 mod uplinks;
+mod waking;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         refusals::cases(),
         restart::cases(),
         shares::cases(),
+        waking::cases(),
     ];
     let trials = cases.into_iter().flatten().map(|Case { name, root: needed, device, body }| {
         let missing = match device {

@@ -41,6 +41,16 @@ impl Netns {
         self.command("ping").args(arguments).output().is_ok_and(|output| output.status.success())
     }
 
+    /// Of 100 echo requests, one after the other, the share that is answered within so many milliseconds.
+    pub(crate) fn share_of_pings_within(&self, milliseconds: u32, address: &str) -> f64 {
+        let output =
+            self.command("ping").args(["-n", "-c", "100", "-i", "0.007", "-W", "2", address]).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let times =
+            text.lines().filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse().ok());
+        times.filter(|time: &f64| *time < milliseconds.into()).count() as f64 / 100.0
+    }
+
     /// Runs something on a thread that is there. A socket made there stays there.
     pub(crate) fn within<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let file = File::open(format!("/run/netns/{}", self.0)).unwrap();

@@ -348,7 +348,7 @@ pub(crate) fn tables_with_remote(backends: &[&str]) -> api::Tables {
 }
 
 /// A node at the other end of a tap uplink.
-fn far_node(fast_path: &FastPath) -> Netns {
+pub(crate) fn far_node(fast_path: &FastPath) -> Netns {
     let far = Netns::new("far");
     fast_path.netns.ip(&format!("link set cvtup0 netns {}", far.name()));
     be_a_node(&far);
@@ -460,6 +460,8 @@ fn vhost_net() {
     within(20, "the next hop is resolved", || a.netns.ping(&there.ipv4).then_some(()));
     fast_path.replace(api::Tables { revision: 2, ..tables_with_remote(&["10.244.2.2"]) }).unwrap();
     through_the_service(&a, &there);
+    assert_eq!(fast_path.waking("cvt-a"), api::Waking::Interrupt);
+    fast_path.sleeps();
     assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-b").unwrap());
     fast_path.wait_for_buffers(before);
     fast_path.stop(Signal::SIGTERM);

@@ -105,6 +105,18 @@ fn reached(more: &str, device: api::PortDevice, vdev: impl Fn(&str) -> String) {
             a.netns.ping("10.244.1.3").then_some(())
         });
     }
+    match device {
+        api::PortDevice::VhostUser => {
+            assert_eq!(fast_path.waking("cvt-b"), api::Waking::Interrupt);
+            fast_path.sleeps();
+            let soon = a.netns.share_of_pings_within(50, "10.244.1.3");
+            assert!(
+                soon > 0.8,
+                "interrupts are lost: only {soon} of the answers came before the worker looked"
+            );
+        }
+        _ => assert_eq!(fast_path.waking("cvt-b"), api::Waking::Never),
+    }
     program.end();
     assert!(fast_path.detach("cvt-b").unwrap());
     assert!(fast_path.detach("cvt-a").unwrap() && fast_path.detach("cvt-c").unwrap());

@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use culvert_api::fastpath::Waking;
 use etherparse::PacketBuilder;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -48,6 +49,9 @@ fn remote_node(uplink: &str, more: &str) {
     let mut fast_path = FastPath::start_in(near, &format!("uplink: {{ {uplink} }}\n{more}"));
     let before = fast_path.info().mbufs_free;
     let _pods = meet(&fast_path, far);
+    // DPDK's driver of AF_XDP has no interrupts.
+    let waking = if uplink.starts_with("afXdp") { Waking::Never } else { Waking::Kernel };
+    assert_eq!(fast_path.waking("uplink0"), waking);
     let refused = fast_path.counters().drops.into_iter().find(|drop| drop.name == "vnet-header");
     assert_eq!(refused.map_or(0, |drop| drop.value), 0, "frames with a header that was not understood");
     assert!(fast_path.detach("cvt-a").unwrap());

@@ -1,12 +1,15 @@
-//! Workers and the ports that are handed to them, with devices that need neither root nor hardware.
+//! Workers and the ports that are handed to them, with devices without hardware; all but one need no root.
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::ExitCode;
+use std::net::UdpSocket;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use culvert_dpdk::{Burst, Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Port, PortConfig, Vdev};
+use culvert_dpdk::{
+    Burst, Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Notice, Port, PortConfig, Vdev,
+};
 use culvert_engine::clock::Clock;
 use culvert_engine::counter::{CounterSet, DropReason, counters};
 use culvert_engine::flow::FlowTables;
@@ -19,6 +22,8 @@ use culvert_engine::table::{PortIndex, Snapshot};
 use culvert_engine::worker::{BURST, Polling, Recruit, Resting, Team};
 use culvert_packet::offload::vnet::VnetHeader;
 use libtest_mimic::{Arguments, Trial};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 /// What holds, and its body.
@@ -26,12 +31,14 @@ type Case = (&'static str, fn(&Eal));
 
 const INDEX: PortIndex = PortIndex(3);
 
+const NEEDS_ROOT: &str = "a_worker_that_sleeps_is_woken_by_each_packet_at_a_tap_of_dpdk";
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let eal =
         Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
         ("the_queues_of_a_port_that_all_poll_are_spread_over_the_workers", spread),
         ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
@@ -39,13 +46,20 @@ fn main() -> ExitCode {
         ("workers_with_and_without_rest_move_on_to_new_tables_at_once", adoption),
         ("a_worker_on_a_cpu_that_does_not_exist_stops_those_before_it", no_such_cpu),
         ("a_turn_of_a_tap_ends_with_its_budget_and_with_a_burst_of_what_is_refused", turns),
+        (NEEDS_ROOT, woken),
     ];
+    let root = geteuid().is_root();
     let trials = cases.map(|(name, body)| {
         let eal = eal.clone();
-        Trial::test(name, move || {
+        let skipped = name == NEEDS_ROOT && !root;
+        if skipped {
+            eprintln!("skipped: {name}: needs root");
+        }
+        let trial = Trial::test(name, move || {
             body(&eal);
             Ok(())
-        })
+        });
+        trial.with_ignored_flag(skipped)
     });
     libtest_mimic::run(&arguments, trials.into()).exit_code()
 }
@@ -246,6 +260,55 @@ fn turns(eal: &Eal) {
     assert_eq!(turn(), (0, of(0, false, true)), "what cannot be received stays");
     drop(all);
     assert_eq!(turn(), (1, of(0, false, false)));
+}
+
+/// It would sleep for much longer than anybody here waits; and one that looked from time to time would be seen to.
+fn woken(eal: &Eal) {
+    const MAC: &str = "02:00:00:00:00:02";
+    // What is made here goes with the thread.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+            let Bench { pool, team, counters, .. } = bench(eal, "woken", &[0], Duration::from_secs(20));
+            let vdev = Vdev::Tap { interface: "cvt-woken".into(), mac: None };
+            let mut port = Port::create(eal, &vdev).unwrap();
+            let config = PortConfig { interrupts: true, ..PortConfig::default() };
+            let queues = port.start(&config, &pool).unwrap();
+            assert_eq!(port.notice(), Notice::Readable);
+            team.hand_over(INDEX, Polling::By(0), Queues::of_device(queues, false, &pool)).unwrap();
+            for arguments in [
+                "link set cvt-woken up",
+                "addr add 10.0.0.1/24 dev cvt-woken",
+                &format!("neigh add 10.0.0.2 lladdr {MAC} dev cvt-woken"),
+            ] {
+                assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
+            }
+            let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
+            socket.connect("10.0.0.2:9").unwrap();
+            let polls = counters.worker(0).polls;
+            std::thread::sleep(Duration::from_millis(500));
+            let polls = counters.worker(0).polls - polls;
+            assert!(polls < 100, "{polls} rounds in half a second without a packet");
+
+            // Gaps of up to 2 ms: so packets come while it sleeps, while it falls asleep, and while it is awake.
+            let mut random = 5_u32;
+            for sent in 1..=1000 {
+                socket.send(b"packet").unwrap();
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                match random >> 30 {
+                    0 => within("it is woken", || counters.port(INDEX).rx_packets == sent),
+                    1 => {}
+                    _ => std::thread::sleep(Duration::from_micros(u64::from(random >> 19 & 2047))),
+                }
+            }
+            within("no packet waits", || counters.port(INDEX).rx_packets == 1000);
+            team.take_back(INDEX).unwrap();
+            port.remove().unwrap();
+            assert_eq!(pool.in_use(), 0);
+            team.stop().unwrap();
+        });
+    });
 }
 
 /// Whether a thread of this process is a worker, by its name.
