@@ -23,6 +23,7 @@ use crate::cni::Cni;
 use crate::errors::chain;
 use crate::fastpath::{FastPath, Keeper};
 use crate::health::{Health, Reporter, State};
+use crate::host_port::HostPort;
 use crate::kube::{self, Folder, Snapshot};
 use crate::metrics::{self, Metrics, Sources};
 use crate::nic::{self, NicConfig, NicManager, NicStartError, Salvaged};
@@ -136,6 +137,7 @@ impl App {
         info!(node, version = env!("CARGO_PKG_VERSION"), "started");
         let health = Health::default();
         let (manifests, fastpath_health) = (health.part("manifests"), health.part("fastpath"));
+        let host_port_health = health.part("host-port");
         let (nic_health, plugin_health) = (health.part("nic"), health.part("device-plugin"));
         report_damage(&health, &store);
         let memory = memory(&config, &boot, file.as_ref().map(|(path, _)| path.clone()));
@@ -163,14 +165,26 @@ impl App {
             parts.spawn("manifests", |stop| kube::watch(Folder::new(folder, copies), send_objects, stop));
         }
         let fastpath = config.fastpath.map(FastPath::new);
+        let host_port = config.overlay.host_port.clone();
         let overlay = fastpath.clone().map(|fastpath| {
             Arc::new(Overlay::new(node.clone(), config.overlay, fastpath, store, objects.clone(), boot))
         });
         if let (Some(fastpath), Some(overlay)) = (fastpath.clone(), overlay.clone()) {
             fastpath_health.set(State::Starting, fastpath.socket().display().to_string());
             let (metrics, health) = (programmed.clone(), fastpath_health);
+            let (host_port_fastpath, host_port_overlay) = (fastpath.clone(), overlay.clone());
             let keeper = Keeper { fastpath, desired, overlay, metrics, info: send_info, health };
             parts.spawn("fastpath", |stop| keeper.run(stop));
+            let host_port = HostPort {
+                node: node.clone(),
+                config: host_port,
+                fastpath: host_port_fastpath,
+                overlay: host_port_overlay,
+                objects: objects.clone(),
+                info: fastpath_info.clone(),
+                health: host_port_health,
+            };
+            parts.spawn("host-port", |stop| host_port.run(stop));
         }
         if let Some(http) = http {
             let programmed = programmed.with_nic(nics.measurements().clone());

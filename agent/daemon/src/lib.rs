@@ -8,6 +8,7 @@ pub mod cni;
 pub mod errors;
 pub mod fastpath;
 pub mod health;
+pub mod host_port;
 pub mod kube;
 pub mod logging;
 pub mod metrics;

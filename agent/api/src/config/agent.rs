@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use self::host_port::HostPort;
 use self::overlay::RawOverlay;
 pub use self::overlay::{DscpModel, EcnMode, Encapsulation, Overlay, Tenant, Ttl, ZeroChecksum};
 use super::ConfigError;
@@ -12,6 +13,7 @@ use super::cni::{Cni, RawCni};
 use super::device_plugin::{DevicePlugin, RawDevicePlugin};
 use super::nic::{NicPolicy, RawNicPolicy};
 
+mod host_port;
 mod overlay;
 #[cfg(test)]
 mod tests;

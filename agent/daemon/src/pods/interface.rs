@@ -103,7 +103,7 @@ impl<'a> PodInterface<'a> {
             ..LinkChange::default()
         };
         self.change(link.index, &down).await?;
-        self.set_sysctls()?;
+        set_sysctls(self.netns, self.ifname, self.lease.addresses.iter().any(IpAddr::is_ipv6))?;
         self.change(link.index, &LinkChange { up: Some(true), ..LinkChange::default() }).await?;
         for address in &self.lease.addresses {
             self.pod
@@ -154,30 +154,6 @@ impl<'a> PodInterface<'a> {
         self.lease.gateways.iter().flat_map(both).collect()
     }
 
-    /// The pod's IPv6 comes from the agent alone: no addresses by advertisement, no wait for duplicates of an address
-    /// that nobody else may have; and no IPv6 at all where the pod has no IPv6 address.
-    fn set_sysctls(&self) -> Result<(), InterfaceError> {
-        let ipv6 = self.lease.addresses.iter().any(IpAddr::is_ipv6);
-        let disable = if ipv6 { "0" } else { "1" };
-        let settings = [("disable_ipv6", disable), ("accept_ra", "0"), ("accept_dad", "0")];
-        let set = || {
-            for (name, value) in settings {
-                let key = format!("net/ipv6/conf/{}/{name}", self.ifname);
-                match write_sysctl(&key, value) {
-                    // A kernel without IPv6 has nothing to switch off.
-                    Err(e) if e.kind() == ErrorKind::NotFound && !ipv6 => {}
-                    Err(source) => return Err((key, value, source)),
-                    Ok(()) => {}
-                }
-            }
-            Ok(())
-        };
-        self.netns.run(set)?.map_err(|(key, value, source)| {
-            let netns = self.netns.path().to_owned();
-            InterfaceError::Sysctl { netns, key, value, source }
-        })
-    }
-
     async fn find(&self, name: &str) -> Result<Option<Link>, InterfaceError> {
         self.pod.link_by_name(name).await.map_err(|e| failed(self.netns, e))
     }
@@ -185,6 +161,31 @@ impl<'a> PodInterface<'a> {
     async fn change(&self, index: u32, change: &LinkChange) -> Result<(), InterfaceError> {
         self.pod.change_link(index, change).await.map_err(|e| failed(self.netns, e))
     }
+}
+
+/// The IPv6 of a port's interface comes from the agent alone: no addresses by advertisement, no wait for duplicates of an
+/// address that nobody else may have; and no IPv6 at all where the port has no IPv6 address.
+pub(crate) fn set_sysctls(netns: &Netns, ifname: &IfName, ipv6: bool) -> Result<(), InterfaceError> {
+    let disable = if ipv6 { "0" } else { "1" };
+    let settings = [("disable_ipv6", disable), ("accept_ra", "0"), ("accept_dad", "0")];
+    let set = || {
+        for (name, value) in settings {
+            let key = format!("net/ipv6/conf/{ifname}/{name}");
+            match write_sysctl(&key, value) {
+                // A kernel without IPv6 has nothing to switch off.
+                Err(e) if e.kind() == ErrorKind::NotFound && !ipv6 => {}
+                Err(source) => return Err((key, value, source)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    };
+    netns.run(set)?.map_err(|(key, value, source)| InterfaceError::Sysctl {
+        netns: netns.path().to_owned(),
+        key,
+        value,
+        source,
+    })
 }
 
 /// Writes a sysctl of the calling thread's network namespace, unless it has the value: `/proc/sys` may be read-only.

@@ -162,7 +162,7 @@ fn next_free(cidr: &IpNet, used: &BTreeMap<IpAddr, String>, last: IpAddr) -> Opt
     None
 }
 
-fn successor(address: IpAddr) -> IpAddr {
+pub(super) fn successor(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(a) => IpAddr::V4(u32::from(a).wrapping_add(1).into()),
         IpAddr::V6(a) => IpAddr::V6(u128::from(a).wrapping_add(1).into()),

@@ -4,6 +4,7 @@
 //! after everything is undone, so that whatever happens in between, what is left can be found. Addresses in records are
 //! the leases; there is no other book.
 
+mod host;
 mod interface;
 mod ipam;
 mod overlay;
@@ -12,6 +13,7 @@ mod socket;
 mod store;
 
 pub use interface::InterfaceError;
+pub(crate) use interface::set_sysctls;
 pub use ipam::{Fixed, IpamError, Wish};
 pub use overlay::{AttachError, Attached, CheckError, Overlay, OverlayRequest};
 pub use record::{Key, Lease, Phase, PodName, Record};

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 
+use super::host;
 use super::interface::{InterfaceError, PodInterface};
 use super::ipam::{self, IpamError, Wish};
 use super::record::{Key, Lease, Phase, PodName, Record};
@@ -282,10 +283,14 @@ impl Overlay {
         let mut wish = request.wish.clone();
         wish.preferred.splice(..0, before);
         let (store, request, boot) = (self.store.clone(), request.clone(), self.boot.clone());
-        let mtu = self.config.pod_mtu(node.is_over_ipv4());
+        let mtu = self.pod_mtu(&node);
+        let host_port = self.config.host_port.as_ref().filter(|_| tenant.is_none());
+        let of_host: Vec<_> = host_port.into_iter().flat_map(|port| host::addresses(port, &cidrs)).collect();
         let make = move |records: &BTreeMap<Key, Record>| {
             let of_tenant = || records.values().filter(|record| record.tenant == tenant);
-            let addresses = ipam::assign(&wish, &cidrs, &leases(of_tenant()), &newest(of_tenant()))?;
+            let mut used = leases(of_tenant());
+            used.extend(of_host.iter().map(|address| (*address, "the host port".to_owned())));
+            let addresses = ipam::assign(&wish, &cidrs, &used, &newest(of_tenant()))?;
             let mac = request.mac.unwrap_or_else(|| derived_mac(&addresses));
             let mut others = of_tenant().filter(|r| r.key != request.key);
             if let Some(other) = others.find(|r| r.lease.mac == mac) {
@@ -365,12 +370,17 @@ impl Overlay {
     }
 
     /// This node's addresses, as its Node object has them now.
-    fn addresses(&self) -> Result<NodeAddresses, AttachError> {
+    pub(super) fn addresses(&self) -> Result<NodeAddresses, AttachError> {
         let snapshot = self.objects.borrow();
         let node = snapshot.objects.nodes.get(&self.node).ok_or_else(|| {
             AttachError::NotReady(format!("there is no Node object {}, the name of this node", self.node))
         })?;
         NodeAddresses::of(node, &self.config.tenants, &mut Vec::new()).map_err(AttachError::NotReady)
+    }
+
+    /// Largest IP packet of a port, in bytes.
+    pub(super) fn pod_mtu(&self, node: &NodeAddresses) -> u16 {
+        self.config.pod_mtu(node.is_over_ipv4())
     }
 
     async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
@@ -386,7 +396,7 @@ impl From<Record> for Attached {
 }
 
 /// Who of one tenant's pods holds which address.
-fn leases<'a>(records: impl Iterator<Item = &'a Record>) -> BTreeMap<IpAddr, String> {
+pub(super) fn leases<'a>(records: impl Iterator<Item = &'a Record>) -> BTreeMap<IpAddr, String> {
     let of = |r: &Record| {
         let owner = r.owner();
         r.lease.addresses.clone().into_iter().map(move |address| (address, owner.clone()))
@@ -400,7 +410,7 @@ fn newest<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<IpAddr> {
 }
 
 /// The same MAC address whenever a pod gets the same address: 02:70 and the last four bytes of the first one.
-fn derived_mac(addresses: &[IpAddr]) -> Mac {
+pub(super) fn derived_mac(addresses: &[IpAddr]) -> Mac {
     let octets = addresses.first().map(|a| octets(*a)).unwrap_or_else(|| vec![0; 4]);
     let tail = octets[octets.len() - 4..].iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
     Mac::local_from(0x0270 << 32 | tail)

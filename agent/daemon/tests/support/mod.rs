@@ -167,8 +167,15 @@ impl FastPath for FakeFastPath {
     }
 
     async fn list_ports(&self, _: Request<ListPortsRequest>) -> Result<Response<ListPortsResponse>, Status> {
-        let port =
-            |p: &AttachPortRequest| Port { name: p.name.clone(), owner: p.owner.clone(), ..Port::default() };
+        let port = |p: &AttachPortRequest| Port {
+            name: p.name.clone(),
+            kind: p.kind,
+            addresses: p.addresses.clone(),
+            mac: p.mac.clone(),
+            mtu: p.mtu,
+            owner: p.owner.clone(),
+            ..Port::default()
+        };
         Ok(Response::new(ListPortsResponse { ports: self.told().ports.values().map(port).collect() }))
     }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
 use super::{Netlink, NetlinkError};
@@ -44,8 +44,9 @@ impl Route {
         self.destination.prefix_len() == 0
     }
 
-    fn message(&self) -> Result<RouteMessage, String> {
+    fn message(&self, protocol: RouteProtocol) -> Result<RouteMessage, String> {
         let mut builder = RouteMessageBuilder::<IpAddr>::new()
+            .protocol(protocol)
             .destination_prefix(self.destination.network(), self.destination.prefix_len())
             .map_err(|e| e.to_string())?
             .output_interface(self.interface);
@@ -60,6 +61,15 @@ impl Route {
 impl Netlink {
     /// All unicast routes of the main table, IPv4 and IPv6.
     pub async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
+        self.routes_that(|_| true).await
+    }
+
+    /// Those that `protocol` made (`rtm_protocol`, rtnetlink(7)).
+    pub async fn routes_of(&self, protocol: u8) -> Result<Vec<Route>, NetlinkError> {
+        self.routes_that(|made_by| u8::from(made_by) == protocol).await
+    }
+
+    async fn routes_that(&self, wanted: impl Fn(RouteProtocol) -> bool) -> Result<Vec<Route>, NetlinkError> {
         let mut routes = Vec::new();
         let families =
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
@@ -67,15 +77,22 @@ impl Netlink {
             let request = self.handle.route().get(request);
             let messages = self.dump(|| request.execute()).await;
             let messages = messages.map_err(|e| NetlinkError::new("routes", "list them", e))?;
-            messages.iter().for_each(|m| collect(m, &mut routes));
+            let messages = messages.iter().filter(|m| wanted(m.header.protocol));
+            messages.for_each(|m| collect(m, &mut routes));
         }
         Ok(routes)
     }
 
-    /// Adds `route`; the same one being there already is no error.
+    /// Adds `route`, as one that an administrator made; the same one being there already is no error.
     pub async fn add_route(&self, route: &Route) -> Result<(), NetlinkError> {
+        self.add_route_of(RouteProtocol::Static.into(), route).await
+    }
+
+    /// Adds `route` as one that `protocol` made; the same one being there already, whoever made it, is no error.
+    pub async fn add_route_of(&self, protocol: u8, route: &Route) -> Result<(), NetlinkError> {
         let action = format!("add route {route}");
-        let message = route.message().map_err(|e| NetlinkError::protocol(object(route), &action, e))?;
+        let message =
+            route.message(protocol.into()).map_err(|e| NetlinkError::protocol(object(route), &action, e))?;
         match self.handle.route().add(message).execute().await {
             Ok(()) => Ok(()),
             Err(e) => {
@@ -86,10 +103,16 @@ impl Netlink {
         }
     }
 
-    /// Removes `route`; one that is not there is no error.
+    /// Removes `route`, if an administrator made it; one that is not there is no error.
     pub async fn remove_route(&self, route: &Route) -> Result<(), NetlinkError> {
+        self.remove_route_of(RouteProtocol::Static.into(), route).await
+    }
+
+    /// Removes `route`, if `protocol` made it; one that is not there is no error.
+    pub async fn remove_route_of(&self, protocol: u8, route: &Route) -> Result<(), NetlinkError> {
         let action = format!("remove route {route}");
-        let message = route.message().map_err(|e| NetlinkError::protocol(object(route), &action, e))?;
+        let message =
+            route.message(protocol.into()).map_err(|e| NetlinkError::protocol(object(route), &action, e))?;
         match self.handle.route().del(message).execute().await {
             Ok(()) => Ok(()),
             Err(e) => {

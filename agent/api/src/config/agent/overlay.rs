@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
+use super::host_port::{HostPort, RawHostPort};
 use crate::config::ConfigError;
 use crate::config::balancing::Balancing;
 use crate::config::flows::Flows;
@@ -43,6 +44,8 @@ pub struct Overlay {
     pub balancing: Balancing,
     /// How connections are treated.
     pub flows: Flows,
+    /// The node's own port; absent: the node has no way to pods.
+    pub host_port: Option<HostPort>,
 }
 
 /// What the nodes' packets to each other are wrapped in.
@@ -153,6 +156,7 @@ pub(super) struct RawOverlay {
     tenants: Vec<Tenant>,
     balancing: Balancing,
     flows: Flows,
+    host_port: Option<RawHostPort>,
 }
 
 impl Default for RawOverlay {
@@ -171,6 +175,7 @@ impl Default for RawOverlay {
             tenants: Vec::new(),
             balancing: Balancing::default(),
             flows: Flows::default(),
+            host_port: None,
         }
     }
 }
@@ -213,6 +218,7 @@ impl RawOverlay {
             tenants: self.tenants,
             balancing: self.balancing,
             flows,
+            host_port: self.host_port.map(RawHostPort::validate).transpose()?,
         })
     }
 }
