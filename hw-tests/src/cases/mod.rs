@@ -6,6 +6,7 @@ mod config;
 mod connectivity;
 mod geneve;
 mod host;
+mod host_port;
 mod icmp;
 mod lossy;
 mod malformed;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Case> {
         connectivity::CASES,
         tunnel::CASES,
         service::CASES,
+        host_port::CASES,
         balancing::CASES,
         sctp::CASES,
         icmp::CASES,

@@ -39,6 +39,12 @@ impl Ping {
         self.option(format!("-s{}", len.saturating_sub(header))).option("-Mdo")
     }
 
+    /// Sends it from an address that is not that of the interface.
+    #[must_use]
+    pub fn source(self, address: &str) -> Self {
+        self.option(format!("-I{address}"))
+    }
+
     /// Lets the packet live for `hops` hops.
     #[must_use]
     pub fn hops(self, hops: u8) -> Self {

@@ -50,6 +50,11 @@ impl Agent {
     /// Starts it and waits until it says that all is well, and `ready` agrees. NICs may differ from the policy: it is the
     /// operator who has them changed.
     pub fn start(&mut self, mut ready: impl FnMut() -> Outcome<bool>) -> Outcome {
+        self.start_until(|agent| Ok(ready()? && agent.is_well()?))
+    }
+
+    /// Starts it and waits until it is `ready`, whether all is well or not.
+    pub fn start_until(&mut self, mut ready: impl FnMut(&Self) -> Outcome<bool>) -> Outcome {
         let mut command = self.inside(&program("culvert-agent")?);
         command.arg("--config").arg(self.config());
         // What the time of an attachment goes into is told to whoever wants to know.
@@ -57,7 +62,7 @@ impl Agent {
         let mut process = Process::spawn("agent", &mut command, &self.dir)?;
         wait_for("culvert-agent is ready", START, || {
             process.check_alive()?;
-            Ok((ready()? && self.is_well()?).then_some(()))
+            Ok(ready(self)?.then_some(()))
         })?;
         self.process = Some(process);
         Ok(())

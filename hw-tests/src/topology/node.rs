@@ -39,13 +39,14 @@ impl Node {
                  uplink: {{ tap: {{ name: cvup0 }} }}\n{fastpath}"
             ),
         )?;
-        let config = format!(
-            "node: node-a\nmetrics: 127.0.0.1:9470\nmanifests: {}\nfastpath: {{ socket: {socket} }}\n\
-             overlay: {{ vni: 4096, underlayPrefix: 24{overlay} }}\n",
-            manifests.dir().display()
-        );
+        let config = agent_config(&dir, &manifests, overlay);
         let agent = Agent::configure(context, Some(&netns), &config)?;
         Ok(Self { agent, fastpath: None, netns, dir, manifests })
+    }
+
+    /// Writes the agent's configuration anew, with more keys of the overlay in it; it counts from the agent's next start.
+    pub fn reconfigure(&self, overlay: &str) -> Outcome {
+        self.agent.reconfigure(&agent_config(&self.dir, &self.manifests, overlay))
     }
 
     /// Its namespace.
@@ -92,4 +93,13 @@ impl Node {
         let path = program(program_name)?;
         run(self.netns.command("timeout").arg("20").arg(path).arg("--config").arg(config))
     }
+}
+
+fn agent_config(dir: &Path, manifests: &Manifests, overlay: &str) -> String {
+    format!(
+        "node: node-a\nmetrics: 127.0.0.1:9470\nmanifests: {}\nfastpath: {{ socket: {}/fastpath.sock }}\n\
+         overlay: {{ vni: 4096, underlayPrefix: 24{overlay} }}\n",
+        manifests.dir().display(),
+        dir.display()
+    )
 }
