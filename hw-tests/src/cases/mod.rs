@@ -8,6 +8,7 @@ mod geneve;
 mod host;
 mod host_port;
 mod icmp;
+mod interrupts;
 mod lossy;
 mod malformed;
 mod manifests;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Case> {
         netdevsim::CASES,
         ports::CASES,
         geneve::CASES,
+        interrupts::CASES,
         sriov_cni::CASES,
         sriov_return::CASES,
     ]
