@@ -19,6 +19,8 @@ pub enum Hugepages {
 pub enum Pci {
     /// None; the PCI bus is not even scanned.
     None,
+    /// None at start; [`Port::plug`](crate::port::Port::plug) takes one later.
+    Later,
     /// Exactly these (`0000:03:00.1`), if they are bound to a driver DPDK can use.
     Allow(Vec<String>),
 }
@@ -96,6 +98,8 @@ impl EalConfig {
         }
         match &self.pci {
             Pci::None => arguments.push("--no-pci".into()),
+            // EAL takes every device unless it is told which; this is the address of none.
+            Pci::Later => arguments.push("--allow=ffff:ff:1f.7".into()),
             Pci::Allow(addresses) => {
                 arguments.extend(addresses.iter().map(|address| format!("--allow={address}")));
             }
@@ -137,9 +141,7 @@ impl EalConfig {
             if addresses.is_empty() {
                 return Err(("pci", "the allow-list is empty; say Pci::None".into()));
             }
-            let device =
-                |a: &String| a.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c)) && a.contains(':');
-            if let Some(bad) = addresses.iter().find(|address| !device(address)) {
+            if let Some(bad) = addresses.iter().find(|address| !is_address(address)) {
                 return Err(("pci", format!("{bad:?}: must be a PCI address such as 0000:03:00.1")));
             }
         }
@@ -151,4 +153,9 @@ impl EalConfig {
         }
         Ok(())
     }
+}
+
+/// Whether a text may be a PCI address, and nothing that EAL reads as anything else.
+pub(crate) fn is_address(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c)) && text.contains(':')
 }

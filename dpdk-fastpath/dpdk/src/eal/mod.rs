@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use config::is_address;
 pub use config::{EalConfig, Hugepages, Iova, Pci};
 pub use preflight::HugepageError;
 

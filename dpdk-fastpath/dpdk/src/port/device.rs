@@ -21,7 +21,8 @@ pub(crate) struct Claims(HashSet<u16>);
 pub(super) struct OwnedDevice {
     pub(super) id: u16,
     pub(super) name: String,
-    hotplugged: bool,
+    /// The bus that it was plugged into by us.
+    bus: Option<&'static CStr>,
     finished: bool,
     /// Where its receive queues take mbufs from. A stopped device still holds some; so the pools stay until it is closed.
     pools: Mutex<Vec<Mempool>>,
@@ -33,11 +34,20 @@ impl OwnedDevice {
     pub(super) fn claim(eal: &Eal, name: &str) -> Result<Self, PortError> {
         let text = c_name(name)?;
         let mut claims = eal.devices();
-        Self::claim_locked(eal, &mut claims, name, &text, false)
+        Self::claim_locked(eal, &mut claims, name, &text, None)
     }
 
-    /// Makes a device on the vdev bus.
-    pub(super) fn plug(eal: &Eal, device: &Device) -> Result<Self, PortError> {
+    /// Makes a device of software.
+    pub(super) fn make(eal: &Eal, device: &Device) -> Result<Self, PortError> {
+        Self::plug(eal, c"vdev", device)
+    }
+
+    /// Takes a device of this address on the PCI bus.
+    pub(super) fn take(eal: &Eal, address: &str) -> Result<Self, PortError> {
+        Self::plug(eal, c"pci", &Device { name: address.to_owned(), arguments: String::new() })
+    }
+
+    fn plug(eal: &Eal, bus: &'static CStr, device: &Device) -> Result<Self, PortError> {
         let name = c_name(&device.name)?;
         let arguments = c_name(&device.arguments)?;
         let mut claims = eal.devices();
@@ -47,9 +57,9 @@ impl OwnedDevice {
         let _no_signals = device.name.starts_with(tap::DRIVER).then(tap::NoSignals::new);
         call(&device.name, "create the device", || {
             // SAFETY: EAL is running; the texts are terminated and copied; the lock of `devices` is held.
-            unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), name.as_ptr(), arguments.as_ptr()) }
+            unsafe { dpdk_sys::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), arguments.as_ptr()) }
         })?;
-        Self::claim_locked(eal, &mut claims, &device.name, &name, true)
+        Self::claim_locked(eal, &mut claims, &device.name, &name, Some(bus))
     }
 
     fn claim_locked(
@@ -57,7 +67,7 @@ impl OwnedDevice {
         claims: &mut Claims,
         name: &str,
         text: &CString,
-        hotplugged: bool,
+        bus: Option<&'static CStr>,
     ) -> Result<Self, PortError> {
         let Some(id) = number(eal, text) else {
             return Err(PortError::NoSuchPort { port: name.to_owned() });
@@ -66,7 +76,7 @@ impl OwnedDevice {
             return Err(PortError::Owned { port: name.to_owned() });
         }
         let (name, pools) = (name.to_owned(), Mutex::default());
-        Ok(Self { id, name, hotplugged, finished: false, pools, eal: eal.clone() })
+        Ok(Self { id, name, bus, finished: false, pools, eal: eal.clone() })
     }
 
     /// Closes and removes the device; goes on after an error, and returns all of them.
@@ -77,11 +87,11 @@ impl OwnedDevice {
         // SAFETY: EAL is running. The port is ours (Claims), and stopped: `Started` keeps this device alive.
         let closed = call(&self.name, "close", || unsafe { dpdk_sys::rte_eth_dev_close(self.id) });
         errors.extend(closed.err());
-        if self.hotplugged {
+        if let Some(bus) = self.bus {
             let removed = CString::new(self.name.as_str()).map_or(Ok(()), |name| {
                 call(&self.name, "remove the device", || {
                     // SAFETY: EAL is running; the texts are terminated; the lock of `devices` is held.
-                    unsafe { dpdk_sys::rte_eal_hotplug_remove(c"vdev".as_ptr(), name.as_ptr()) }
+                    unsafe { dpdk_sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) }
                 })
             });
             errors.extend(removed.err());

@@ -41,7 +41,7 @@ pub use queue::{RxQueue, TxQueue};
 pub use types::{Link, Notice, PortConfig, PortInfo, PortStats, Queues};
 pub use vdev::Vdev;
 
-use crate::eal::Eal;
+use crate::eal::{Eal, is_address};
 use crate::error::call;
 use crate::mempool::Mempool;
 
@@ -70,7 +70,16 @@ impl Port {
         if let Vdev::Tap { interface, .. } = vdev {
             tap::preflight(interface)?;
         }
-        Ok(Self::new(OwnedDevice::plug(eal, &vdev.device())?))
+        Ok(Self::new(OwnedDevice::make(eal, &vdev.device())?))
+    }
+
+    /// Takes the NIC of a PCI address, whose kernel driver is one that leaves it to programs (vfio-pci), of an EAL that was
+    /// started with [`Pci::Later`](crate::Pci::Later). When the port is dropped, the NIC is let go.
+    pub fn plug(eal: &Eal, address: &str) -> Result<Self, PortError> {
+        if !is_address(address) {
+            return Err(PortError::NoSuchPort { port: address.to_owned() });
+        }
+        Ok(Self::new(OwnedDevice::take(eal, address)?))
     }
 
     /// Takes a device that is there since EAL's start, by its name: a PCI address, or that of a vdev. It is closed when
