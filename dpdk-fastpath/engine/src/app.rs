@@ -12,7 +12,7 @@ use culvert_api::fastpath as proto;
 use culvert_api::fastpath::fast_path_server::FastPathServer;
 use culvert_api::frame::MAX_FRAME;
 use culvert_api::value::{Mac, Mtu};
-use culvert_dpdk::{Eal, EalConfig, EalError, Mempool, MempoolConfig, MempoolError, log};
+use culvert_dpdk::{Eal, EalConfig, EalError, Mempool, MempoolConfig, MempoolError, Pci, log};
 use culvert_packet::eth::EthAddr;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -24,9 +24,10 @@ use crate::counter::counters;
 use crate::flow::FlowMemoryError;
 use crate::keep::{Beat, Inheritance, Keep, KeepError, Pulse, Wish};
 use crate::pipeline::Pipeline;
+use crate::port::nic::{self, NicError};
 use crate::port::tap::{Budget, TapMemory};
 use crate::port::vhost_net::{self, VhostNetError};
-use crate::port::{Devices, Drivers, Interface, InterfaceError, PortDriver};
+use crate::port::{BackendError, Devices, Drivers, Interface, InterfaceError, PortDriver};
 use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
 use crate::resume::Beginning;
@@ -90,6 +91,12 @@ pub enum AppError {
     /// The uplink's interface.
     #[error("the uplink does not start")]
     Interface(#[from] InterfaceError),
+    /// The uplink's NIC.
+    #[error("the uplink does not start")]
+    Nic(#[from] NicError),
+    /// The uplink's device.
+    #[error("the uplink does not start")]
+    Device(#[from] BackendError),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -114,6 +121,9 @@ pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppEr
     check_cpus(Path::new("/"), config)?;
     if config.pod_ports == PodPorts::VhostNet {
         vhost_net::check()?;
+    }
+    if let Uplink::Nic { pci, .. } = config.uplink {
+        nic::check(Path::new("/"), pci)?;
     }
     if config.workers.contains(&config.control_cpu) {
         tracing::warn!(
@@ -186,6 +196,10 @@ fn eal_config(config: &FastPathConfig) -> EalConfig {
             Hugepages::Off => culvert_dpdk::Hugepages::Off,
         },
         megabytes: config.memory.megabytes,
+        pci: match config.uplink {
+            Uplink::Nic { .. } => Pci::Later,
+            _ => Pci::None,
+        },
         ..EalConfig::default()
     }
 }
@@ -219,11 +233,10 @@ fn start(
     inheritance: &mut Inheritance,
 ) -> Result<FastPath, AppError> {
     let beginning = Beginning::new(config, eal, keep, inheritance)?;
-    let (Uplink::Tap { name, .. }
-    | Uplink::NetTap { name, .. }
-    | Uplink::AfPacket { interface: name, .. }
-    | Uplink::AfXdp { interface: name, .. }) = &config.uplink;
-    let uplink_mac = beginning.uplink_mac(name.as_str());
+    let uplink_mac = match &config.uplink {
+        Uplink::Tap { name, .. } | Uplink::NetTap { name, .. } => beginning.uplink_mac(name.as_str()),
+        Uplink::AfPacket { .. } | Uplink::AfXdp { .. } | Uplink::Nic { .. } => None,
+    };
     let Beginning {
         clock,
         flows,
@@ -255,6 +268,7 @@ fn start(
             Uplink::NetTap { .. } => PortDriver::NetTap,
             Uplink::AfPacket { .. } => PortDriver::AfPacket,
             Uplink::AfXdp { .. } => PortDriver::AfXdp,
+            Uplink::Nic { .. } => PortDriver::Nic,
         },
         pods: match config.pod_ports {
             PodPorts::Tap => PortDriver::Tap,
@@ -270,9 +284,19 @@ fn start(
     // What waits in the queues of one port is for others, which have to be there first.
     backend.team().into_iter().for_each(|team| team.hold(true));
     backend.kept_by(keep, inheritance);
+    let nic_mac = match config.uplink {
+        Uplink::Nic { pci, .. } => match backend.take_nic(pci) {
+            Ok(mac) => Some(mac),
+            Err(error) => {
+                backend.stop_workers()?;
+                return Err(error.into());
+            }
+        },
+        _ => None,
+    };
     let mut fast_path = FastPath::new(instance()?, backend, tables, counters, flows, clock);
     fast_path.remember(remembering, recalled, &neighbours);
-    let attached = attach_uplink(config, &mut fast_path, uplink_mac);
+    let attached = attach_uplink(config, &mut fast_path, uplink_mac.or(nic_mac));
     if let Err(error) = attached {
         fast_path.shut_down();
         return Err(error);
@@ -311,19 +335,25 @@ fn start(
 fn attach_uplink(
     config: &FastPathConfig,
     fast_path: &mut FastPath,
-    before: Option<Mac>,
+    known: Option<Mac>,
 ) -> Result<(), AppError> {
-    /// Largest IP packet on the wire behind a tap, in bytes.
-    const TAP_MTU: u32 = 1500;
+    /// Largest IP packet on a wire that is no interface's, in bytes.
+    const WIRE_MTU: u32 = 1500;
+    let wire_mtu = Mtu::try_from(WIRE_MTU).unwrap_or(Mtu::MIN);
+    let nic = nic::name();
     let (name, ours, mtu, interface_mac) = match &config.uplink {
         Uplink::Tap { name, mac } | Uplink::NetTap { name, mac } => {
-            let ours = mac.or(before).unwrap_or_else(random_mac);
-            (name, ours, Mtu::try_from(TAP_MTU).unwrap_or(Mtu::MIN), other_end(ours))
+            let ours = mac.or(known).unwrap_or_else(random_mac);
+            (name, ours, wire_mtu, other_end(ours))
         }
         Uplink::AfPacket { interface: name, mac } | Uplink::AfXdp { interface: name, mac } => {
             let interface = Interface::find(name)?;
             let ours = mac.unwrap_or(interface.mac);
             (name, ours, interface.mtu, ours)
+        }
+        Uplink::Nic { mac, .. } => {
+            let ours = mac.or(known).unwrap_or_else(random_mac);
+            (&nic, ours, wire_mtu, ours)
         }
     };
     fast_path.attach(Port::uplink(name.as_str(), EthAddr(ours.octets()), mtu), interface_mac)?;

@@ -1,15 +1,13 @@
 //! Receive interrupts of a NIC that DPDK drives.
 
-use std::fs;
 use std::net::UdpSocket;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::ensure;
 use crate::frame::{Case, Context, Outcome, Place::Guest, note, wait_for};
 use crate::net::{self, Process, program};
-use crate::topology::sriov::Pf;
+use crate::topology::sriov::{GivenAway, Pf};
 
 pub(super) const CASES: &[Case] = &[Case {
     name: "a_nics_receive_interrupt_wakes_who_sleeps_and_no_packet_waits_for_the_next",
@@ -28,7 +26,7 @@ const LONGEST: u64 = 5000;
 /// The kernel sends through NIC 0; DPDK has NIC 1, on the same wire.
 fn interrupts(context: &Context) -> Outcome {
     let (sender, receiver) = (Pf::find(0)?, Pf::find(1)?);
-    let _taken = Taken::take(&receiver)?;
+    let _given_away = GivenAway::new(&receiver)?;
     let mut command = Command::new(program("examples/interrupts")?);
     let command = command.args([&receiver.pci, &PACKETS.to_string()]);
     let mut process = Process::spawn("interrupts", command, context.dir())?;
@@ -75,33 +73,4 @@ fn interrupts(context: &Context) -> Outcome {
     ensure!(woken * 2 > slept.len(), "only {woken} of {} packets woke who slept: {slept:?}", slept.len());
     net::run(Command::new("ip").args(["addr", "flush", "dev", interface]))?.success()?;
     Ok(())
-}
-
-/// A PF whose driver is vfio-pci until this is dropped.
-struct Taken(Pf);
-
-impl Taken {
-    fn take(pf: &Pf) -> Outcome<Self> {
-        let taken = Self(pf.clone());
-        taken.bind("vfio-pci")?;
-        Ok(taken)
-    }
-
-    fn bind(&self, driver: &str) -> Outcome {
-        let device = self.0.sysfs();
-        fs::write(device.join("driver/unbind"), &self.0.pci)?;
-        fs::write(device.join("driver_override"), format!("{driver}\n"))?;
-        fs::write(Path::new("/sys/bus/pci/drivers_probe"), &self.0.pci)?;
-        let link = fs::read_link(device.join("driver"))?;
-        ensure!(link.ends_with(driver), "{}: driver {} instead of {driver}", self.0.pci, link.display());
-        Ok(())
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        // For the cases that come after this one, which say so if it is not there.
-        let _ = self.bind("igb");
-        let _ = fs::write(self.0.sysfs().join("driver_override"), "\n");
-    }
 }

@@ -13,6 +13,7 @@ mod lossy;
 mod malformed;
 mod manifests;
 mod netdevsim;
+mod nic;
 mod ports;
 mod protection;
 mod resilience;
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Case> {
         ports::CASES,
         geneve::CASES,
         interrupts::CASES,
+        nic::CASES,
         sriov_cni::CASES,
         sriov_return::CASES,
     ]

@@ -25,6 +25,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 pub use address::{Addresses, CLUSTER_IP, FAR_VTEP, Family, GATEWAY, VTEP, pod_address};
@@ -36,7 +37,9 @@ pub use pod::Pod;
 pub use wire::{Quality, Wire};
 
 use crate::frame::{Context, Outcome, Stop, wait_for};
+use crate::net;
 use manifest::{Manifests, Service};
+use sriov::Pf;
 
 /// Port that the servers in the pods listen on, over TCP and UDP.
 pub const POD_PORT: u16 = 8080;
@@ -110,6 +113,25 @@ impl Topology {
             Ok(Some(wire))
         };
         Self::laid_out(context, underlay, [overlay, ""], lay)?.with_pods(context)
+    }
+
+    /// The same with a NIC that the kernel has given away as uplink, and one of the kernel's on the same wire for the far node.
+    pub fn start_by_nic(context: &Context, ours: &Pf, far: &Pf) -> Outcome<Self> {
+        let uplink = format!("uplink: {{ nic: {{ pci: '{}' }} }}\n", ours.pci);
+        let lay = |node: &Node, other: &Far| {
+            let netns = node.netns().name();
+            for arguments in [
+                format!("link set {} down", far.interface),
+                format!("link set {} name {} netns {netns}", far.interface, Far::WIRE),
+            ] {
+                net::run(Command::new("ip").args(arguments.split(' ')))?.success()?;
+            }
+            let wire = on_the_tap(node, other)?;
+            // An emulated NIC makes no checksums inside of tunnels.
+            other.netns().sh(&format!("ethtool -K {} tx off >&2", Far::WIRE))?;
+            Ok(wire)
+        };
+        Self::laid_out(context, Family::V4, ["", &uplink], lay)?.with_pods(context)
     }
 
     fn with_pods(mut self, context: &Context) -> Outcome<Self> {

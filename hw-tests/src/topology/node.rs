@@ -25,18 +25,19 @@ pub struct Node {
 
 impl Node {
     /// Makes the namespace and writes the configuration, with more keys of the overlay and more lines of the fast path's in
-    /// it; nothing runs yet.
+    /// it, the uplink's first if it is not to be a tap; nothing runs yet.
     pub fn create(context: &Context, manifests: Manifests, overlay: &str, fastpath: &str) -> Outcome<Self> {
         let netns = Netns::create("node")?;
         let dir = context.dir().to_owned();
         let socket = dir.join("fastpath.sock").display().to_string();
         // One CPU polls; the other is for the control thread, the kernel and everything else.
+        let uplink = if fastpath.starts_with("uplink:") { "" } else { "uplink: { tap: { name: cvup0 } }\n" };
         context.file(
             "fastpath.yaml",
             &format!(
                 "socket: {socket}\ncontrolCpu: 0\nworkers: [1]\n\
                  memory: {{ hugepages: preferred, megabytes: 128, mbufs: 16384 }}\nflows: 16384\n\
-                 uplink: {{ tap: {{ name: cvup0 }} }}\n{fastpath}"
+                 {uplink}{fastpath}"
             ),
         )?;
         let config = agent_config(&dir, &manifests, overlay);

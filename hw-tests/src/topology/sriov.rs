@@ -242,3 +242,34 @@ pub fn reaches(pod: &VfPod, to: std::net::IpAddr) -> Outcome {
         Ok((pong.received == pong.sent).then_some(()))
     })
 }
+
+/// A PF whose driver is vfio-pci until this is dropped.
+#[derive(Debug)]
+pub struct GivenAway(Pf);
+
+impl GivenAway {
+    /// Takes it from the kernel.
+    pub fn new(pf: &Pf) -> Outcome<Self> {
+        let given_away = Self(pf.clone());
+        given_away.bind("vfio-pci")?;
+        Ok(given_away)
+    }
+
+    fn bind(&self, driver: &str) -> Outcome {
+        let device = self.0.sysfs();
+        fs::write(device.join("driver/unbind"), &self.0.pci)?;
+        fs::write(device.join("driver_override"), format!("{driver}\n"))?;
+        fs::write(Path::new("/sys/bus/pci/drivers_probe"), &self.0.pci)?;
+        let link = fs::read_link(device.join("driver"))?;
+        ensure!(link.ends_with(driver), "{}: driver {} instead of {driver}", self.0.pci, link.display());
+        Ok(())
+    }
+}
+
+impl Drop for GivenAway {
+    fn drop(&mut self) {
+        // For the cases that come after this one, which say so if it is not there.
+        let _ = self.bind("igb");
+        let _ = fs::write(self.0.sysfs().join("driver_override"), "\n");
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::ConfigError;
-use crate::value::{IfName, Mac};
+use crate::value::{IfName, Mac, PciAddress};
 
 #[cfg(test)]
 mod tests;
@@ -124,6 +124,13 @@ pub enum Uplink {
         /// The fast path's own address on that wire; the interface's when absent.
         mac: Option<Mac>,
     },
+    /// A NIC that the kernel has given away (vfio-pci), by DPDK's own driver for it.
+    Nic {
+        /// Where it is.
+        pci: PciAddress,
+        /// The fast path's own address on that wire; the NIC's when absent.
+        mac: Option<Mac>,
+    },
 }
 
 impl FastPathConfig {
@@ -207,6 +214,7 @@ enum RawUplink {
     NetTap { name: IfName, mac: Option<Mac> },
     AfPacket { interface: IfName, mac: Option<Mac> },
     AfXdp { interface: IfName, mac: Option<Mac> },
+    Nic { pci: PciAddress, mac: Option<Mac> },
 }
 
 impl Default for RawMemory {
@@ -294,6 +302,7 @@ impl Raw {
                 RawUplink::NetTap { name, mac } => Uplink::NetTap { name, mac },
                 RawUplink::AfPacket { interface, mac } => Uplink::AfPacket { interface, mac },
                 RawUplink::AfXdp { interface, mac } => Uplink::AfXdp { interface, mac },
+                RawUplink::Nic { pci, mac } => Uplink::Nic { pci, mac },
             },
             pod_ports,
             pod_queues,

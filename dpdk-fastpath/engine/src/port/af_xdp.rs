@@ -4,9 +4,6 @@
 //! An XDP program on the interface, of libxdp's, redirects everything: so nothing of what comes in reaches the kernel, and
 //! every queue that the interface has needs a worker.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use culvert_api::value::IfName;
 use culvert_dpdk::{PortError, Vdev};
 
@@ -48,27 +45,6 @@ pub enum AfXdpError {
 impl AfXdpError {
     pub(super) fn new(interface: &IfName, source: PortError) -> Self {
         Self::Refused { interface: interface.clone(), source: Box::new(source) }
-    }
-}
-
-/// How long the kernel may take to let go of an interface's queues. A process that hands over ends only now: net_af_xdp closes
-/// its sockets no earlier; and the kernel frees what they held some time later.
-const RELEASE: Duration = Duration::from_secs(2);
-
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// What `open` returns once it finds the queues free that another process has just had.
-pub(super) fn once_released<T>(mut open: impl FnMut() -> Result<T, PortError>) -> Result<T, PortError> {
-    let end = Instant::now() + RELEASE;
-    loop {
-        match open() {
-            Err(error) if Instant::now() < end => {
-                tracing::debug!(%error, "the process before may still have the queues");
-                thread::sleep(PAUSE);
-            }
-            outcome => return outcome,
-        }
     }
 }
 

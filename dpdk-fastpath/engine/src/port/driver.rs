@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use culvert_api::value::IfName;
+use culvert_api::value::{IfName, Mac, PciAddress};
 use culvert_dpdk::{Eal, Mempool, Notice, Port, PortConfig, PortError, Vdev};
 
 use super::af_xdp::{self, AfXdpError};
 use super::memif::{self, MemifError};
+use super::nic::NicError;
 use super::packet_socket::{Losses, PacketSocketError, PacketSockets};
+use super::release::once_released;
 use super::tap::{self, Behind, Budget, Tap, TapError, TapMemory};
 use super::vhost_net::{self, VhostNetError};
 use super::vhost_user;
@@ -31,6 +33,8 @@ pub enum PortDriver {
     AfPacket,
     /// An interface whose queues the kernel hands over, by DPDK's net_af_xdp.
     AfXdp,
+    /// A NIC that the kernel has given away.
+    Nic,
 }
 
 /// What makes ports.
@@ -103,6 +107,9 @@ pub enum BackendError {
     /// memif.
     #[error(transparent)]
     Memif(#[from] MemifError),
+    /// The NIC.
+    #[error(transparent)]
+    Nic(#[from] NicError),
     /// vhost-net.
     #[error(transparent)]
     VhostNet(#[from] VhostNetError),
@@ -131,6 +138,8 @@ pub struct Devices {
     left: BTreeMap<String, Vec<OwnedFd>>,
     /// Whether there was one.
     succeeds: bool,
+    /// The uplink's NIC, from when it is taken until it is started.
+    nic: Option<Port>,
 }
 
 impl Devices {
@@ -150,7 +159,7 @@ impl Devices {
         let team = Team::start(eal, recruits, clock, resting)?;
         let (keep, left) = (Keep::nobody(), BTreeMap::new());
         let (eal, succeeds) = (eal.clone(), false);
-        Ok(Self { drivers, team: Some(team), workers, memory, eal, keep, left, succeeds })
+        Ok(Self { drivers, team: Some(team), workers, memory, eal, keep, left, succeeds, nic: None })
     }
 
     /// Has the descriptors of taps kept, and goes on with those that another process left.
@@ -165,6 +174,20 @@ impl Devices {
                 None => drop(inheritance.items.insert(kept, descriptors)),
             }
         }
+    }
+
+    /// Takes the uplink's NIC, and returns its MAC address. Its port is [named](super::nic::name) as no interface is.
+    ///
+    /// # Errors
+    /// When DPDK cannot use it.
+    pub fn take_nic(&mut self, pci: PciAddress) -> Result<Mac, BackendError> {
+        let address = pci.to_string();
+        let take = || Port::plug(&self.eal, &address);
+        let taken = if self.succeeds { once_released(take) } else { take() };
+        let taken = taken.and_then(|port| Ok((port.mac()?, port)));
+        let (mac, port) = taken.map_err(|source| NicError::Refused { pci, source: Box::new(source) })?;
+        self.nic = Some(port);
+        Ok(Mac::try_from(mac).unwrap_or_else(|_| Mac::local_from(0)))
     }
 
     /// Whether the tap of this name is one that another process left.
@@ -207,7 +230,10 @@ impl Devices {
 impl Devices {
     /// A port by DPDK, with as many queues of both kinds as there are workers, if it has so many to receive with; see [`worker`](crate::worker) for why.
     fn dpdk(&self, port: &NewPort<'_>, vdev: &Vdev) -> Result<(Device, Queues), PortError> {
-        let mut device = Port::create(&self.eal, vdev)?;
+        self.start_device(port, Port::create(&self.eal, vdev)?)
+    }
+
+    fn start_device(&self, port: &NewPort<'_>, mut device: Port) -> Result<(Device, Queues), PortError> {
         let config = PortConfig {
             rx_queues: self.workers.min(device.info()?.max_rx_queues),
             tx_queues: self.workers,
@@ -308,8 +334,13 @@ impl Backend for Devices {
             (None, PortDriver::AfXdp) => {
                 let vdev = af_xdp::device(port.interface, self.workers)?;
                 let open = || self.dpdk(port, &vdev);
-                let opened = if self.succeeds { af_xdp::once_released(open) } else { open() };
+                let opened = if self.succeeds { once_released(open) } else { open() };
                 opened.map_err(|source| AfXdpError::new(port.interface, source))?
+            }
+            (None, PortDriver::Nic) => {
+                let name = || PortError::NoSuchPort { port: port.interface.to_string() };
+                let taken = self.nic.take().ok_or_else(name)?;
+                self.start_device(port, taken)?
             }
         };
         if let Some(team) = &self.team {

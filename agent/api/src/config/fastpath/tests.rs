@@ -90,11 +90,13 @@ fn the_uplink_is_one_of_several_kinds() {
         ("netTap: { name: up-1, mac: 02:00:00:00:00:07 }", Uplink::NetTap { name, mac }),
         ("afPacket: { interface: up-1 }", Uplink::AfPacket { interface: interface.clone(), mac: None }),
         ("afXdp: { interface: up-1, mac: 02:00:00:00:00:07 }", Uplink::AfXdp { interface, mac }),
+        ("nic: { pci: '0000:03:00.1' }", Uplink::Nic { pci: "0000:03:00.1".parse().unwrap(), mac: None }),
     ] {
         assert_eq!(FastPathConfig::from_yaml(&format!("uplink: {{ {text} }}\n")).unwrap().uplink, uplink);
     }
     assert!(error("uplink: { afPacket: { name: up-1 } }").contains("unknown field `name`"));
     assert!(error("uplink: { afXdp: {} }").contains("missing field `interface`"));
+    assert!(error("uplink: { nic: { pci: eth0 } }").contains("pci address \"eth0\": must look like"));
 }
 
 #[test]
