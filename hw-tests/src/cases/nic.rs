@@ -6,11 +6,12 @@ use std::time::Duration;
 use culvert_api::fastpath::{PortKind, Waking};
 use nix::sys::signal::{Signal, kill};
 
+use super::ports::traffic;
 use crate::ensure;
 use crate::frame::{Case, Context, Outcome, Place::Guest, wait_for};
 use crate::net::{self, Ping};
 use crate::topology::sriov::{GivenAway, Pf};
-use crate::topology::{BACKENDS, Family, POD_PORT, Topology};
+use crate::topology::{Family, Topology};
 
 pub(super) const CASES: &[Case] = &[Case {
     name: "pods_and_services_are_reached_by_a_nic_that_dpdk_drives_and_again_after_restarts",
@@ -61,24 +62,6 @@ fn replaced(net: &Topology, before: &[nix::unistd::Pid]) -> Outcome {
     })?;
     reached(net)?;
     net::http::download(net.pod("client").netns(), Topology::web_address(Family::V4), 1 << 18)
-}
-
-/// From and to the kernel's node and through the Service, over both IP versions.
-fn traffic(net: &Topology) -> Outcome {
-    let client = net.pod("client").netns();
-    for family in Family::BOTH {
-        for (from, to) in [("pod-a", "pod-c"), ("pod-d", "pod-b")] {
-            let (from, to) = (net.pod(from).netns(), net.pod(to).addresses.get(family));
-            Ping::to(to).unfragmented(1450).answered(from)?;
-            net::http::download(from, (to, POD_PORT).into(), 1 << 18)?;
-        }
-        for _ in 0..4 {
-            net::http::download(client, Topology::web_address(family), 1 << 16)?;
-        }
-        let name = net::udp::name(client, Topology::web_address(family), 100)?;
-        ensure!(BACKENDS.contains(&name.as_str()), "{name} answered for the Service");
-    }
-    Ok(())
 }
 
 /// A NIC that the kernel has is not taken.

@@ -64,7 +64,7 @@ fn is_in_use(net: &Topology) -> Outcome {
 }
 
 /// Within the node, from and to the kernel's node, and through the Service, over both IP versions.
-fn traffic(net: &Topology) -> Outcome {
+pub(super) fn traffic(net: &Topology) -> Outcome {
     let client = net.pod("client").netns();
     for family in Family::BOTH {
         for (from, to) in [("pod-a", "pod-b"), ("pod-a", "pod-c"), ("pod-d", "pod-b")] {
