@@ -113,6 +113,7 @@ fn bindings(flags: &[String]) {
         .clang_arg(format!("-I{}", PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("shim").display()))
         .clang_args(flags)
         .allowlist_type("shim_.*")
+        .allowlist_var("SHIM_.*")
         // No struct of DPDK's own: lib.rs defines those that are pointed to.
         .allowlist_recursively(false)
         .derive_debug(false)

@@ -16,6 +16,7 @@
 #include <rte_log.h>
 #include <rte_malloc.h>
 #include <rte_mbuf.h>
+#include <rte_net.h>
 #include <rte_version.h>
 
 #define SAME_PLACE(ours, theirs)                                                                                       \
@@ -41,6 +42,36 @@ SAME_PLACE(shinfo, shinfo);
 SAME_PLACE(priv_size, priv_size);
 SAME_PLACE(timesync, timesync);
 SAME_PLACE(dynfield1, dynfield1);
+
+#define SAME_BITS(ours, theirs) _Static_assert((ours) == (theirs), #theirs " changed")
+
+SAME_BITS(SHIM_TX_OUTER_UDP_CKSUM, RTE_MBUF_F_TX_OUTER_UDP_CKSUM);
+SAME_BITS(SHIM_TX_UDP_SEG, RTE_MBUF_F_TX_UDP_SEG);
+SAME_BITS(SHIM_TX_TUNNEL_VXLAN, RTE_MBUF_F_TX_TUNNEL_VXLAN);
+SAME_BITS(SHIM_TX_TUNNEL_GENEVE, RTE_MBUF_F_TX_TUNNEL_GENEVE);
+SAME_BITS(SHIM_TX_TCP_SEG, RTE_MBUF_F_TX_TCP_SEG);
+SAME_BITS(SHIM_TX_TCP_CKSUM, RTE_MBUF_F_TX_TCP_CKSUM);
+SAME_BITS(SHIM_TX_UDP_CKSUM, RTE_MBUF_F_TX_UDP_CKSUM);
+SAME_BITS(SHIM_TX_IP_CKSUM, RTE_MBUF_F_TX_IP_CKSUM);
+SAME_BITS(SHIM_TX_IPV4, RTE_MBUF_F_TX_IPV4);
+SAME_BITS(SHIM_TX_IPV6, RTE_MBUF_F_TX_IPV6);
+SAME_BITS(SHIM_TX_OUTER_IP_CKSUM, RTE_MBUF_F_TX_OUTER_IP_CKSUM);
+SAME_BITS(SHIM_TX_OUTER_IPV4, RTE_MBUF_F_TX_OUTER_IPV4);
+SAME_BITS(SHIM_TX_OUTER_IPV6, RTE_MBUF_F_TX_OUTER_IPV6);
+SAME_BITS(SHIM_L3_LEN, RTE_MBUF_L3_LEN_OFS);
+SAME_BITS(SHIM_L4_LEN, RTE_MBUF_L4_LEN_OFS);
+SAME_BITS(SHIM_TSO_SEGSZ, RTE_MBUF_TSO_SEGSZ_OFS);
+SAME_BITS(SHIM_OUTER_L3_LEN, RTE_MBUF_OUTL3_LEN_OFS);
+SAME_BITS(SHIM_OUTER_L2_LEN, RTE_MBUF_OUTL2_LEN_OFS);
+SAME_BITS(SHIM_OFFLOAD_IPV4_CKSUM, RTE_ETH_TX_OFFLOAD_IPV4_CKSUM);
+SAME_BITS(SHIM_OFFLOAD_UDP_CKSUM, RTE_ETH_TX_OFFLOAD_UDP_CKSUM);
+SAME_BITS(SHIM_OFFLOAD_TCP_CKSUM, RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
+SAME_BITS(SHIM_OFFLOAD_TCP_TSO, RTE_ETH_TX_OFFLOAD_TCP_TSO);
+SAME_BITS(SHIM_OFFLOAD_UDP_TSO, RTE_ETH_TX_OFFLOAD_UDP_TSO);
+SAME_BITS(SHIM_OFFLOAD_OUTER_IPV4_CKSUM, RTE_ETH_TX_OFFLOAD_OUTER_IPV4_CKSUM);
+SAME_BITS(SHIM_OFFLOAD_VXLAN_TNL_TSO, RTE_ETH_TX_OFFLOAD_VXLAN_TNL_TSO);
+SAME_BITS(SHIM_OFFLOAD_GENEVE_TNL_TSO, RTE_ETH_TX_OFFLOAD_GENEVE_TNL_TSO);
+SAME_BITS(SHIM_OFFLOAD_OUTER_UDP_CKSUM, RTE_ETH_TX_OFFLOAD_OUTER_UDP_CKSUM);
 
 void shim_mbuf_layout(struct shim_layout *out)
 {
@@ -116,6 +147,22 @@ uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, ui
 	return rte_eth_tx_burst(port, queue, pkts, n);
 }
 
+int shim_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf *pkt)
+{
+	int ret = rte_validate_tx_offload(pkt);
+
+	if (ret != 0)
+		return ret;
+	if (rte_eth_tx_prepare(port, queue, &pkt, 1) == 1)
+		return 0;
+	return rte_errno != 0 ? -rte_errno : -EINVAL;
+}
+
+int shim_tx_checksums(struct rte_mbuf *pkt)
+{
+	return rte_net_intel_cksum_prepare(pkt);
+}
+
 int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, unsigned int n)
 {
 	return rte_pktmbuf_alloc_bulk(pool, pkts, n);
@@ -148,6 +195,7 @@ int shim_port_setup(uint16_t port, struct shim_port_config *config, struct rte_m
 	if (ret != 0)
 		return ret;
 	conf.intr_conf.rxq = config->rx_interrupts;
+	conf.txmode.offloads = config->tx_offloads;
 	conf.rxmode.mtu = config->mtu;
 	if (conf.rxmode.mtu == 0) {
 		ret = rte_eth_dev_get_mtu(port, &config->mtu);

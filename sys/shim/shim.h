@@ -76,6 +76,38 @@ unsigned int shim_lcore_id(void);
 unsigned int shim_max_lcores(void);
 uint64_t shim_tsc(void);
 
+/* RTE_MBUF_F_TX_*, in ol_flags. */
+#define SHIM_TX_OUTER_UDP_CKSUM (1ULL << 41)
+#define SHIM_TX_UDP_SEG         (1ULL << 42)
+#define SHIM_TX_TUNNEL_VXLAN    (1ULL << 45)
+#define SHIM_TX_TUNNEL_GENEVE   (4ULL << 45)
+#define SHIM_TX_TCP_SEG         (1ULL << 50)
+#define SHIM_TX_TCP_CKSUM       (1ULL << 52)
+#define SHIM_TX_UDP_CKSUM       (3ULL << 52)
+#define SHIM_TX_IP_CKSUM        (1ULL << 54)
+#define SHIM_TX_IPV4            (1ULL << 55)
+#define SHIM_TX_IPV6            (1ULL << 56)
+#define SHIM_TX_OUTER_IP_CKSUM  (1ULL << 58)
+#define SHIM_TX_OUTER_IPV4      (1ULL << 59)
+#define SHIM_TX_OUTER_IPV6      (1ULL << 60)
+/* Lowest bits of the fields of tx_offload. */
+#define SHIM_L3_LEN             7
+#define SHIM_L4_LEN             16
+#define SHIM_TSO_SEGSZ          24
+#define SHIM_OUTER_L3_LEN       40
+#define SHIM_OUTER_L2_LEN       49
+
+/* RTE_ETH_TX_OFFLOAD_*. */
+#define SHIM_OFFLOAD_IPV4_CKSUM       (1ULL << 1)
+#define SHIM_OFFLOAD_UDP_CKSUM        (1ULL << 2)
+#define SHIM_OFFLOAD_TCP_CKSUM        (1ULL << 3)
+#define SHIM_OFFLOAD_TCP_TSO          (1ULL << 5)
+#define SHIM_OFFLOAD_UDP_TSO          (1ULL << 6)
+#define SHIM_OFFLOAD_OUTER_IPV4_CKSUM (1ULL << 7)
+#define SHIM_OFFLOAD_VXLAN_TNL_TSO    (1ULL << 9)
+#define SHIM_OFFLOAD_GENEVE_TNL_TSO   (1ULL << 12)
+#define SHIM_OFFLOAD_OUTER_UDP_CKSUM  (1ULL << 20)
+
 /*
  * Packets.
  *
@@ -83,6 +115,10 @@ uint64_t shim_tsc(void);
  */
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n, uint16_t *oversize);
 uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);
+/* Whether the driver can do what a packet asks for, which it may change checksum fields for; 0, or a negative errno. */
+int shim_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf *pkt);
+/* Makes checksum fields what DPDK's own helper for drivers thinks they have to be, for tests; 0, or a negative errno. */
+int shim_tx_checksums(struct rte_mbuf *pkt);
 int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, unsigned int n);
 void shim_free_bulk(struct rte_mbuf **pkts, unsigned int n);
 
@@ -97,6 +133,7 @@ struct shim_port_config {
 	uint16_t tx_descriptors;
 	uint16_t mtu;            /* bytes behind the Ethernet header; 0 leaves the device's own */
 	bool rx_interrupts;      /* receive queues get descriptors that tell of packets; drivers may refuse */
+	uint64_t tx_offloads;    /* RTE_ETH_TX_OFFLOAD_*, of all transmit queues */
 };
 /*
  * Configures the device and sets all its queues up; buffers for received packets come from `pool`. With several receive

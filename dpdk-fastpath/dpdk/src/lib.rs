@@ -31,6 +31,7 @@
 //!   [`PacketBuf`](culvert_packet::buf::PacketBuf). A [`Burst`] is an array of them.
 //! - [`Port`] makes or takes a device and starts it; [`RxQueue`] and [`TxQueue`] are what workers hold. They can be sent
 //!   to another thread, but not shared; while one is held the port cannot be stopped.
+//! - [`TxOffloads`]: what a device does to packets that are [left](TxQueue::leave) to it.
 //! - [`hash`]: DPDK's hash table, to compare others with.
 //! - [`lcore::spawn`]: worker threads. [`tsc`]: the clock. [`log`]: where DPDK's own log goes.
 //!
@@ -50,6 +51,7 @@ mod mbuf;
 mod mempool;
 pub mod port;
 pub mod tsc;
+mod tx_offload;
 
 pub use burst::{Burst, Drain};
 pub use eal::{Eal, EalConfig, EalError, HugepageError, Hugepages, Iova, Pci};
@@ -59,3 +61,4 @@ pub use mempool::{Mempool, MempoolConfig, MempoolError};
 pub use port::{
     Link, Notice, Port, PortConfig, PortError, PortInfo, PortStats, Queues, RxQueue, TxQueue, Vdev,
 };
+pub use tx_offload::TxOffloads;

@@ -6,7 +6,10 @@ use std::ptr::NonNull;
 
 use culvert_packet::buf::PacketBuf;
 use culvert_packet::offload::Offload;
+use culvert_packet::offload::request::Request;
 use dpdk_sys::rte_mbuf;
+
+use crate::tx_offload::{self, FLAGS};
 
 /// One packet: owns one `rte_mbuf`, and gives it back to its pool when dropped.
 ///
@@ -64,6 +67,19 @@ impl Mbuf {
     #[inline]
     pub fn prefetch_data(&self) {
         prefetch(self.start());
+    }
+
+    /// Says what a driver is asked to do, in place of the [offload](PacketBuf::offload).
+    pub(crate) fn ask(&mut self, request: &Request) {
+        request.prepare(self.data_mut());
+        let raw = self.raw_mut();
+        raw.ol_flags = raw.ol_flags & !FLAGS | tx_offload::flags(request);
+        raw.tx_offload = tx_offload::fields(request);
+    }
+
+    /// For functions of DPDK that work on one packet and leave it to its owner.
+    pub(crate) fn as_ptr(&mut self) -> *mut rte_mbuf {
+        self.0.as_ptr()
     }
 
     #[inline]
@@ -171,7 +187,7 @@ impl PacketBuf for Mbuf {
     #[inline]
     fn set_offload(&mut self, offload: Offload) {
         let raw = self.raw_mut();
-        raw.ol_flags &= !(PARTIAL | SEGMENT);
+        raw.ol_flags &= !FLAGS;
         if offload.partial {
             raw.ol_flags |= PARTIAL;
         }
@@ -188,14 +204,13 @@ impl PacketBuf for Mbuf {
 }
 
 // An offload is kept where DPDK keeps what drivers are to do (rte_mbuf_core.h), under the names of TCP's whatever the
-// protocol: a driver never sees it, since packets are made fit for the wire before they are handed to one.
+// protocol: a driver never sees it, since packets are made fit for the wire, or it is asked in its own terms, before they
+// are handed to one.
 
-/// `RTE_MBUF_F_TX_TCP_CKSUM`.
-const PARTIAL: u64 = 1 << 52;
-/// `RTE_MBUF_F_TX_TCP_SEG`.
-const SEGMENT: u64 = 1 << 50;
+const PARTIAL: u64 = dpdk_sys::SHIM_TX_TCP_CKSUM;
+const SEGMENT: u64 = dpdk_sys::SHIM_TX_TCP_SEG;
 /// Lowest bit of `tso_segsz` in `tx_offload`.
-const SEGMENT_SIZE: u32 = 24;
+const SEGMENT_SIZE: u32 = dpdk_sys::SHIM_TSO_SEGSZ;
 
 impl Drop for Mbuf {
     fn drop(&mut self) {

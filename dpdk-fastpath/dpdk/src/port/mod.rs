@@ -44,6 +44,7 @@ pub use vdev::Vdev;
 use crate::eal::{Eal, is_address};
 use crate::error::call;
 use crate::mempool::Mempool;
+use crate::tx_offload::TxOffloads;
 
 /// Bytes of a frame that the MTU does not count: Ethernet header and one VLAN tag.
 const L2_OVERHEAD: u16 = 14 + 4;
@@ -136,6 +137,7 @@ impl Port {
             tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
             rx_interrupts: notice != Notice::Never,
+            tx_offloads: config.tx_offloads.bits(),
         };
         self.device.setup(&mut setup, pool)?;
         if let Some(mtu) = config.mtu {
@@ -210,7 +212,7 @@ impl Port {
             mtu: (info.min_mtu, info.max_mtu),
             if_index: Some(info.if_index).filter(|index| *index != 0),
             rx_offloads: info.rx_offload_capa,
-            tx_offloads: info.tx_offload_capa,
+            tx_offloads: TxOffloads::from_bits(info.tx_offload_capa),
             rss: info.rss_capa,
         })
     }

@@ -6,6 +6,9 @@ use std::marker::PhantomData;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
+use culvert_packet::PacketBuf as _;
+use culvert_packet::offload::request::Request;
+
 use super::Notice;
 use super::device::Started;
 use crate::burst::Burst;
@@ -133,6 +136,26 @@ impl TxQueue {
     /// Number among the port's transmit queues.
     pub fn queue(&self) -> u16 {
         self.queue
+    }
+
+    /// Leaves what is to be done about a packet to the device, which must have been
+    /// [configured](super::PortConfig::tx_offloads) for what is [needed](crate::TxOffloads::needed). `false`, and the packet
+    /// is as it was but for an outer UDP checksum, if the driver says that the device cannot.
+    ///
+    /// # Panics
+    /// If the request was not made of this packet.
+    pub fn leave(&mut self, packet: &mut Mbuf, request: &Request) -> bool {
+        let offload = packet.offload();
+        packet.ask(request);
+        // SAFETY: the port is started (Started) and this queue is used by nobody else (one handle each, &mut). The driver
+        // looks at the packet, which has one segment and one owner, and changes nothing but its checksum fields.
+        let refused =
+            unsafe { dpdk_sys::shim_tx_prepare(self.started.id(), self.queue, packet.as_ptr()) != 0 };
+        if refused {
+            request.restore(packet.data_mut());
+            packet.set_offload(offload);
+        }
+        !refused
     }
 
     /// Sends packets from the front of `burst` and returns how many the device took; the others stay in the burst.

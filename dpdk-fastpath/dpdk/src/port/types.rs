@@ -1,6 +1,7 @@
 //! What a port is told and what it tells.
 
 use super::{RxQueue, TxQueue};
+use crate::tx_offload::TxOffloads;
 
 /// How a port is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct PortConfig {
     /// Whether receive queues are to tell of packets, so that one who waits for them may sleep. What the driver makes of it
     /// says [`RxQueue::notice`].
     pub interrupts: bool,
+    /// What the device may be asked to do about packets that are [left](TxQueue::leave) to it.
+    pub tx_offloads: TxOffloads,
 }
 
 /// How a receive queue tells that it has packets.
@@ -47,6 +50,7 @@ impl Default for PortConfig {
             mtu: None,
             promiscuous: false,
             interrupts: false,
+            tx_offloads: TxOffloads::NONE,
         }
     }
 }
@@ -75,8 +79,8 @@ pub struct PortInfo {
     pub if_index: Option<u32>,
     /// `RTE_ETH_RX_OFFLOAD_*` bits.
     pub rx_offloads: u64,
-    /// `RTE_ETH_TX_OFFLOAD_*` bits.
-    pub tx_offloads: u64,
+    /// What it can be asked to do about packets that it sends.
+    pub tx_offloads: TxOffloads,
     /// `RTE_ETH_RSS_*` bits: what of addresses and ports of TCP, UDP and SCTP, and of addresses of anything else, the
     /// device can spread packets by. 0: it has no RSS; a tap is spread by the kernel all the same.
     pub rss: u64,

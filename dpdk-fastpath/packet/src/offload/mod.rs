@@ -2,12 +2,13 @@
 //!
 //! A pod's kernel leaves both to its NIC, and ours is the NIC: it hands over up to 64 KB at once, a *super-packet*, with one
 //! header for what will be many segments. Looking up a flow and translating is then done once for all of them. A
-//! super-packet goes to another pod of the node as it is; for the underlay it is [cut](segment). What comes from there in
-//! segments can be [merged](merge) again, for the same reason.
+//! super-packet goes to another pod of the node as it is; for the underlay it is [cut](segment), by its device if that can
+//! be [asked](request) to. What comes from there in segments can be [merged](merge) again, for the same reason.
 //!
 //! [`vnet`] is how the kernel says it at a tap, and [`Offload`] how it is said inside.
 
 pub mod merge;
+pub mod request;
 pub mod segment;
 pub mod tunnel;
 pub mod vnet;
@@ -60,12 +61,16 @@ const fn checksum_offset(l4: L4) -> Option<usize> {
 
 /// The sum of the pseudo header for `len` bytes of TCP or UDP in this packet.
 fn pseudo(frame: &[u8], parsed: &Parsed, len: usize) -> Sum {
-    let ip = usize::from(parsed.l3_offset);
-    let addresses = match parsed.l3 {
-        L3::Ipv4 => &frame[ip + 12..ip + Ipv4Header::LEN],
-        _ => &frame[ip + 8..ip + Ipv6Header::LEN],
+    pseudo_at(frame, usize::from(parsed.l3_offset), parsed.l3 != L3::Ipv4, parsed.protocol, len)
+}
+
+/// The same of a packet whose IP header begins at `ip`.
+fn pseudo_at(frame: &[u8], ip: usize, v6: bool, protocol: Protocol, len: usize) -> Sum {
+    let addresses = match v6 {
+        false => &frame[ip + 12..ip + Ipv4Header::LEN],
+        true => &frame[ip + 8..ip + Ipv6Header::LEN],
     };
-    Sum::ZERO.bytes(addresses).word(u16::from(parsed.protocol.0)).long(len as u32)
+    Sum::ZERO.bytes(addresses).word(u16::from(protocol.0)).long(len as u32)
 }
 
 /// Length of the transport header of a TCP or UDP packet.

@@ -2,13 +2,15 @@
 
 use super::segment::Segments;
 use super::{Offload, complete};
-use crate::encap::{decap, decap_geneve};
+use crate::encap::{Encapsulation, decap, decap_geneve};
 use crate::parse::{Parsed, parse};
 use crate::udp::UdpHeader;
 
 /// A packet in a tunnel, whose offload is that of the packet inside.
 #[derive(Debug, Clone, Copy)]
 pub struct Tunnelled {
+    /// What is between the outer UDP header and the inner frame.
+    pub encapsulation: Encapsulation,
     /// The outer packet.
     pub outer: Parsed,
     /// The inner one; its offsets count from its own first byte.
@@ -24,11 +26,14 @@ impl Tunnelled {
     pub fn read(frame: &[u8]) -> Option<Self> {
         let outer = parse(frame).ok()?;
         // Geneve without options begins with a zero, which VXLAN never does.
-        let decap = decap(frame, &outer).ok().or_else(|| decap_geneve(frame, &outer).ok())?;
+        let (encapsulation, decap) = match decap(frame, &outer) {
+            Ok(decap) => (Encapsulation::Vxlan, decap),
+            Err(_) => (Encapsulation::Geneve, decap_geneve(frame, &outer).ok()?),
+        };
         let inner = parse(&frame[decap.inner_offset..]).ok()?;
         let udp = usize::from(outer.l4_offset);
         let has_checksum = frame[udp + 6..udp + 8] != [0, 0];
-        Some(Self { outer, inner, inner_offset: decap.inner_offset, has_checksum })
+        Some(Self { encapsulation, outer, inner, inner_offset: decap.inner_offset, has_checksum })
     }
 
     /// The segments of the inner packet; `None` if it is not to be cut.

@@ -5,8 +5,8 @@
 
 #[cfg(any(test, feature = "proptest"))]
 pub mod generate;
-#[cfg(test)]
-pub(crate) mod oracle;
+#[cfg(any(test, feature = "proptest"))]
+pub mod oracle;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 

@@ -4,7 +4,7 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
 /// Panics unless etherparse accepts the frame and finds all its checksums right. UDP over IPv4 may do
 /// without.
-pub(crate) fn assert_checksums(frame: &[u8]) {
+pub fn assert_checksums(frame: &[u8]) {
     let packet = SlicedPacket::from_ethernet(frame).unwrap_or_else(|e| panic!("{e}: {frame:02x?}"));
     let pair = match packet.net.as_ref().expect("a network header") {
         NetSlice::Ipv4(ip) => {
@@ -21,8 +21,8 @@ pub(crate) fn assert_checksums(frame: &[u8]) {
     match packet.transport {
         Some(TransportSlice::Tcp(tcp)) => {
             let right = match pair {
-                Ok((src, dst)) => tcp.calc_checksum_ipv4(src, dst).unwrap(),
-                Err((src, dst)) => tcp.calc_checksum_ipv6(src, dst).unwrap(),
+                Ok((src, dst)) => tcp.calc_checksum_ipv4(src, dst).expect("fits a packet"),
+                Err((src, dst)) => tcp.calc_checksum_ipv6(src, dst).expect("fits a packet"),
             };
             assert_eq!(tcp.checksum(), right, "TCP checksum");
         }
@@ -30,8 +30,12 @@ pub(crate) fn assert_checksums(frame: &[u8]) {
             let header = udp.to_header();
             let right = match pair {
                 Ok(_) if udp.checksum() == 0 => 0,
-                Ok((src, dst)) => header.calc_checksum_ipv4_raw(src, dst, udp.payload()).unwrap(),
-                Err((src, dst)) => header.calc_checksum_ipv6_raw(src, dst, udp.payload()).unwrap(),
+                Ok((src, dst)) => {
+                    header.calc_checksum_ipv4_raw(src, dst, udp.payload()).expect("fits a packet")
+                }
+                Err((src, dst)) => {
+                    header.calc_checksum_ipv6_raw(src, dst, udp.payload()).expect("fits a packet")
+                }
             };
             assert_eq!(udp.checksum(), right, "UDP checksum");
         }
