@@ -4,6 +4,11 @@
 //! An XDP program on the interface, of libxdp's, redirects everything: so nothing of what comes in reaches the kernel, and
 //! every queue that the interface has needs a worker.
 
+mod taken;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
 use culvert_api::value::IfName;
 use culvert_dpdk::{PortError, Vdev};
 
@@ -46,6 +51,32 @@ impl AfXdpError {
     pub(super) fn new(interface: &IfName, source: PortError) -> Self {
         Self::Refused { interface: interface.clone(), source: Box::new(source) }
     }
+}
+
+/// How long the kernel may take to let go of the queues that an ended process had: it does so some time later.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Waits until the queues are free that another process has just had.
+pub(super) fn wait_for_queues(name: &IfName) -> Result<(), AfXdpError> {
+    let Interface { index, queues, .. } = Interface::find(name)?;
+    let end = Instant::now() + RELEASE;
+    for queue in 0..queues as u32 {
+        loop {
+            match taken::is_taken(index, queue) {
+                Ok(true) if Instant::now() < end => thread::sleep(PAUSE),
+                Ok(_) => break,
+                // net_af_xdp will say the same.
+                Err(error) => {
+                    tracing::debug!(%name, queue, %error, "nobody knows who has this queue");
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The device for an interface with as many queues as there are workers.

@@ -333,9 +333,10 @@ impl Backend for Devices {
             (None, PortDriver::AfPacket) => self.packet_sockets(port)?,
             (None, PortDriver::AfXdp) => {
                 let vdev = af_xdp::device(port.interface, self.workers)?;
-                let open = || self.dpdk(port, &vdev);
-                let opened = if self.succeeds { once_released(open) } else { open() };
-                opened.map_err(|source| AfXdpError::new(port.interface, source))?
+                if self.succeeds {
+                    af_xdp::wait_for_queues(port.interface)?;
+                }
+                self.dpdk(port, &vdev).map_err(|source| AfXdpError::new(port.interface, source))?
             }
             (None, PortDriver::Nic) => {
                 let name = || PortError::NoSuchPort { port: port.interface.to_string() };

@@ -45,6 +45,9 @@ pub(crate) fn cases() -> Vec<Case> {
         root("a_connection_over_af_xdp_outlives_kill_9", || {
             uplink("afXdp: { interface: uplink0 }", Signal::SIGKILL);
         }),
+        root("a_connection_over_af_xdp_outlives_sighup", || {
+            uplink("afXdp: { interface: uplink0 }", Signal::SIGHUP);
+        }),
         root("a_connection_over_net_tap_outlives_kill_9_once_its_interface_is_plugged_in_again", || {
             uplink("netTap: { name: cvtup0, mac: 02:00:00:00:aa:01 }", Signal::SIGKILL);
         }),
