@@ -18,6 +18,7 @@ pub mod pod_resources;
 pub mod pods;
 pub mod privileges;
 pub mod reload;
+pub mod shared_map;
 pub mod socket;
 pub mod tables;
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(super) struct Requested {
 /// The attachment's Pod object, if it is known.
 pub(super) fn pod<'a>(snapshot: &'a Snapshot, attachment: &Attachment) -> Option<&'a Pod> {
     let name = attachment.args.pod.as_ref()?;
-    snapshot.objects.pods.get(&Name::new(&name.namespace, &name.name)).map(|pod| &**pod)
+    snapshot.objects.pods.get(&Name::new(name.namespace.as_str(), name.name.as_str())).map(|pod| &**pod)
 }
 
 impl Requested {

@@ -101,8 +101,9 @@ impl HostPort {
                 }
             };
             let another_node = async {
-                let other =
-                    |snapshot: &Arc<Snapshot>| snapshot.objects.nodes.get(&self.node) != node.as_ref();
+                let other = |snapshot: &Arc<Snapshot>| {
+                    snapshot.objects.nodes.get(self.node.as_str()) != node.as_ref()
+                };
                 if self.objects.wait_for(other).await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -121,7 +122,7 @@ impl HostPort {
     }
 
     fn node_object(&self) -> Option<Arc<Node>> {
-        self.objects.borrow().objects.nodes.get(&self.node).cloned()
+        self.objects.borrow().objects.nodes.get(self.node.as_str()).cloned()
     }
 
     /// Does what is to be done, and says how it went. Returns when to look again.

@@ -1,6 +1,5 @@
 //! A folder of Kubernetes YAML files and what was last read well from each.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,7 +11,11 @@ use tracing::{debug, error, info, warn};
 
 use super::Snapshot;
 use super::manifest::Manifest;
-use super::object::{Object, ObjectId, Objects};
+use super::object::Object;
+
+mod union;
+
+use union::Union;
 
 /// The folder. Files whose name begins with a dot, or does not end in `.yaml`, `.yml` or `.json`, are none of ours.
 ///
@@ -22,8 +25,11 @@ use super::object::{Object, ObjectId, Objects};
 pub struct Folder {
     path: PathBuf,
     copies: PathBuf,
-    /// By name: the order decides which of two files with the same object counts.
     files: BTreeMap<String, File>,
+    /// What they hold.
+    union: Union,
+    /// What is wrong with files, by name.
+    faults: BTreeMap<String, String>,
     unreadable: Option<String>,
     synced: bool,
 }
@@ -40,7 +46,7 @@ pub struct Look {
 /// Which files to read again of those that nothing was heard of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Others {
-    /// None but new ones.
+    /// None.
     #[default]
     None,
     /// Those that look different and have been left alone for [`SETTLED`]: a file that is just being written must
@@ -58,7 +64,6 @@ struct File {
     stamp: Option<Stamp>,
     /// What was last read well; `None` if the file never was.
     objects: Option<Vec<Object>>,
-    error: Option<String>,
 }
 
 /// What changes when the content of a file does, short of two writes within one tick of the kernel's clock.
@@ -87,7 +92,15 @@ impl Folder {
     /// The folder at `path`, of which nothing has been read. `copies` is the folder for the copies.
     pub fn new(path: impl Into<PathBuf>, copies: impl Into<PathBuf>) -> Self {
         let (path, copies) = (path.into(), copies.into());
-        Self { path, copies, files: BTreeMap::new(), unreadable: None, synced: false }
+        Self {
+            path,
+            copies,
+            files: BTreeMap::new(),
+            union: Union::default(),
+            faults: BTreeMap::new(),
+            unreadable: None,
+            synced: false,
+        }
     }
 
     /// Where it is.
@@ -106,18 +119,30 @@ impl Folder {
     /// A folder that cannot be listed, or a file that cannot be read or is malformed, is a problem to report: what
     /// was last read well stays in force.
     pub fn read(&mut self, look: &Look) -> Option<Snapshot> {
+        let known = self.synced && self.unreadable.is_none();
+        let changed = match look.others {
+            // Of the others nothing is to be known: the folder is not even listed.
+            Others::None if known && fs::metadata(&self.path).is_ok_and(|m| m.is_dir()) => {
+                look.named.iter().fold(false, |changed, name| self.look_at(name, look) | changed)
+            }
+            _ => self.read_all(look),
+        };
+        changed.then(|| self.snapshot())
+    }
+
+    fn read_all(&mut self, look: &Look) -> bool {
         let was_synced = self.synced;
-        let mut changed = match self.list() {
+        let changed = match self.list() {
             Ok(names) => {
                 let healed = self.unreadable.take().is_some();
-                self.forget_all_but(&names) | self.read_files(&names, look) | healed
+                let gone = self.forget_all_but(&names);
+                names.iter().fold(healed | gone, |changed, name| self.look_at(name, look) | changed)
             }
             Err(e) => self.cannot_list(&e),
         };
         // A file that never was read well has nothing in force that could be missed.
         self.synced |= self.unreadable.is_none();
-        changed |= self.synced != was_synced;
-        changed.then(|| self.snapshot())
+        changed | (self.synced != was_synced)
     }
 
     fn list(&self) -> io::Result<BTreeSet<String>> {
@@ -143,67 +168,94 @@ impl Folder {
     }
 
     fn forget_all_but(&mut self, names: &BTreeSet<String>) -> bool {
-        let before = self.files.len();
-        self.files.retain(|name, _| {
-            let keep = names.contains(name);
-            if !keep {
-                info!(file = name, "removed");
-                forget_copy(&self.copies.join(name));
-            }
-            keep
-        });
-        self.files.len() != before
+        let gone: Vec<String> = self.files.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        gone.iter().fold(false, |changed, name| self.forget(name) | changed)
     }
 
-    fn read_files(&mut self, names: &BTreeSet<String>, look: &Look) -> bool {
-        let mut changed = false;
-        for name in names {
-            let path = self.path.join(name);
-            let mut file = self.files.remove(name);
-            let known = file.is_some();
-            changed |= match fs::metadata(&path) {
-                Ok(meta) if File::wanted(file.as_ref(), &meta, name, look) => {
-                    let file = file.get_or_insert_default();
-                    file.stamp = Some(Stamp::of(&meta));
-                    file.read(&path, name, &self.copies)
+    fn forget(&mut self, name: &str) -> bool {
+        forget_copy(&self.copies.join(name));
+        self.faults.remove(name);
+        let Some(file) = self.files.remove(name) else { return false };
+        info!(file = name, "removed");
+        self.union.replace(name, file.objects.as_deref().unwrap_or_default(), &[], &self.files);
+        true
+    }
+
+    /// Reads a file if `look` wants it; whether anything about it is different from before.
+    fn look_at(&mut self, name: &str, look: &Look) -> bool {
+        let path = self.path.join(name);
+        match fs::metadata(&path) {
+            Ok(meta) if File::wanted(self.files.get(name), &meta, name, look) => {
+                self.files.entry(name.to_owned()).or_default().stamp = Some(Stamp::of(&meta));
+                self.read_file(name, &path)
+            }
+            Ok(_) => false,
+            // Gone since the folder was listed, or a link to nothing. The folder itself may have been away for a moment.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                fs::metadata(&self.path).is_ok()
+                    && fs::metadata(&path).is_err_and(|e| e.kind() == ErrorKind::NotFound)
+                    && self.forget(name)
+            }
+            Err(e) => self.fail(name, &e.to_string()),
+        }
+    }
+
+    /// Reads a file; whether anything about it is different from before.
+    fn read_file(&mut self, name: &str, path: &Path) -> bool {
+        let read = fs::read_to_string(path).map_err(|e| e.to_string());
+        match read.and_then(|text| Manifest::parse(&text).map(|m| (m, text)).map_err(|e| e.to_string())) {
+            Ok((manifest, text)) => {
+                for ignored in &manifest.ignored {
+                    debug!(file = name, "{ignored}: not a kind the agent uses, ignored");
                 }
-                Ok(_) => false,
-                // Gone since the folder was listed, or a link to nothing.
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    forget_copy(&self.copies.join(name));
-                    file.take().is_some()
+                let recovered = self.faults.remove(name).is_some();
+                let before = self.files.get(name).and_then(|file| file.objects.as_ref());
+                let changed = before != Some(&manifest.objects);
+                if changed {
+                    info!(file = name, objects = manifest.objects.len(), "read");
+                    copy(&self.copies, name, &text);
+                    self.hold(name, manifest.objects);
                 }
-                Err(e) => file.get_or_insert_default().fail(name, &e.to_string(), &self.copies),
-            };
-            changed |= file.is_some() != known;
-            if let Some(file) = file {
-                self.files.insert(name.clone(), file);
+                changed || recovered
+            }
+            Err(reason) => self.fail(name, &reason),
+        }
+    }
+
+    /// Puts `objects` in the place of what a file held.
+    fn hold(&mut self, name: &str, objects: Vec<Object>) {
+        let mut file = self.files.remove(name).unwrap_or_default();
+        let before = file.objects.take().unwrap_or_default();
+        let objects = union::shared(&before, objects);
+        self.union.replace(name, &before, &objects, &self.files);
+        self.files.insert(name.to_owned(), File { objects: Some(objects), ..file });
+    }
+
+    fn fail(&mut self, name: &str, reason: &str) -> bool {
+        let problem = format!("{name}: {reason}");
+        let new = self.faults.get(name) != Some(&problem);
+        if self.files.entry(name.to_owned()).or_default().objects.is_none() {
+            let copy = fs::read_to_string(self.copies.join(name)).ok();
+            if let Some(manifest) = copy.and_then(|text| Manifest::parse(&text).ok()) {
+                self.hold(name, manifest.objects);
             }
         }
-        changed
+        if new && self.files.get(name).is_some_and(|file| file.objects.is_some()) {
+            warn!("{problem}; its content from before stays in force");
+        } else if new {
+            warn!("{problem}; nothing of it is used");
+        }
+        self.faults.insert(name.to_owned(), problem);
+        new
     }
 
     fn snapshot(&self) -> Snapshot {
-        let mut objects = Objects::default();
-        let mut problems: Vec<String> = self.unreadable.iter().cloned().collect();
-        let mut origin: BTreeMap<ObjectId, &str> = BTreeMap::new();
-        for (name, file) in &self.files {
-            problems.extend(file.error.clone());
-            for object in file.objects.iter().flatten() {
-                match origin.entry(object.id()) {
-                    Entry::Vacant(entry) => {
-                        entry.insert(name);
-                        objects.insert(object.clone());
-                    }
-                    Entry::Occupied(first) => problems.push(format!(
-                        "{}: is in {} and again in {name}; the first counts, remove one of them",
-                        first.key(),
-                        first.get()
-                    )),
-                }
-            }
+        let problems = self.unreadable.iter().chain(self.faults.values()).cloned();
+        Snapshot {
+            objects: self.union.objects().clone(),
+            synced: self.synced,
+            problems: problems.chain(self.union.problems()).collect(),
         }
-        Snapshot { objects, synced: self.synced, problems }
     }
 }
 
@@ -223,43 +275,6 @@ impl File {
                 differs && settled && !(held && meta.size() == 0)
             }
         }
-    }
-
-    /// Reads the file; whether anything about it is different from before.
-    fn read(&mut self, path: &Path, name: &str, copies: &Path) -> bool {
-        let read = fs::read_to_string(path).map_err(|e| e.to_string());
-        match read.and_then(|text| Manifest::parse(&text).map(|m| (m, text)).map_err(|e| e.to_string())) {
-            Ok((manifest, text)) => {
-                for ignored in &manifest.ignored {
-                    debug!(file = name, "{ignored}: not a kind the agent uses, ignored");
-                }
-                let recovered = self.error.take().is_some();
-                let changed = self.objects.as_ref() != Some(&manifest.objects);
-                if changed {
-                    info!(file = name, objects = manifest.objects.len(), "read");
-                    copy(copies, name, &text);
-                }
-                self.objects = Some(manifest.objects);
-                changed || recovered
-            }
-            Err(reason) => self.fail(name, &reason, copies),
-        }
-    }
-
-    fn fail(&mut self, name: &str, reason: &str, copies: &Path) -> bool {
-        let problem = format!("{name}: {reason}");
-        let new = self.error.as_ref() != Some(&problem);
-        if self.objects.is_none() {
-            let copy = fs::read_to_string(copies.join(name)).ok();
-            self.objects = copy.and_then(|text| Manifest::parse(&text).ok()).map(|manifest| manifest.objects);
-        }
-        if new && self.objects.is_some() {
-            warn!("{problem}; its content from before stays in force");
-        } else if new {
-            warn!("{problem}; nothing of it is used");
-        }
-        self.error = Some(problem);
-        new
     }
 }
 

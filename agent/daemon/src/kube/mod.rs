@@ -1,7 +1,8 @@
 //! Kubernetes objects: what the agent knows of the cluster.
 //!
 //! They come from a folder of YAML files ([`folder`] reads it, [`watch`] notices changes). Whoever uses them gets
-//! [`Snapshot`]s: immutable, cheap to share, replaced as a whole.
+//! [`Snapshot`]s: immutable, cheap to share, replaced as a whole. One and the next share all objects that are the same, so
+//! that what is different between any two of them is found without a look at the rest.
 
 mod folder;
 mod manifest;
@@ -11,7 +12,7 @@ mod watch;
 
 pub use folder::Folder;
 pub use manifest::{Manifest, ManifestError};
-pub use object::{Name, Object, ObjectId, Objects};
+pub use object::{Kind, Name, Object, ObjectId, Objects};
 pub use types::{
     ClientIPConfig, Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode,
     ForZone, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Pod, PodIP, PodStatus, Service,

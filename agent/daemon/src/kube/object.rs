@@ -1,18 +1,18 @@
 //! The kinds of objects that the agent uses, and the set of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::types::{EndpointSlice, Node, ObjectMeta, Pod, Service};
+use crate::shared_map::SharedMap;
 
 /// Namespace and name of an object; the namespace of a Node is empty.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// The namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The name in it.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// An object of a kind that the agent uses.
@@ -28,24 +28,39 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
 }
 
+/// A kind of objects that the agent uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1 Node`.
+    Node,
+    /// `v1 Pod`.
+    Pod,
+    /// `v1 Service`.
+    Service,
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice,
+}
+
 /// Kind, namespace and name: what tells objects apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
-    kind: &'static str,
-    name: Name,
+    /// The kind.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub name: Name,
 }
 
-/// Objects by kind and name.
+/// Objects by kind and name. Clones share what is the same in them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Objects {
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Arc<Node>>,
+    pub nodes: SharedMap<Arc<str>, Node>,
     /// Pods.
-    pub pods: BTreeMap<Name, Arc<Pod>>,
+    pub pods: SharedMap<Name, Pod>,
     /// Services.
-    pub services: BTreeMap<Name, Arc<Service>>,
+    pub services: SharedMap<Name, Service>,
     /// EndpointSlices.
-    pub slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    pub slices: SharedMap<Name, EndpointSlice>,
 }
 
 impl Name {
@@ -56,7 +71,7 @@ impl Name {
     }
 
     /// `namespace/name`.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -73,39 +88,69 @@ impl fmt::Display for Name {
 impl Object {
     /// What tells this object apart from all others.
     pub fn id(&self) -> ObjectId {
-        let (kind, name) = match self {
-            Self::Node(o) => ("node", Name::new("", o.metadata.name.as_deref().unwrap_or_default())),
-            Self::Pod(o) => ("pod", Name::of(&o.metadata)),
-            Self::Service(o) => ("service", Name::of(&o.metadata)),
-            Self::EndpointSlice(o) => ("endpointslice", Name::of(&o.metadata)),
-        };
-        ObjectId { kind, name }
+        match self {
+            Self::Node(o) => ObjectId::node(o.metadata.name.as_deref().unwrap_or_default()),
+            Self::Pod(o) => ObjectId::new(Kind::Pod, Name::of(&o.metadata)),
+            Self::Service(o) => ObjectId::new(Kind::Service, Name::of(&o.metadata)),
+            Self::EndpointSlice(o) => ObjectId::new(Kind::EndpointSlice, Name::of(&o.metadata)),
+        }
     }
 }
 
 impl ObjectId {
-    /// Whether the object has a name at all.
-    pub fn is_named(&self) -> bool {
-        !self.name.name.is_empty()
+    /// Of an object in a namespace.
+    pub fn new(kind: Kind, name: Name) -> Self {
+        Self { kind, name }
+    }
+
+    /// Of a Node.
+    pub fn node(name: impl Into<Arc<str>>) -> Self {
+        Self::new(Kind::Node, Name::new("", name))
     }
 }
 
 impl fmt::Display for ObjectId {
     /// `service default/web`, `node node-a`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)
+        let kind = match self.kind {
+            Kind::Node => "node",
+            Kind::Pod => "pod",
+            Kind::Service => "service",
+            Kind::EndpointSlice => "endpointslice",
+        };
+        write!(f, "{kind} {}", self.name)
     }
 }
 
 impl Objects {
-    /// Takes `object` in, in place of one with the same id.
+    /// Takes `object` in, in place of one with the same id; one that is equal stays.
     pub fn insert(&mut self, object: Object) {
         let name = object.id().name;
         match object {
-            Object::Node(node) => drop(self.nodes.insert(name.name, node)),
-            Object::Pod(pod) => drop(self.pods.insert(name, pod)),
-            Object::Service(service) => drop(self.services.insert(name, service)),
-            Object::EndpointSlice(slice) => drop(self.slices.insert(name, slice)),
+            Object::Node(node) => self.nodes.insert(name.name, node),
+            Object::Pod(pod) => self.pods.insert(name, pod),
+            Object::Service(service) => self.services.insert(name, service),
+            Object::EndpointSlice(slice) => self.slices.insert(name, slice),
+        }
+    }
+
+    /// Whether there is an object of this id.
+    pub fn contains(&self, id: &ObjectId) -> bool {
+        match id.kind {
+            Kind::Node => self.nodes.contains_key(&id.name.name),
+            Kind::Pod => self.pods.contains_key(&id.name),
+            Kind::Service => self.services.contains_key(&id.name),
+            Kind::EndpointSlice => self.slices.contains_key(&id.name),
+        }
+    }
+
+    /// Removes the object of this id; whether it was there.
+    pub fn remove(&mut self, id: &ObjectId) -> bool {
+        match id.kind {
+            Kind::Node => self.nodes.remove(&id.name.name),
+            Kind::Pod => self.pods.remove(&id.name),
+            Kind::Service => self.services.remove(&id.name),
+            Kind::EndpointSlice => self.slices.remove(&id.name),
         }
     }
 

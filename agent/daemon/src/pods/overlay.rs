@@ -372,7 +372,7 @@ impl Overlay {
     /// This node's addresses, as its Node object has them now.
     pub(super) fn addresses(&self) -> Result<NodeAddresses, AttachError> {
         let snapshot = self.objects.borrow();
-        let node = snapshot.objects.nodes.get(&self.node).ok_or_else(|| {
+        let node = snapshot.objects.nodes.get(self.node.as_str()).ok_or_else(|| {
             AttachError::NotReady(format!("there is no Node object {}, the name of this node", self.node))
         })?;
         NodeAddresses::of(node, &self.config.tenants, &mut Vec::new()).map_err(AttachError::NotReady)

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::octets;
 use crate::kube::Node;
+use crate::shared_map::SharedMap;
 
 /// Annotation of a Node: its address on the underlay, where that is not its InternalIP.
 pub const VTEP_ADDRESS: &str = "culvert.io/vtep-address";
@@ -123,7 +124,7 @@ impl NodeAddresses {
 
 /// This node, if its object is there and complete, and the others.
 pub(super) fn build(
-    nodes: &BTreeMap<String, Arc<Node>>,
+    nodes: &SharedMap<Arc<str>, Node>,
     local: &str,
     overlay: &Overlay,
     problems: &mut Vec<String>,
@@ -153,7 +154,7 @@ pub(super) fn build(
         claims.grant(local, addresses, problems)
     });
     let mut remotes = Vec::new();
-    for (name, node) in nodes.iter().filter(|(name, _)| *name != local) {
+    for (name, node) in nodes.iter().filter(|(name, _)| ***name != *local) {
         let addresses = match NodeAddresses::of(node, &overlay.tenants, problems) {
             Ok(addresses) => claims.grant(name, addresses, problems),
             Err(problem) => {

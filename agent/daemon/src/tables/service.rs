@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use culvert_api::config::agent::Overlay;
 use culvert_api::config::balancing::Balancing;
@@ -42,7 +43,7 @@ pub(super) fn build(
     let weights = Weights::of(objects, problems);
     let mut entries = Vec::new();
     let mut taken: BTreeMap<(u32, IpAddr, i32, u16), &Name> = BTreeMap::new();
-    for (name, service) in &objects.services {
+    for (name, service) in objects.services.iter() {
         let Some(spec) = served(service) else { continue };
         let tenant = overlay.tenant_of(&name.namespace).map_or(0, |tenant| tenant.vni.get());
         let vips = cluster_ips(name, spec, problems);
@@ -63,8 +64,8 @@ pub(super) fn build(
                 taken.insert((tenant, *vip, port.protocol as i32, port.number), name);
                 let wanted = Wanted { vip: *vip, port, place, local_only, weights: &weights };
                 entries.push(fastpath::Service {
-                    namespace: name.namespace.clone(),
-                    name: name.name.clone(),
+                    namespace: name.namespace.to_string(),
+                    name: name.name.to_string(),
                     port_name: port.name.to_owned(),
                     protocol: port.protocol.into(),
                     vip: octets(*vip),
@@ -86,7 +87,7 @@ pub(super) fn build(
 /// Sorts the slices by the Service they belong to, and reports those that belong to none.
 fn slices_by_service<'a>(objects: &'a Objects, problems: &mut Vec<String>) -> Slices<'a> {
     let mut slices = Slices::new();
-    for (name, slice) in &objects.slices {
+    for (name, slice) in objects.slices.iter() {
         if is_others(&slice.metadata) {
             continue;
         }
@@ -95,7 +96,7 @@ fn slices_by_service<'a>(objects: &'a Objects, problems: &mut Vec<String>) -> Sl
                 .push(format!("endpointslice {name}: no label {SERVICE_NAME}, so it belongs to no Service"));
             continue;
         };
-        let service = Name::new(&name.namespace, service);
+        let service = Name::new(Arc::clone(&name.namespace), service.as_str());
         if !objects.services.contains_key(&service) {
             problems.push(format!("endpointslice {name}: there is no service {service}"));
             continue;

@@ -1,5 +1,7 @@
 use std::fs::File as DiskFile;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::kube::Name;
 
@@ -194,4 +196,70 @@ fn a_link_to_nothing_is_no_file() {
     std::os::unix::fs::symlink("nowhere.yaml", bench.path("a.yaml")).unwrap();
     let snapshot = bench.read().unwrap();
     assert!(snapshot.synced && snapshot.problems.is_empty());
+}
+
+#[test]
+fn what_is_not_heard_of_is_not_looked_at_and_a_change_leaves_other_objects_as_they_are() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.write(
+            &format!("{name}.yaml"),
+            &(service(name, "10.0.0.1") + &service(&format!("{name}2"), "10.0.0.2")),
+        );
+    }
+    let before = bench.read().unwrap();
+    bench.write("a.yaml", &(service("a", "10.0.0.9") + &service("a2", "10.0.0.2")));
+    bench.remove("b.yaml");
+    let after = bench.hear("a.yaml").unwrap();
+    let differences = before.objects.services.differences(&after.objects.services);
+    assert_eq!(
+        differences.iter().map(|d| &*d.key.name).collect::<Vec<_>>(),
+        ["a"],
+        "b's removal was not heard of"
+    );
+    let same = |name: &str| {
+        let name = Name::new("default", name);
+        let [old, new] = [&before, &after].map(|snapshot| snapshot.objects.services.get(&name).unwrap());
+        std::sync::Arc::ptr_eq(old, new)
+    };
+    assert_eq!(["a", "a2", "c"].map(same), [false, true, true]);
+    assert_eq!(ip_of(&bench.read().unwrap(), "b"), None);
+}
+
+/// What is done to a file: removed, broken, or made to hold these Services with these addresses.
+#[derive(Debug, Clone)]
+enum Deed {
+    Remove,
+    Break,
+    Hold(Vec<(u8, u8)>),
+}
+
+fn any_deed() -> impl Strategy<Value = Deed> {
+    let hold = prop::collection::vec((0..4u8, 0..3u8), 0..4).prop_map(Deed::Hold);
+    prop_oneof![1 => Just(Deed::Remove), 1 => Just(Deed::Break), 4 => hold]
+}
+
+proptest! {
+    #[test]
+    fn after_any_changes_it_is_known_what_a_look_at_all_files_finds(
+        deeds in prop::collection::vec((0..4u8, any_deed()), 1..8),
+    ) {
+        let mut bench = Bench::new();
+        let mut known = bench.read().unwrap();
+        for (file, deed) in deeds {
+            let name = format!("{file}.yaml");
+            match deed {
+                Deed::Remove => drop(fs::remove_file(bench.path(&name))),
+                Deed::Break => bench.write(&name, "{"),
+                Deed::Hold(services) => {
+                    let text = |(name, ip)| service(&format!("s{name}"), &format!("10.0.0.{ip}"));
+                    bench.write(&name, &services.into_iter().map(text).collect::<String>());
+                }
+            }
+            known = bench.hear(&name).unwrap_or(known);
+            let mut another = Folder::new(bench.path(""), bench.dir.path().join("copies"));
+            let whole = another.read(&Look { others: Others::Changed, ..Look::default() }).unwrap();
+            prop_assert_eq!(&known, &whole);
+        }
+    }
 }

@@ -116,5 +116,5 @@ async fn a_mounted_configmap_is_noticed_when_its_data_is_replaced() {
     bench.services(1).await;
     symlink("..2", bench.path("..data_tmp")).unwrap();
     fs::rename(bench.path("..data_tmp"), bench.path("..data")).unwrap();
-    bench.until("the other", |s| s.objects.services.keys().any(|name| name.name == "other")).await;
+    bench.until("the other", |s| s.objects.services.keys().any(|name| &*name.name == "other")).await;
 }

@@ -33,7 +33,7 @@ fn built_with(
     nodes: &[(String, Arc<Node>)],
 ) -> (Option<LocalNode>, Vec<RemoteNode>, Vec<String>) {
     let mut problems = Vec::new();
-    let nodes = nodes.iter().cloned().collect();
+    let nodes = nodes.iter().map(|(name, node)| (name.as_str().into(), Arc::clone(node))).collect();
     let (local, remotes) = build(&nodes, "a", &overlay(settings), &mut problems);
     (local, remotes, problems)
 }

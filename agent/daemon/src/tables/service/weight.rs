@@ -21,19 +21,19 @@ pub(super) struct Weights<'a>(BTreeMap<(&'a str, IpAddr), u32>);
 impl<'a> Weights<'a> {
     pub(super) fn of(objects: &'a Objects, problems: &mut Vec<String>) -> Self {
         let mut weights = BTreeMap::new();
-        for (name, pod) in &objects.pods {
+        for (name, pod) in objects.pods.iter() {
             let Some(weight) = said("pod", name, &pod.metadata, problems) else { continue };
             let Some(status) = &pod.status else { continue };
             let ips = status.pod_ips.iter().flatten().map(|ip| &ip.ip).chain(&status.pod_ip);
             let ips = ips.filter_map(|ip| ip.parse().ok());
-            weights.extend(ips.map(|ip| ((name.namespace.as_str(), ip), weight)));
+            weights.extend(ips.map(|ip| ((&*name.namespace, ip), weight)));
         }
         Self(weights)
     }
 
     /// What an endpoint of a slice weighs: what its pod says, else the slice. 0 is a weight: nothing new.
     pub(super) fn get(&self, slice: &Name, of_slice: Option<u32>, address: IpAddr) -> u32 {
-        self.0.get(&(slice.namespace.as_str(), address)).copied().or(of_slice).unwrap_or(DEFAULT)
+        self.0.get(&(&*slice.namespace, address)).copied().or(of_slice).unwrap_or(DEFAULT)
     }
 }
 

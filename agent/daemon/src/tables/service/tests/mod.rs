@@ -1,13 +1,11 @@
 // `json!` in place of an argument reads best.
 #![allow(clippy::needless_pass_by_value)]
 
-use std::sync::Arc;
-
 use culvert_api::fastpath::Backend;
 use serde_json::{Value, from_value, json};
 
 use super::*;
-use crate::kube::Pod;
+use crate::kube::{Node, Pod};
 
 mod balancing;
 mod endpoints;
@@ -22,18 +20,18 @@ fn built(services: &[Value], slices: &[Value]) -> (Vec<fastpath::Service>, Vec<S
 fn built_with(services: &[Value], slices: &[Value], pods: &[Value]) -> (Vec<fastpath::Service>, Vec<String>) {
     let mut objects = Objects::default();
     let node = json!({ "metadata": { "name": "a", "labels": { "topology.kubernetes.io/zone": "z" } } });
-    objects.nodes.insert("a".to_owned(), Arc::new(from_value(node).unwrap()));
+    objects.nodes.insert("a".into(), from_value::<Node>(node).unwrap());
     for pod in pods {
         let pod: Pod = from_value(pod.clone()).unwrap();
-        objects.pods.insert(Name::of(&pod.metadata), Arc::new(pod));
+        objects.pods.insert(Name::of(&pod.metadata), pod);
     }
     for service in services {
         let service: Service = from_value(service.clone()).unwrap();
-        objects.services.insert(Name::of(&service.metadata), Arc::new(service));
+        objects.services.insert(Name::of(&service.metadata), service);
     }
     for slice in slices {
         let slice: EndpointSlice = from_value(slice.clone()).unwrap();
-        objects.slices.insert(Name::of(&slice.metadata), Arc::new(slice));
+        objects.slices.insert(Name::of(&slice.metadata), slice);
     }
     let mut problems = Vec::new();
     let text = "overlay: { tenants: [{ name: red, vni: 7, namespaces: [r] }] }";
