@@ -64,7 +64,7 @@ use self::route::DestinationBits;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
 use self::verdict::{End, Exits};
-pub use self::verdict::{Learned, Neighbour, PathMtu, Verdict};
+pub use self::verdict::{Learned, Leaving, Neighbour, PathMtu, Verdict};
 use crate::balance::LoadWriter;
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
 use crate::flow::{
@@ -168,9 +168,8 @@ impl Pipeline {
     }
 
     /// Decides on a burst that `in_port` received: `verdicts` holds one for each buffer afterwards, in their order, and
-    /// the buffers to be sent are ready. What was received and what is dropped is counted. Returns the port that all of
-    /// the burst is to be sent through, if there is one such port and all packets are usual ones: nothing is to be made up
-    /// for them there, such as a checksum.
+    /// the buffers to be sent are ready. What was received and what is dropped is counted. Returns what the verdicts have
+    /// in common.
     pub fn process<B: PacketBuf>(
         &mut self,
         view: &Snapshot,
@@ -178,7 +177,7 @@ impl Pipeline {
         in_port: PortIndex,
         bufs: &mut [B],
         verdicts: &mut Vec<Verdict>,
-    ) -> Option<PortIndex> {
+    ) -> Leaving {
         // Each is replaced.
         verdicts.resize(bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
         let mut exits = Exits::NONE;
@@ -186,7 +185,7 @@ impl Pipeline {
         for (bufs, verdicts) in bufs.chunks_mut(together).zip(verdicts.chunks_mut(together)) {
             self.batch(view, now, in_port, bufs, verdicts, &mut exits);
         }
-        exits.only()
+        exits.common()
     }
 
     fn batch<B: PacketBuf>(

@@ -58,6 +58,18 @@ pub struct Neighbour {
     pub solicited: bool,
 }
 
+/// What is known of all packets of a burst at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// All are to be sent through this port, and fit for it as they are.
+    Together(PortIndex),
+    /// All are to be sent, through several ports, and fit for them as they are: nothing is to be made up for them there,
+    /// such as a checksum.
+    Ready,
+    /// Nothing.
+    Variously,
+}
+
 /// The ports that packets leave through, as far as they are one.
 #[derive(Debug)]
 pub(super) struct Exits {
@@ -81,8 +93,13 @@ impl Exits {
         *self = Self { all: 0, any: u16::MAX };
     }
 
-    /// The port that all leave through.
-    pub(super) fn only(&self) -> Option<PortIndex> {
-        (self.all == self.any).then_some(PortIndex(self.all))
+    /// What they have in common.
+    pub(super) fn common(&self) -> Leaving {
+        match (self.all, self.any) {
+            (all, any) if all == any => Leaving::Together(PortIndex(all)),
+            // Or ports that have every bit between them: nothing is lost by looking at each packet then.
+            (0, u16::MAX) => Leaving::Variously,
+            _ => Leaving::Ready,
+        }
     }
 }

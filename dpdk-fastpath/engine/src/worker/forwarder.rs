@@ -5,7 +5,7 @@ use culvert_dpdk::{Burst, Mbuf};
 use super::BURST;
 use super::port::{WorkerPort, WorkerPorts};
 use crate::flow::Tick;
-use crate::pipeline::{Learned, Pipeline, Verdict};
+use crate::pipeline::{Learned, Leaving, Pipeline, Verdict};
 use crate::table::{PortIndex, Snapshot};
 
 /// A worker's ports and pipeline, and room for the packets that are under way.
@@ -73,11 +73,13 @@ impl Forwarder {
                 continue;
             }
             packets += burst.len() as u64;
-            let only = pipeline.process(tables, now, from, burst, verdicts);
-            if let Some(port) = only
-                && ports.send_all(port, burst, pipeline.counters())
-            {
-                continue;
+            match pipeline.process(tables, now, from, burst, verdicts) {
+                Leaving::Together(port) if ports.send_all(port, burst, pipeline.counters()) => continue,
+                Leaving::Ready => {
+                    ports.deal(burst, verdicts, from, pipeline.counters());
+                    continue;
+                }
+                _ => {}
             }
             for (packet, verdict) in burst.drain().zip(&*verdicts) {
                 let unwanted = match *verdict {

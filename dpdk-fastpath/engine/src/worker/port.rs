@@ -10,6 +10,7 @@ use super::BURST;
 use super::rest::Rest;
 use crate::counter::{CounterWriter, DropReason};
 use crate::port::tap::{Ending, Spare};
+use crate::pipeline::Verdict;
 use crate::port::{Rx, Tx};
 use crate::table::{MAX_PORTS, PortIndex};
 
@@ -48,13 +49,18 @@ impl WorkerPort {
     }
 
     /// Adds a packet to what is pending.
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, packet: Mbuf, counters: &mut CounterWriter) {
         if let Err(packet) = self.pending.push(packet) {
-            self.flush(counters);
-            // It has room now.
-            let _ = self.pending.push(packet);
+            self.put_anew(packet, counters);
         }
+    }
+
+    #[cold]
+    fn put_anew(&mut self, packet: Mbuf, counters: &mut CounterWriter) {
+        self.flush(counters);
+        // It has room now.
+        let _ = self.pending.push(packet);
     }
 
     /// Hands what is pending to the device; what that does not take is freed and counted.
@@ -296,6 +302,29 @@ impl WorkerPorts {
             port.pending.append(packets);
         }
         true
+    }
+
+    /// As [`send`](Self::send) for all packets of a burst, which fit for the ports as they are.
+    #[inline]
+    pub(super) fn deal(
+        &mut self,
+        packets: &mut Burst<BURST>,
+        verdicts: &[Verdict],
+        from: PortIndex,
+        counters: &mut CounterWriter,
+    ) {
+        for (packet, verdict) in packets.drain().zip(verdicts) {
+            let Verdict::Send(index) = *verdict else { continue };
+            let Some(port) = self.by_index.get_mut(usize::from(index.0)).and_then(Option::as_deref_mut)
+            else {
+                counters.dropped(from, DropReason::NO_SUCH_PORT);
+                continue;
+            };
+            if port.pending.is_empty() {
+                self.pending.push(index);
+            }
+            port.put(packet, counters);
+        }
     }
 
     /// Puts a packet that came from a port aside, to be sent through another at the end of the round. Gives it back, and
