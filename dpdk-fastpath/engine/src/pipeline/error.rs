@@ -12,13 +12,13 @@ use culvert_packet::parse::verify_transport;
 use culvert_packet::quote::Quote;
 
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::flow::{Hit, Key, Out, Record};
 
 impl Stage<'_> {
     /// Forwards an ICMP message that is no echo.
-    pub(super) fn error<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
+    pub(super) fn error<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
         let frame = packet.buf.data();
         let quote = Quote::of(frame, packet.parsed);
         let quoted = quote.and_then(|quote| Some((quote, K::quoted(&quote, frame, key.tenant())?)));
@@ -44,7 +44,7 @@ impl Stage<'_> {
         key: &K,
         quote: &Quote,
         hit: &Hit<K>,
-    ) -> End {
+    ) -> Verdict {
         let Record { original, translated, mut route, backend, .. } = hit.record;
         if route.epoch != self.view.epoch() {
             route = self.ways(hit);
@@ -71,7 +71,7 @@ impl Stage<'_> {
         sent: &K,
         out: Out,
         (from, to): (IpAddr, IpAddr),
-    ) -> End {
+    ) -> Verdict {
         if out == Out::Nowhere {
             return self.nowhere(packet, sent.tenant(), to);
         }

@@ -8,7 +8,7 @@ use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::flow::{Hit, Key, Out, Record, Route, Signal};
 use crate::table::LostConnections;
@@ -21,7 +21,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         key: &K,
         hit: Option<Hit<K>>,
-    ) -> End {
+    ) -> Verdict {
         match hit {
             // Requests come from the client's own port only: that is where its address was checked.
             Some(hit) if hit.reply || packet.origin == Origin::Pod => self.established(packet, key, hit),
@@ -36,7 +36,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         key: &K,
         mut hit: Hit<K>,
-    ) -> End {
+    ) -> Verdict {
         if !hit.reply && hit.state().may_be_reopened() && Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, &hit);
         }
@@ -63,7 +63,7 @@ impl Stage<'_> {
         key: &K,
         hit: Hit<K>,
         exists: bool,
-    ) -> End {
+    ) -> Verdict {
         let Route { forward, reply, .. } = hit.record.route;
         let out = if hit.reply { reply } else { forward };
         if out == Out::Nowhere {
@@ -101,7 +101,12 @@ impl Stage<'_> {
         }
     }
 
-    fn endpoint_gone<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> End {
+    fn endpoint_gone<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+        hit: &Hit<K>,
+    ) -> Verdict {
         // Whoever still opens a connection can as well open it to another endpoint.
         if matches!(packet.parsed.l4, L4::Udp | L4::Echo) || Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, hit);
@@ -120,7 +125,7 @@ impl Stage<'_> {
     }
 
     /// Forgets the flow and decides as for its first packet.
-    fn anew<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> End {
+    fn anew<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K, hit: &Hit<K>) -> Verdict {
         self.end(hit);
         self.route(packet, key)
     }

@@ -16,7 +16,7 @@ use culvert_packet::{PacketBuf, Parsed};
 
 use super::route::Destination;
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::flow::{Fragmented, Key, Out};
 use crate::table::BackendId;
@@ -54,7 +54,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         key: &K,
         &Fragmented { to, service, backend, .. }: &Fragmented<K>,
-    ) -> End {
+    ) -> Verdict {
         let (tenant, dst) = (key.tenant(), to.destination().0);
         let out = self.out(tenant, dst);
         if out == Out::Nowhere {

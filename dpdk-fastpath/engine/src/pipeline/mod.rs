@@ -63,7 +63,7 @@ use self::recent::Recent;
 use self::route::DestinationBits;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
-use self::verdict::{End, Exits};
+use self::verdict::Exits;
 pub use self::verdict::{Learned, Leaving, Neighbour, PathMtu, Verdict};
 use crate::balance::LoadWriter;
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
@@ -107,6 +107,8 @@ pub struct Pipeline {
     destinations: Recent<DestinationBits>,
     vteps: Recent<Option<u32>>,
     allowances: Allowances,
+    /// What the packets of a burst told.
+    learned: Vec<Learned>,
     /// Whether no packet counts as usual, to compare the two ways.
     #[cfg(test)]
     nothing_is_usual: bool,
@@ -156,6 +158,7 @@ impl Pipeline {
             destinations: Recent::new(),
             vteps: Recent::new(),
             allowances: Allowances::new(),
+            learned: Vec::with_capacity(BATCH),
             #[cfg(test)]
             nothing_is_usual: false,
         }
@@ -165,6 +168,11 @@ impl Pipeline {
     #[inline]
     pub fn counters(&mut self) -> &mut CounterWriter {
         &mut self.counters
+    }
+
+    /// What the packets of the last burst told that ended as [`Verdict::Learned`], in their order.
+    pub fn learned(&self) -> &[Learned] {
+        &self.learned
     }
 
     /// Decides on a burst that `in_port` received: `verdicts` holds one for each buffer afterwards, in their order, and
@@ -178,6 +186,7 @@ impl Pipeline {
         bufs: &mut [B],
         verdicts: &mut Vec<Verdict>,
     ) -> Leaving {
+        self.learned.clear();
         // Each is replaced.
         verdicts.resize(bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
         let mut exits = Exits::NONE;
@@ -211,13 +220,24 @@ impl Pipeline {
         let expected = Expected::at(port, local);
         #[cfg(test)]
         let expected = if self.nothing_is_usual { Expected::Nothing } else { expected };
-        let Self { tables, flows, counters, lanes, batch4, batch6, destinations, vteps, allowances, .. } =
-            self;
+        let Self {
+            tables,
+            flows,
+            counters,
+            lanes,
+            batch4,
+            batch6,
+            destinations,
+            vteps,
+            allowances,
+            learned,
+            ..
+        } = self;
         destinations.renew(view.serial());
         vteps.renew(view.serial());
         batch4.clear();
         batch6.clear();
-        let (tally, learned) = (ServiceTally::default(), None);
+        let tally = ServiceTally::default();
         let (doors, ways) = (view.doors(), view.ways());
         let mut stage = Stage {
             view,
@@ -327,7 +347,7 @@ impl Stage<'_> {
             let Some((usual, slot)) = admit_usual(self, buf) else {
                 (lane.len, lane.slot) = (0, NOWHERE);
                 match self.admit(port, buf) {
-                    Step::Break(end) => verdicts[at] = self.verdict(end),
+                    Step::Break(verdict) => verdicts[at] = verdict,
                     Step::Continue(Admitted::V4(parsed, origin, key)) => {
                         lane.slot = others4.len() as u32;
                         others4.push(Batched::new(&self.tables.v4, at, parsed, origin, key));
@@ -397,8 +417,8 @@ impl Stage<'_> {
                 continue;
             }
             exits.add_other();
-            if let Some(end) = self.forward_other(from_pod, lane, others4, buf) {
-                *verdict = self.verdict(end);
+            if let Some(other) = self.forward_other(from_pod, lane, others4, buf) {
+                *verdict = other;
             }
         }
     }
@@ -412,7 +432,7 @@ impl Stage<'_> {
         lane: &Lane,
         others: &[Batched<FlowKey4>],
         buf: &mut B,
-    ) -> Option<End> {
+    ) -> Option<Verdict> {
         if !lane.is_usual() {
             let &Batched { ref parsed, origin, ref key, hash, .. } = others.get(lane.slot as usize)?;
             return Some(self.find_or_route(Packet { buf, parsed, origin, hash }, key));
@@ -435,13 +455,12 @@ impl Stage<'_> {
         }
         for &Batched { at, ref parsed, origin, ref key, hash } in &*batch.others6 {
             let packet = Packet { buf: &mut batch.bufs[at], parsed, origin, hash };
-            let end = self.find_or_route(packet, key);
-            batch.verdicts[at] = self.verdict(end);
+            batch.verdicts[at] = self.find_or_route(packet, key);
         }
     }
 
     /// Forwards a packet by its flow, if it has one, else by its destination.
-    fn find_or_route<K: Key, B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, key: &K) -> End {
+    fn find_or_route<K: Key, B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, key: &K) -> Verdict {
         if packet.parsed.is_fragment() {
             packet = match self.fragment(packet, key) {
                 Step::Continue(packet) => packet,
@@ -458,15 +477,5 @@ impl Stage<'_> {
             L4::Opaque => None,
         };
         self.forward(packet, key, hit)
-    }
-
-    #[inline(always)]
-    fn verdict(&mut self, end: End) -> Verdict {
-        match (end, self.learned) {
-            (End::Send(port), _) => Verdict::Send(port),
-            (End::Drop(reason), _) => Verdict::Drop(reason),
-            (End::Learned, Some(learned)) => Verdict::Learned(learned),
-            (End::Learned, None) => Verdict::Drop(DropReason::NEIGHBOUR_IGNORED),
-        }
     }
 }

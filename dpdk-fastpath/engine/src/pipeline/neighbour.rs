@@ -17,7 +17,7 @@ use culvert_packet::{Malformed, PacketBuf, Parsed};
 use super::frame::eth;
 use super::pod::may_discover;
 use super::stage::Stage;
-use super::verdict::{End, Learned, Neighbour};
+use super::verdict::{Learned, Neighbour, Verdict};
 use crate::counter::{Answered, DropReason};
 use crate::table::Port;
 
@@ -26,7 +26,12 @@ const HOP_LIMIT: u8 = 255;
 
 impl Stage<'_> {
     /// In: a pod's ARP packet. Out: a reply, if it asks for the router.
-    pub(super) fn arp_from_pod<B: PacketBuf>(&mut self, port: &Port, buf: &mut B, parsed: &Parsed) -> End {
+    pub(super) fn arp_from_pod<B: PacketBuf>(
+        &mut self,
+        port: &Port,
+        buf: &mut B,
+        parsed: &Parsed,
+    ) -> Verdict {
         let arp = match Arp::new(&buf.data()[usize::from(parsed.l3_offset)..]) {
             Ok(arp) => *arp,
             Err(malformed) => return self.drop(malformed),
@@ -52,7 +57,7 @@ impl Stage<'_> {
         port: &Port,
         buf: &mut B,
         parsed: &Parsed,
-    ) -> End {
+    ) -> Verdict {
         let Some(key) = FlowKey6::of(buf.data(), parsed, port.tenant) else {
             return self.drop(DropReason::ETHER_TYPE);
         };
@@ -69,7 +74,12 @@ impl Stage<'_> {
 
     /// In: the underlay's ARP packet. Out: a reply, if it asks for our address; a [`Neighbour`], if it says who has
     /// another.
-    pub(super) fn arp_from_uplink<B: PacketBuf>(&mut self, port: &Port, buf: &mut B, parsed: &Parsed) -> End {
+    pub(super) fn arp_from_uplink<B: PacketBuf>(
+        &mut self,
+        port: &Port,
+        buf: &mut B,
+        parsed: &Parsed,
+    ) -> Verdict {
         let arp = match Arp::new(&buf.data()[usize::from(parsed.l3_offset)..]) {
             Ok(arp) => *arp,
             Err(malformed) => return self.drop(malformed),
@@ -101,7 +111,7 @@ impl Stage<'_> {
         port: &Port,
         buf: &mut B,
         parsed: &Parsed,
-    ) -> End {
+    ) -> Verdict {
         if let Some(target) = solicited_target(buf.data(), parsed) {
             if !self.local.is_vtep(target) {
                 return self.drop(DropReason::NEIGHBOUR_IGNORED);

@@ -13,7 +13,7 @@ use culvert_packet::{PacketBuf, Parsed};
 use super::fragment;
 use super::frame::set_stations;
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::flow::Out;
 use crate::table::{PortIndex, Unreachable};
@@ -35,7 +35,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         out: Out,
         rewrite: impl FnOnce(&mut [u8], &Parsed),
-    ) -> End {
+    ) -> Verdict {
         match self.clear(packet, out) {
             Step::Continue(packet) => self.transmit(packet, out, rewrite),
             Step::Break(verdict) => verdict,
@@ -81,7 +81,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         out: Out,
         rewrite: impl FnOnce(&mut [u8], &Parsed),
-    ) -> End {
+    ) -> Verdict {
         let Packet { buf, parsed, mut hash, .. } = packet;
         let frame = buf.data_mut();
         // In one place only, so that it becomes part of this code.
@@ -94,12 +94,12 @@ impl Stage<'_> {
             Out::Pod(index) => {
                 let Some(port) = self.view.port(index) else { return self.drop(DropReason::NO_SUCH_PORT) };
                 set_stations(frame, port.mac, self.local.gateway_mac);
-                End::Send(index)
+                Verdict::Send(index)
             }
             Out::Remote(slot) => {
                 let header = Inner { traffic_class: parsed.traffic_class, ttl: parsed.ttl - 1 };
                 match self.encap(buf, slot, hash, header) {
-                    Ok(uplink) => End::Send(uplink),
+                    Ok(uplink) => Verdict::Send(uplink),
                     Err(reason) => self.drop(reason),
                 }
             }

@@ -10,7 +10,7 @@ use culvert_packet::parse::verify_transport;
 use culvert_packet::quote::Quote;
 
 use super::stage::{Origin, Packet, Stage, Step};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::counter::DropReason;
 use crate::flow::{Key, Lender, Out, marked, unmarked};
 use crate::table::{Backend, BackendId, Service, Snapshot};
@@ -38,7 +38,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         key: &K,
         service: &Service,
-    ) -> End {
+    ) -> Verdict {
         if packet.parsed.is_ping() {
             return self.drop(DropReason::FLOW_TABLE_FULL);
         }
@@ -68,7 +68,11 @@ impl Stage<'_> {
     }
 
     /// Forwards a packet that belongs to no tracked flow: as an answer to one that has no record, if that is what it is.
-    pub(super) fn answer_or_route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
+    pub(super) fn answer_or_route<K: Key, B: PacketBuf>(
+        &mut self,
+        packet: Packet<'_, B>,
+        key: &K,
+    ) -> Verdict {
         match self.answered_flow(key) {
             Some((to, served)) => self.without_record(packet, key, &to, served),
             None => self.route(packet, key),
@@ -82,7 +86,7 @@ impl Stage<'_> {
         key: &K,
         to: &K,
         served: (u32, BackendId),
-    ) -> End {
+    ) -> Verdict {
         let (tenant, dst) = (key.tenant(), to.destination().0);
         let out = self.out(tenant, dst);
         if out == Out::Nowhere {
@@ -108,7 +112,7 @@ impl Stage<'_> {
         key: &K,
         quote: &Quote,
         answer: &K,
-    ) -> End {
+    ) -> Verdict {
         let Some((to, _)) = self.answered_flow(answer) else { return self.route(packet, key) };
         let (reporter, endpoint) = (key.source().0, answer.source().0);
         let is_endpoint = reporter == endpoint;

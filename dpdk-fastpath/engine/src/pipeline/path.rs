@@ -15,7 +15,7 @@ use culvert_packet::parse::{L3, verify_transport};
 use culvert_packet::quote::Quote;
 
 use super::stage::Stage;
-use super::verdict::{End, Learned, PathMtu};
+use super::verdict::{Learned, PathMtu, Verdict};
 use crate::counter::DropReason;
 
 /// "Fragmentation needed" among the codes of "destination unreachable" (RFC 792).
@@ -23,7 +23,7 @@ const FRAGMENTATION_NEEDED: u8 = 4;
 
 impl Stage<'_> {
     /// Ends an ICMP message that is no echo.
-    pub(super) fn error_from_underlay(&mut self, frame: &[u8], parsed: &Parsed) -> End {
+    pub(super) fn error_from_underlay(&mut self, frame: &[u8], parsed: &Parsed) -> Verdict {
         let Some(vtep) = self.quoted_vtep(frame, parsed) else {
             return self.drop(DropReason::UNDERLAY_NOT_FOR_US);
         };

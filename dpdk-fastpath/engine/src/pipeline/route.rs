@@ -12,7 +12,7 @@ use culvert_packet::ip::Protocol;
 use culvert_packet::parse::L4;
 
 use super::stage::{Origin, Packet, Stage};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::counter::{Answered, DropReason};
 use crate::flow::{Key, Out, OutBits};
 use crate::table::{LocalNode, Snapshot, Target};
@@ -73,7 +73,7 @@ impl From<DestinationBits> for Destination {
 impl Stage<'_> {
     /// Forwards by destination address.
     #[inline]
-    pub(super) fn route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
+    pub(super) fn route<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
         let (tenant, dst) = (key.tenant(), key.destination().0);
         let out = match self.destination(tenant, dst) {
             Destination::Local => return self.local(packet),
@@ -118,7 +118,7 @@ impl Stage<'_> {
         packet: Packet<'_, B>,
         tenant: Tenant,
         dst: IpAddr,
-    ) -> End {
+    ) -> Verdict {
         if is_martian(dst) {
             return self.drop(DropReason::MARTIAN);
         }
@@ -133,7 +133,7 @@ impl Stage<'_> {
     }
 
     /// A packet to one of this node's own addresses: ping is answered, nothing else is served there.
-    fn local<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
+    fn local<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> Verdict {
         if packet.parsed.l4 != L4::Echo {
             return self.refuse(packet, DropReason::NOT_SERVED);
         }
@@ -141,7 +141,11 @@ impl Stage<'_> {
     }
 
     /// Answers a ping; for another echo, `otherwise` is the reason to drop it.
-    pub(super) fn pinged<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, otherwise: DropReason) -> End {
+    pub(super) fn pinged<B: PacketBuf>(
+        &mut self,
+        mut packet: Packet<'_, B>,
+        otherwise: DropReason,
+    ) -> Verdict {
         match echo_reply(packet.buf.data_mut(), packet.parsed) {
             Ok(()) => {
                 let answer = self.answer(&mut packet, Answered::EchoReply);

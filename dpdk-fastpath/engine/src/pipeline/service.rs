@@ -11,7 +11,7 @@ use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
 use super::stage::{Packet, Stage, Step};
-use super::verdict::End;
+use super::verdict::Verdict;
 use crate::balance::least_loaded;
 use crate::counter::DropReason;
 use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep, marked};
@@ -45,7 +45,7 @@ impl Stage<'_> {
     }
 
     /// Opens a flow.
-    pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> End {
+    pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
         let (vip, port) = key.destination();
         let view = self.view;
         let port = if packet.parsed.is_ping() { 0 } else { port };
@@ -77,7 +77,7 @@ impl Stage<'_> {
     }
 
     /// A packet from the midst of a connection that nobody knows.
-    fn lost<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
+    fn lost<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> Verdict {
         match self.local.flows.lost {
             LostConnections::Drop => self.drop(DropReason::FLOW_UNKNOWN),
             LostConnections::Reselect | LostConnections::Reset => {
@@ -106,7 +106,7 @@ impl Stage<'_> {
     }
 
     /// A packet to a virtual address, but not to what is served there.
-    fn not_served<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> End {
+    fn not_served<B: PacketBuf>(&mut self, packet: Packet<'_, B>) -> Verdict {
         match packet.parsed.l4 {
             L4::Tcp | L4::Udp | L4::Sctp => self.refuse(packet, DropReason::SERVICE_PORT),
             L4::Echo => self.pinged(packet, DropReason::ICMP_UNRELATED),
@@ -124,7 +124,7 @@ impl Stage<'_> {
         backend: &Backend,
         out: Out,
         opens: bool,
-    ) -> End {
+    ) -> Verdict {
         let Some(source) = self.source(key, backend) else { return self.drop(DropReason::FLOW_NO_PORT) };
         let route = Route { epoch: self.view.epoch(), forward: out, reply: Out::Pod(self.in_port) };
         let first = if opens { State::first } else { State::resumed };

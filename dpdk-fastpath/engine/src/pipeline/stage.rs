@@ -12,13 +12,13 @@ use super::allowance::Allowances;
 use super::output::Inner;
 use super::recent::Recent;
 use super::route::DestinationBits;
-use super::verdict::{End, Learned};
+use super::verdict::{Learned, Verdict};
 use crate::counter::{Answered, CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Tick};
 use crate::table::{Door, LocalNode, PortIndex, Snapshot, Way};
 
 /// What a stage decides: the packet's end, or what the next stage needs.
-pub(super) type Step<T> = ControlFlow<End, T>;
+pub(super) type Step<T> = ControlFlow<Verdict, T>;
 
 /// What stages work with while one burst of one port is processed.
 pub(super) struct Stage<'a> {
@@ -41,8 +41,8 @@ pub(super) struct Stage<'a> {
     pub(super) allowances: &'a mut Allowances,
     /// Packets of services' flows that are still to be counted.
     pub(super) tally: ServiceTally,
-    /// What the packet that ended as [`End::Learned`] told.
-    pub(super) learned: Option<Learned>,
+    /// What packets that ended as [`Verdict::Learned`] told.
+    pub(super) learned: &'a mut Vec<Learned>,
 }
 
 /// Where a packet comes from, which is where an answer to it goes.
@@ -72,10 +72,10 @@ pub(super) struct Packet<'b, B> {
 
 impl Stage<'_> {
     /// Ends a packet that nobody hears of again.
-    pub(super) fn drop(&mut self, reason: impl Into<DropReason>) -> End {
+    pub(super) fn drop(&mut self, reason: impl Into<DropReason>) -> Verdict {
         let reason = reason.into();
         self.counters.dropped(self.in_port, reason);
-        End::Drop(reason)
+        Verdict::Drop(reason)
     }
 
     /// Ends a packet that nobody hears of again.
@@ -84,9 +84,9 @@ impl Stage<'_> {
     }
 
     /// Ends a packet that told something.
-    pub(super) fn learn(&mut self, learned: Learned) -> End {
-        self.learned = Some(learned);
-        End::Learned
+    pub(super) fn learn(&mut self, learned: Learned) -> Verdict {
+        self.learned.push(learned);
+        Verdict::Learned
     }
 
     /// Whose packets come from there.
@@ -104,7 +104,7 @@ impl Stage<'_> {
         mut packet: Packet<'_, B>,
         reason: DropReason,
         error: IcmpError,
-    ) -> End {
+    ) -> Verdict {
         let verdict = self.drop(reason);
         let (gateway4, gateway6) = self.local.gateways(self.tenant_of(packet.origin));
         let gateway = match packet.parsed.l3 {
@@ -133,7 +133,7 @@ impl Stage<'_> {
 
     /// Ends a packet and tells its sender that nobody serves this port: with a reset for TCP, an ABORT for SCTP, else with
     /// an ICMP error.
-    pub(super) fn refuse<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, reason: DropReason) -> End {
+    pub(super) fn refuse<B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, reason: DropReason) -> Verdict {
         let (made, kind) = match packet.parsed.l4 {
             L4::Tcp => (tcp_reset(packet.buf, packet.parsed), Answered::TcpReset),
             L4::Sctp => (sctp_abort(packet.buf, packet.parsed), Answered::SctpAbort),
@@ -151,7 +151,7 @@ impl Stage<'_> {
         &mut self,
         packet: &mut Packet<'_, B>,
         kind: Answered,
-    ) -> Result<End, DropReason> {
+    ) -> Result<Verdict, DropReason> {
         packet.buf.set_offload(Offload::NONE);
         if let Origin::Tunnel(slot) = packet.origin {
             // The tunnel copies from the answer, not from the packet that this was made of.
@@ -160,7 +160,7 @@ impl Stage<'_> {
             self.encap(packet.buf, slot, packet.hash, header)?;
         }
         self.counters.answered(kind);
-        Ok(End::Send(self.in_port))
+        Ok(Verdict::Send(self.in_port))
     }
 
     /// The end of a packet that was made into an answer to its own port, or could not be.
@@ -169,11 +169,11 @@ impl Stage<'_> {
         result: Result<(), NoAnswer>,
         kind: Answered,
         otherwise: DropReason,
-    ) -> End {
+    ) -> Verdict {
         match result {
             Ok(()) => {
                 self.counters.answered(kind);
-                End::Send(self.in_port)
+                Verdict::Send(self.in_port)
             }
             Err(NoAnswer::Malformed(malformed)) => self.drop(malformed),
             Err(NoAnswer::Room) => self.drop(DropReason::NO_HEADROOM),

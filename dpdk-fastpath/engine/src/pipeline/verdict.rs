@@ -7,25 +7,16 @@ use culvert_packet::eth::EthAddr;
 use crate::counter::DropReason;
 use crate::table::PortIndex;
 
-/// What becomes of a packet. The packet stays with the caller, who sends or frees it.
+/// What becomes of a packet. The packet stays with the caller, who sends or frees it. Small, so that stages hand it on in
+/// a register and those of a burst take a few cache lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// To be sent through a port, as it now is.
     Send(PortIndex),
     /// To be freed. Counted already.
     Drop(DropReason),
-    /// To be freed, after the control thread has been told what the underlay said.
-    Learned(Learned),
-}
-
-/// A [`Verdict`] as stages hand it on: small, so that it stays in a register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// As [`Verdict::Send`].
-    Send(PortIndex),
-    /// As [`Verdict::Drop`].
-    Drop(DropReason),
-    /// As [`Verdict::Learned`]; of whom, the stages' common state says.
+    /// To be freed, after the control thread has been told what the underlay said:
+    /// [`Pipeline::learned`](super::Pipeline::learned).
     Learned,
 }
 

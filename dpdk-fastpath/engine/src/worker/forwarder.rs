@@ -84,16 +84,13 @@ impl Forwarder {
             for (packet, verdict) in burst.drain().zip(&*verdicts) {
                 let unwanted = match *verdict {
                     Verdict::Send(port) => ports.send(port, packet, from, pipeline.counters()),
-                    Verdict::Drop(_) => Some(packet),
-                    Verdict::Learned(learned) => {
-                        learn(learned);
-                        Some(packet)
-                    }
+                    Verdict::Drop(_) | Verdict::Learned => Some(packet),
                 };
                 // Never more than were received, so there is room.
                 let _ = unwanted.map(|packet| dropped.push(packet));
             }
             dropped.clear();
+            pipeline.learned().iter().for_each(|&learned| learn(learned));
         }
         ports.flush(pipeline.counters());
         packets

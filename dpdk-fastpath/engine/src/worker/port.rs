@@ -9,8 +9,8 @@ use culvert_packet::PacketBuf;
 use super::BURST;
 use super::rest::Rest;
 use crate::counter::{CounterWriter, DropReason};
-use crate::port::tap::{Ending, Spare};
 use crate::pipeline::Verdict;
+use crate::port::tap::{Ending, Spare};
 use crate::port::{Rx, Tx};
 use crate::table::{MAX_PORTS, PortIndex};
 

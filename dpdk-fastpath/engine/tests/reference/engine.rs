@@ -113,6 +113,7 @@ impl Engine {
         let mut bufs: Vec<_> = frames.iter().map(buffer).collect();
         let mut verdicts = Vec::new();
         self.pipeline.process(&self.view, tick(seconds), PortIndex(port), &mut bufs, &mut verdicts);
+        let mut learned = self.pipeline.learned().iter();
         let end = |(verdict, buf): (&Verdict, &TestBuf)| match verdict {
             Verdict::Send(port) => {
                 let Offload { segment, partial } = buf.offload();
@@ -120,10 +121,12 @@ impl Engine {
                 End::Send(port.0, Frame { bytes: buf.data().to_vec(), left })
             }
             Verdict::Drop(reason) => End::Drop(reason.name()),
-            Verdict::Learned(Learned::Neighbour(heard)) => {
-                End::Learned { ip: heard.ip, mac: heard.mac.0, solicited: heard.solicited }
-            }
-            Verdict::Learned(Learned::PathMtu(heard)) => End::Narrow { vtep: heard.vtep, mtu: heard.mtu },
+            Verdict::Learned => match learned.next().expect("what has been learned") {
+                Learned::Neighbour(heard) => {
+                    End::Learned { ip: heard.ip, mac: heard.mac.0, solicited: heard.solicited }
+                }
+                Learned::PathMtu(heard) => End::Narrow { vtep: heard.vtep, mtu: heard.mtu },
+            },
         };
         assert_eq!(verdicts.len(), frames.len(), "one verdict for each");
         verdicts.iter().zip(&bufs).map(end).collect()

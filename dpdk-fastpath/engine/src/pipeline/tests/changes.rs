@@ -113,7 +113,7 @@ impl Flow {
             }
             Verdict::Send(port) => Next::Here(port, read(&outcome.frame).dst),
             Verdict::Drop(reason) => Next::Dropped(reason),
-            Verdict::Learned(_) => panic!("{outcome:?}"),
+            Verdict::Learned => panic!("{outcome:?}"),
         }
     }
 

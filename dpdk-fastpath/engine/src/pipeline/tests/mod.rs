@@ -35,7 +35,7 @@ use culvert_packet::parse::verify_transport;
 use culvert_packet::tcp::TcpFlags;
 use culvert_packet::{PacketBuf, Parsed, TestBuf, parse, testkit};
 
-use super::{Pipeline, Verdict};
+use super::{Learned, Pipeline, Verdict};
 use crate::counter::{CounterSet, DropReason, counters};
 use crate::flow::{FlowTables, Key, Tick};
 use crate::table::{Builder, Port, PortIndex, Snapshot, octets};
@@ -260,6 +260,12 @@ impl Node {
     pub(super) fn run(&mut self, port: PortIndex, frame: &[u8]) -> Outcome {
         let mut outcomes = self.burst(port, &[frame.to_vec()]);
         outcomes.remove(0)
+    }
+
+    /// What a packet tells that ends with that.
+    pub(super) fn hear(&mut self, port: PortIndex, frame: &[u8]) -> Vec<Learned> {
+        assert_eq!(self.run(port, frame).verdict, Verdict::Learned);
+        self.pipeline.learned().to_vec()
     }
 
     pub(super) fn burst(&mut self, port: PortIndex, frames: &[Vec<u8>]) -> Vec<Outcome> {

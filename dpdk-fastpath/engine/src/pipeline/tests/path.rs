@@ -38,8 +38,7 @@ fn a_router_that_takes_less_is_heard_and_pods_are_told_of_what_is_left() {
         // RFC 792 demands 8 bytes of what is behind the IP header.
         for len in [if router.is_ipv4() { 28 } else { 48 }, 500] {
             let error = from_underlay(testkit::icmp_error(router, too_big(router), 1400, &outer.frame, len));
-            let learned = Verdict::Learned(Learned::PathMtu(PathMtu { vtep, mtu: 1400 }));
-            assert_eq!(node.run(UPLINK, &error).verdict, learned);
+            assert_eq!(node.hear(UPLINK, &error), [Learned::PathMtu(PathMtu { vtep, mtu: 1400 })]);
         }
         for nothing_is_usual in [false, true] {
             node.pipeline.nothing_is_usual = nothing_is_usual;

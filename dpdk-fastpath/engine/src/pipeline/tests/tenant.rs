@@ -339,7 +339,7 @@ proptest! {
                 Verdict::Send(UPLINK) => prop_assert_eq!(tunnelled_in(&outcome).0, vni_of(tenant)),
                 Verdict::Send(port) => prop_assert_eq!(node.view.port(port).unwrap().tenant.get(), tenant),
                 Verdict::Drop(_) => {}
-                Verdict::Learned(learned) => prop_assert!(false, "{learned:?}"),
+                Verdict::Learned => prop_assert!(false, "{:?}", node.pipeline.learned()),
             }
         }
     }

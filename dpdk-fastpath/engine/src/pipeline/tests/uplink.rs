@@ -160,29 +160,27 @@ fn our_underlay_addresses_are_found_and_pinged() {
 #[test]
 fn what_neighbours_say_of_themselves_is_passed_on() {
     let mut node = Node::new();
-    let learned = |ip, solicited| {
-        Verdict::Learned(Learned::Neighbour(Neighbour { ip, mac: testkit::MAC_A, solicited }))
-    };
+    let learned = |ip, solicited| [Learned::Neighbour(Neighbour { ip, mac: testkit::MAC_A, solicited })];
     let b4 = IpAddr::V4(NODE_B4);
     let reply = testkit::arp_reply(NODE_B4, VTEP4);
     let to_us = testkit::with_macs(reply.clone(), UPLINK_MAC, testkit::MAC_A);
-    assert_eq!(node.run(UPLINK, &to_us).verdict, learned(b4, true));
+    assert_eq!(node.hear(UPLINK, &to_us), learned(b4, true));
     let to_all = testkit::with_macs(reply, EthAddr::BROADCAST, testkit::MAC_A);
-    assert_eq!(node.run(UPLINK, &to_all).verdict, learned(b4, false));
-    assert_eq!(node.run(UPLINK, &testkit::arp_request(NODE_B4, NODE_B4)).verdict, learned(b4, false));
+    assert_eq!(node.hear(UPLINK, &to_all), learned(b4, false));
+    assert_eq!(node.hear(UPLINK, &testkit::arp_request(NODE_B4, NODE_B4)), learned(b4, false));
 
     let advertisement = |flags| {
         let mut buf = TestBuf::new(&[]);
         assert!(neighbour::unsolicited_advertisement(&mut buf, testkit::MAC_A, v6("2001:db8::3"), flags));
         buf.data().to_vec()
     };
-    assert_eq!(node.run(UPLINK, &advertisement(OVERRIDE)).verdict, learned(ip("2001:db8::3"), false));
+    assert_eq!(node.hear(UPLINK, &advertisement(OVERRIDE)), learned(ip("2001:db8::3"), false));
     node.assert_dropped(UPLINK, &advertisement(SOLICITED), Malformed::NdInvalid.into());
     let mut answer = advertisement(SOLICITED | OVERRIDE);
     answer[38..54].copy_from_slice(&v6("2001:db8::1").octets());
     testkit::fill_checksums(&mut answer);
     let answer = testkit::with_macs(answer, UPLINK_MAC, testkit::MAC_A);
-    assert_eq!(node.run(UPLINK, &answer).verdict, learned(ip("2001:db8::3"), true));
+    assert_eq!(node.hear(UPLINK, &answer), learned(ip("2001:db8::3"), true));
     let mut routed = answer.clone();
     routed[21] = 254;
     node.assert_dropped(UPLINK, &routed, Malformed::NdInvalid.into());
