@@ -11,7 +11,9 @@ use crate::eth::{EthAddr, EthHeader, EtherType};
 use crate::flow::{FlowKey4, Tenant};
 use crate::ip::Protocol;
 use crate::ipv4::Ipv4Header;
+use crate::parse::{Fragment, L3, L4, Parsed};
 use crate::rewrite::Translation4;
+use crate::sctp::SctpChunks;
 use crate::tcp::{TcpFlags, TcpHeader};
 use crate::udp::UdpHeader;
 
@@ -126,6 +128,38 @@ impl Usual {
         };
         let protocol_and_ports = u64::from(head[23]) << 32 | u64::from(half(head, TRANSPORT));
         Some(Self { addresses: word(head, IP + 12), protocol_and_ports, len, kind })
+    }
+
+    /// What [`parse`](crate::parse::parse) says of a usual packet without padding, without looking at everything again; `None`
+    /// if the frame is too short to be one.
+    #[inline]
+    pub fn parsed(frame: &[u8]) -> Option<Parsed> {
+        const DONT_FRAGMENT: u8 = 0x40;
+        let head: &[u8; HEAD] = frame.first_chunk()?;
+        let protocol = Protocol(head[23]);
+        let (l4, tcp_flags) = match protocol {
+            Protocol::TCP => (L4::Tcp, TcpFlags(*frame.get(TRANSPORT + 13)?)),
+            _ => (L4::Udp, TcpFlags(0)),
+        };
+        Some(Parsed {
+            l3: L3::Ipv4,
+            vlan: None,
+            l3_offset: IP as u8,
+            l4_offset: TRANSPORT as u16,
+            l3_len: u16::from_be_bytes([head[16], head[17]]).into(),
+            protocol,
+            l4,
+            src_port: u16::from_be_bytes([head[34], head[35]]),
+            dst_port: u16::from_be_bytes([head[36], head[37]]),
+            tcp_flags,
+            sctp_chunks: SctpChunks::NONE,
+            icmp_type: 0,
+            fragment: Fragment::Whole,
+            ttl: head[22],
+            traffic_class: head[15],
+            dont_fragment: head[20] & DONT_FRAGMENT != 0,
+            partial: false,
+        })
     }
 
     /// The key of the packet's flow.

@@ -92,7 +92,7 @@ impl Stage<'_> {
     }
 
     /// Where both directions of a flow go by the present tables.
-    pub(super) fn ways<K: Key>(&self, hit: &Hit<K>) -> Route {
+    pub(super) fn ways<K: Key>(&mut self, hit: &Hit<K>) -> Route {
         let tenant = hit.record.original.tenant();
         Route {
             epoch: self.view.epoch(),

@@ -56,7 +56,7 @@ use std::sync::Arc;
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::parse::L4;
 use culvert_packet::usual::Usual;
-use culvert_packet::{PacketBuf, Parsed, parse};
+use culvert_packet::{Malformed, PacketBuf, Parsed};
 
 use self::allowance::Allowances;
 use self::recent::Recent;
@@ -82,7 +82,7 @@ const SMALL_BATCH: usize = 64;
 /// Up to so many IPv4 flows are few: with what leads to them they take 2 MB.
 const FEW_FLOWS: u32 = 16 * 1024;
 
-/// Slot of a lane whose packet is neither usual nor another IPv4 packet.
+/// No slot: of a lane whose packet is neither usual nor another IPv4 packet, or of a service that is not known.
 const NOWHERE: u32 = u32::MAX;
 
 /// Records that one [`Pipeline::age`] looks at, per table, at the least and at the most. In between one of so many that there
@@ -384,7 +384,7 @@ impl Stage<'_> {
                 let unsure = overflows && unmarked(lane.key.dst_port()).is_some();
                 lane.out = if unsure { OutBits::NOWHERE } else { destination.out() };
                 if destination.is_vip() && kind != PortKind::Uplink {
-                    self.expect(&lane.key, lane.hash);
+                    lane.slot = self.expect(&lane.key, lane.hash);
                 }
             }
         }
@@ -435,15 +435,14 @@ impl Stage<'_> {
     ) -> Option<Verdict> {
         if !lane.is_usual() {
             let &Batched { ref parsed, origin, ref key, hash, .. } = others.get(lane.slot as usize)?;
-            return Some(self.find_or_route(Packet { buf, parsed, origin, hash }, key));
+            return Some(self.find_or_route(Packet { buf, parsed, origin, hash, service: NOWHERE }, key));
         }
-        let origin = if from_pod { Origin::Pod } else { Origin::Tunnel(lane.slot) };
-        Some(match parse(buf.data()) {
-            Ok(parsed) => {
-                self.find_or_route(Packet { buf, parsed: &parsed, origin, hash: lane.hash }, &lane.key)
-            }
-            Err(malformed) => self.drop(malformed),
-        })
+        let (origin, service) =
+            if from_pod { (Origin::Pod, lane.slot) } else { (Origin::Tunnel(lane.slot), NOWHERE) };
+        let Some(ref parsed) = Usual::parsed(buf.data()) else {
+            return Some(self.drop(Malformed::Ipv4Truncated));
+        };
+        Some(self.find_or_route(Packet { buf, parsed, origin, hash: lane.hash, service }, &lane.key))
     }
 
     /// The later passes over IPv6 packets.
@@ -454,7 +453,7 @@ impl Stage<'_> {
             flows.probe(other.hash);
         }
         for &Batched { at, ref parsed, origin, ref key, hash } in &*batch.others6 {
-            let packet = Packet { buf: &mut batch.bufs[at], parsed, origin, hash };
+            let packet = Packet { buf: &mut batch.bufs[at], parsed, origin, hash, service: NOWHERE };
             batch.verdicts[at] = self.find_or_route(packet, key);
         }
     }

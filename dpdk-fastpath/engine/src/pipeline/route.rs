@@ -108,8 +108,11 @@ impl Stage<'_> {
 
     /// Where a pod's address is.
     #[inline]
-    pub(super) fn out(&self, tenant: Tenant, address: IpAddr) -> Out {
-        way(self.view, tenant, address)
+    pub(super) fn out(&mut self, tenant: Tenant, address: IpAddr) -> Out {
+        match self.destination(tenant, address) {
+            Destination::Pod(out) => out,
+            Destination::Local | Destination::Vip => way(self.view, tenant, address),
+        }
     }
 
     /// Ends a packet whose destination does not exist.

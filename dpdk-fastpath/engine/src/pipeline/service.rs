@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
+use super::NOWHERE;
 use super::stage::{Packet, Stage, Step};
 use super::verdict::Verdict;
 use crate::balance::least_loaded;
@@ -27,9 +28,9 @@ const SWEPT: u32 = 64;
 const ENDED: u64 = 4;
 
 impl Stage<'_> {
-    /// Fetches what it takes to open a flow to a virtual address.
+    /// Fetches what it takes to open a flow to a virtual address; returns the slot of the service.
     #[inline(never)]
-    pub(super) fn expect<K: Key>(&self, key: &K, hash: u64) {
+    pub(super) fn expect<K: Key>(&self, key: &K, hash: u64) -> u32 {
         let (tenant, (vip, port)) = (key.tenant(), key.destination());
         let service = self.view.service(&ServiceKey { tenant, vip, protocol: key.protocol(), port });
         // What depends on the flows before this one is not known yet.
@@ -42,6 +43,7 @@ impl Stage<'_> {
         if let Some(translated) = translated {
             K::table(self.tables).burst().prefetch(translated.reversed().hash64());
         }
+        service.map_or(NOWHERE, Service::slot)
     }
 
     /// Opens a flow.
@@ -49,7 +51,8 @@ impl Stage<'_> {
         let (vip, port) = key.destination();
         let view = self.view;
         let port = if packet.parsed.is_ping() { 0 } else { port };
-        let service = view.service(&ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port });
+        let wanted = ServiceKey { tenant: key.tenant(), vip, protocol: key.protocol(), port };
+        let service = view.service_near(packet.service, &wanted);
         let may_open = matches!(packet.parsed.l4, L4::Tcp | L4::Udp | L4::Sctp) || packet.parsed.is_ping();
         let Some(service) = service.filter(|_| may_open) else { return self.not_served(packet) };
         if packet.parsed.l4 == L4::Sctp && packet.parsed.is_fragment() {

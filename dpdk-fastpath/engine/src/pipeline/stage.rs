@@ -68,6 +68,8 @@ pub(super) struct Packet<'b, B> {
     pub(super) origin: Origin,
     /// Hash of its key, which also spreads tunnel packets over the underlay's paths.
     pub(super) hash: u64,
+    /// Slot of the service that it is most likely for.
+    pub(super) service: u32,
 }
 
 impl Stage<'_> {

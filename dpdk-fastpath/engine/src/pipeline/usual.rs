@@ -62,8 +62,8 @@ pub(super) struct Lane {
     pub(super) probe: Probe,
     /// What its flow looks like if the packet changes nothing about it.
     pub(super) calm: Calm,
-    /// Slot of the remote node that it comes from; not of a pod's packet. Of a packet that is not usual, its place among the
-    /// others of its version.
+    /// Slot of the remote node that it comes from; of a pod's packet that may open a flow, slot of the service. Of a packet
+    /// that is not usual, its place among the others of its version.
     pub(super) slot: u32,
     /// Where it goes if it belongs to no flow; known if the probe is absent.
     pub(super) out: OutBits,

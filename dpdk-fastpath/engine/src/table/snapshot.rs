@@ -214,6 +214,12 @@ impl Snapshot {
         self.service_in(self.services.slots.get(key)?)
     }
 
+    /// The same, sooner if it is in the slot `likely`.
+    #[inline]
+    pub fn service_near(&self, likely: u32, key: &ServiceKey) -> Option<&Service> {
+        self.service_in(likely).filter(|service| service.key() == key).or_else(|| self.service(key))
+    }
+
     /// The service in a slot.
     #[inline]
     pub fn service_in(&self, slot: u32) -> Option<&Service> {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::encap;
-use crate::parse::{Fragment, L3, L4, Parsed, parse};
+use crate::parse::parse;
 use crate::rewrite::decrement_ttl;
 use crate::testkit::{self, generate};
 
@@ -34,6 +34,7 @@ fn assert_same(usual: &Usual, frame: &[u8], parsed: &Parsed) {
     };
     assert_eq!((usual.kind, usual.end()), (kind, parsed.end()));
     assert_eq!(ttl_and_traffic_class(frame), Some((parsed.ttl, parsed.traffic_class)));
+    assert_eq!(Usual::parsed(frame), Some(*parsed));
 }
 
 /// Legal packets that are usual; half of what is generated otherwise is not.
