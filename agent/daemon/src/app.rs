@@ -32,7 +32,7 @@ use crate::pod_resources::PodResources;
 use crate::pods::{Overlay, Store, StoreError};
 use crate::reload;
 use crate::socket::{self, Listener, ListenerError, Service};
-use crate::tables::Builder;
+use crate::tables::{Builder, Settings};
 
 /// How long each of the agent's parts may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
@@ -158,8 +158,9 @@ impl App {
         if let Some(folder) = config.manifests {
             manifests.set(State::Starting, folder.display().to_string());
             parts.spawn("tables", |stop| {
-                let (node, overlay, objects) = (node.clone(), config.overlay.clone(), objects.clone());
-                Builder { node, overlay, objects, desired: send_desired, health: manifests }.run(stop)
+                let settings = Settings { node: node.clone(), overlay: config.overlay.clone() };
+                let objects = objects.clone();
+                Builder { settings, objects, desired: send_desired, health: manifests }.run(stop)
             });
             let copies = config.state_dir.join("manifests");
             parts.spawn("manifests", |stop| kube::watch(Folder::new(folder, copies), send_objects, stop));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use culvert_api::fastpath::{Changes, Info, Restart, Tables};
+use culvert_api::fastpath::{Changes, Info, Restart};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -16,6 +16,7 @@ use super::{FastPath, FastPathError};
 use crate::health::{Reporter, State};
 use crate::metrics::Metrics;
 use crate::pods::Overlay;
+use crate::tables::TableSet;
 
 /// How often the fast path is asked whether it is still the same.
 const PROBE: Duration = Duration::from_millis(250);
@@ -31,8 +32,8 @@ const RETRY_PORTS: Duration = Duration::from_secs(5);
 /// The tables that the fast path should have, and since when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Desired {
-    /// The tables; revision 0.
-    pub tables: Arc<Tables>,
+    /// The tables.
+    pub tables: Arc<TableSet>,
     /// When they became what they are.
     pub since: Instant,
 }
@@ -68,7 +69,7 @@ struct Met {
     /// Highest revision seen or sent.
     revision: u64,
     /// The tables it was given by us, and their revision.
-    given: Option<(u64, Arc<Tables>)>,
+    given: Option<(u64, Arc<TableSet>)>,
     ports: Ports,
 }
 
@@ -208,8 +209,7 @@ impl Keeper {
 
     async fn replace(&self, met: &mut Met, desired: &Desired) -> Result<(), FastPathError> {
         met.revision += 1;
-        let tables = Tables { revision: met.revision, ..Tables::clone(&desired.tables) };
-        let answer = self.fastpath.replace_tables(tables).await?;
+        let answer = self.fastpath.replace_tables(desired.tables.message(met.revision)).await?;
         debug!(
             revision = answer.revision,
             services = answer.services,

@@ -9,9 +9,10 @@ use culvert_api::fastpath::{self, LocalNode, Marking, Prefix, RemoteNode, Tenant
 use culvert_api::value::{Mac, Mtu, Vni};
 use ipnet::IpNet;
 
-use super::octets;
-use crate::kube::Node;
-use crate::shared_map::SharedMap;
+use super::problems::Problems;
+use super::{Settings, TableSet, octets};
+use crate::kube::{Node, ObjectId};
+use crate::shared_map::{Difference, SharedMap};
 
 /// Annotation of a Node: its address on the underlay, where that is not its InternalIP.
 pub const VTEP_ADDRESS: &str = "culvert.io/vtep-address";
@@ -122,49 +123,131 @@ impl NodeAddresses {
     }
 }
 
-/// This node, if its object is there and complete, and the others.
-pub(super) fn build(
-    nodes: &SharedMap<Arc<str>, Node>,
-    local: &str,
-    overlay: &Overlay,
-    problems: &mut Vec<String>,
-) -> (Option<LocalNode>, Vec<RemoteNode>) {
-    let mut claims = Claims::default();
-    let own = match nodes.get(local) {
-        Some(node) => NodeAddresses::of(node, &overlay.tenants, problems).map_err(|e| problems.push(e)).ok(),
-        None => {
-            problems
-                .push(format!("node {local}: there is no Node object of this name, the name of this node"));
-            None
-        }
-    };
-    if let Some(own) = &own
-        && overlay.pod_mtu(own.is_over_ipv4()) < Mtu::MIN.get()
-    {
-        problems.push(format!(
-            "node {local}: overlay.underlayMtu {} leaves pods {} bytes over IPv6, less than the {} that IPv6 needs",
-            overlay.underlay_mtu,
-            overlay.pod_mtu(false),
-            Mtu::MIN
-        ));
-    }
-    // This node's own ranges first: whatever another object says, they are here.
-    let own = own.map(|addresses| {
-        claims.vteps.extend(addresses.underlay.iter().map(|vtep| (*vtep, local.to_owned())));
-        claims.grant(local, addresses, problems)
-    });
-    let mut remotes = Vec::new();
-    for (name, node) in nodes.iter().filter(|(name, _)| ***name != *local) {
-        let addresses = match NodeAddresses::of(node, &overlay.tenants, problems) {
-            Ok(addresses) => claims.grant(name, addresses, problems),
-            Err(problem) => {
-                problems.push(problem);
-                continue;
+/// What is known of the nodes beside the tables.
+#[derive(Debug, PartialEq)]
+pub(super) struct Nodes {
+    /// This node, if its object is there and complete.
+    own: Option<NodeAddresses>,
+    claims: Claims,
+}
+
+impl Nodes {
+    /// Puts this node and the others into `tables`, and what is wrong with each into `problems`.
+    pub(super) fn whole(
+        settings: &Settings,
+        nodes: &SharedMap<Arc<str>, Node>,
+        tables: &mut TableSet,
+        problems: &mut Problems,
+    ) -> Self {
+        let (local, overlay) = (settings.node.as_str(), &settings.overlay);
+        let mut claims = Claims::default();
+        let mut lines = Vec::new();
+        let own = match nodes.get(local) {
+            Some(node) => {
+                NodeAddresses::of(node, &overlay.tenants, &mut lines).map_err(|e| lines.push(e)).ok()
+            }
+            None => {
+                lines.push(format!(
+                    "node {local}: there is no Node object of this name, the name of this node"
+                ));
+                None
             }
         };
-        remotes.extend(remote_node(name, &addresses, own.as_ref(), &mut claims, problems));
+        if let Some(own) = &own
+            && overlay.pod_mtu(own.is_over_ipv4()) < Mtu::MIN.get()
+        {
+            lines.push(format!(
+                "node {local}: overlay.underlayMtu {} leaves pods {} bytes over IPv6, less than the {} that IPv6 needs",
+                overlay.underlay_mtu,
+                overlay.pod_mtu(false),
+                Mtu::MIN
+            ));
+        }
+        // This node's own ranges first: whatever another object says, they are here.
+        let own = own.map(|addresses| {
+            claims.vteps.extend(addresses.underlay.iter().map(|vtep| (*vtep, local.to_owned())));
+            claims.grant(local, addresses, &mut lines)
+        });
+        problems.set(ObjectId::node(local), lines);
+        tables.node = own.as_ref().map(|addresses| Arc::new(local_node(local, addresses, overlay)));
+        let mut known = Self { own, claims };
+        let mut remotes = SharedMap::default();
+        for (name, node) in nodes.iter().filter(|(name, _)| ***name != *local) {
+            if let Some(remote) = known.remote(settings, name, node, problems) {
+                remotes.insert(name.to_string(), remote);
+            }
+        }
+        tables.remotes.become_like(&remotes);
+        known
     }
-    (own.map(|addresses| local_node(local, &addresses, overlay)), remotes)
+
+    /// The same where `old` was in `tables` before and `new` is to be.
+    pub(super) fn update(
+        &mut self,
+        settings: &Settings,
+        [old, new]: [&SharedMap<Arc<str>, Node>; 2],
+        tables: &mut TableSet,
+        problems: &mut Problems,
+    ) {
+        let differences = old.differences(new);
+        let this_node = differences.iter().any(|difference| **difference.key == *settings.node);
+        // Who gets what two of them claim depends on all the others.
+        if this_node || self.claims.refused || !self.change(settings, &differences, tables, problems) {
+            let gone = differences.iter().filter(|difference| difference.new.is_none());
+            gone.for_each(|gone| problems.set(ObjectId::node(Arc::clone(gone.key)), vec![]));
+            *self = Self::whole(settings, new, tables, problems);
+        }
+    }
+
+    /// Changes other nodes; `false` if one of them claims what another has.
+    fn change(
+        &mut self,
+        settings: &Settings,
+        differences: &[Difference<'_, Arc<str>, Node>],
+        tables: &mut TableSet,
+        problems: &mut Problems,
+    ) -> bool {
+        for Difference { key: name, old, .. } in differences {
+            let old = old.and_then(|old| NodeAddresses::of(old, &settings.overlay.tenants, &mut vec![]).ok());
+            old.iter().for_each(|old| self.claims.release(name, old));
+        }
+        for Difference { key: name, new, .. } in differences {
+            let remote = match new {
+                Some(node) => self.remote(settings, name, node, problems),
+                None => {
+                    problems.set(ObjectId::node(Arc::clone(name)), vec![]);
+                    None
+                }
+            };
+            match remote {
+                Some(remote) => tables.remotes.insert(name.to_string(), remote),
+                None => drop(tables.remotes.remove(&***name)),
+            }
+        }
+        !self.claims.refused
+    }
+
+    fn remote(
+        &mut self,
+        settings: &Settings,
+        name: &Arc<str>,
+        node: &Node,
+        problems: &mut Problems,
+    ) -> Option<RemoteNode> {
+        let mut lines = Vec::new();
+        let remote = match NodeAddresses::of(node, &settings.overlay.tenants, &mut lines) {
+            Ok(addresses) => {
+                let addresses = self.claims.grant(name, addresses, &mut lines);
+                remote_node(name, &addresses, self.own.as_ref(), &mut self.claims, &mut lines)
+            }
+            Err(problem) => {
+                lines.push(problem);
+                None
+            }
+        };
+        problems.set(ObjectId::node(Arc::clone(name)), lines);
+        remote
+    }
 }
 
 fn local_node(name: &str, addresses: &NodeAddresses, overlay: &Overlay) -> LocalNode {
@@ -240,6 +323,7 @@ fn remote_node(
         return None;
     };
     if let Some(other) = claims.vteps.get(&vtep) {
+        claims.refused = true;
         problems
             .push(format!("node {name}: underlay address {vtep} is that of node {other}; the first counts"));
         return None;
@@ -261,11 +345,13 @@ fn remote_node(
 }
 
 /// What nodes have claimed: no two may have the same underlay address, or the same pod range of one tenant.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Claims {
     vteps: BTreeMap<IpAddr, String>,
     /// Disjoint ranges of each tenant, and of the cluster's own pods, by their first address.
     cidrs: BTreeMap<(Option<Vni>, IpAddr), (IpNet, String)>,
+    /// A claim was refused.
+    refused: bool,
 }
 
 impl Claims {
@@ -283,12 +369,29 @@ impl Claims {
         addresses
     }
 
+    /// Takes back what a node claimed that was granted all.
+    fn release(&mut self, name: &str, addresses: &NodeAddresses) {
+        let own = addresses.pod_cidrs.iter().map(|cidr| (None, cidr));
+        let of_tenants = addresses.tenants.iter();
+        let of_tenants = of_tenants.flat_map(|(vni, ranges)| ranges.iter().map(|cidr| (Some(*vni), cidr)));
+        for (tenant, cidr) in own.chain(of_tenants) {
+            self.cidrs.remove(&(tenant, cidr.network()));
+        }
+        // Of its addresses it has claimed the one that is used from here.
+        for address in &addresses.underlay {
+            if self.vteps.get(address).is_some_and(|owner| owner == name) {
+                self.vteps.remove(address);
+            }
+        }
+    }
+
     fn claim(&mut self, name: &str, tenant: Option<Vni>, cidr: &IpNet, problems: &mut Vec<String>) -> bool {
         if let Some((other, owner)) = self.overlap(tenant, cidr) {
             let of = tenant.map_or_else(String::new, |vni| format!(" of VNI {vni}"));
             problems.push(format!(
                 "node {name}: pod range {cidr}{of} overlaps with {other} of node {owner}; the first counts"
             ));
+            self.refused = true;
             return false;
         }
         self.cidrs.insert((tenant, cidr.network()), (*cidr, name.to_owned()));

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 
 use culvert_api::fastpath::{Backend, Protocol, Service};
 
-/// For each address of `services`, an entry that sends its pings to the endpoints of all its ports.
-pub(super) fn build(services: &[Service]) -> Vec<Service> {
-    let mut pings = BTreeMap::<_, (&Service, BTreeMap<_, Backend>)>::new();
+/// An entry that sends an address's pings to the endpoints of all its ports, whose entries `services` are; `None` if there
+/// is none.
+pub(super) fn of<'a>(services: impl Iterator<Item = &'a Service>) -> Option<Service> {
+    let mut first: Option<&Service> = None;
+    let mut backends = BTreeMap::<_, Backend>::new();
     for service in services {
-        let (_, backends) =
-            pings.entry((service.tenant, &service.vip)).or_insert_with(|| (service, BTreeMap::new()));
+        // Of several Services at one address it bears the name of the first.
+        let name = |service: &'a Service| (&service.namespace, &service.name);
+        if first.is_none_or(|first| name(service) < name(first)) {
+            first = Some(service);
+        }
         for backend in &service.backends {
             let merged =
                 backends.entry(backend.address.clone()).or_insert(Backend { port: 0, ..backend.clone() });
@@ -20,22 +25,21 @@ pub(super) fn build(services: &[Service]) -> Vec<Service> {
             merged.weight = merged.weight.max(backend.weight);
         }
     }
-    let ping = |(service, backends): (&Service, BTreeMap<_, _>)| Service {
+    Some(Service {
         port_name: "ping".to_owned(),
         protocol: Protocol::Icmp.into(),
         port: 0,
         backends: backends.into_values().collect(),
         affinity_seconds: 0,
-        ..service.clone()
-    };
-    pings.into_values().map(ping).collect()
+        ..first?.clone()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn service(vip: u8, port: u32, backends: &[(u8, u32, bool)]) -> Service {
+    fn service(name: &str, port: u32, backends: &[(u8, u32, bool)]) -> Service {
         let backend = |&(last, port, draining)| Backend {
             address: vec![10, 1, 0, last],
             port,
@@ -45,9 +49,9 @@ mod tests {
         };
         Service {
             namespace: "default".to_owned(),
-            name: "web".to_owned(),
+            name: name.to_owned(),
             protocol: Protocol::Tcp.into(),
-            vip: vec![10, 96, 0, vip],
+            vip: vec![10, 96, 0, 1],
             port,
             backends: backends.iter().map(backend).collect(),
             affinity_seconds: 10_800,
@@ -56,18 +60,17 @@ mod tests {
     }
 
     #[test]
-    fn each_address_gets_one_entry_with_the_endpoints_of_all_its_ports() {
+    fn an_address_has_one_entry_with_the_endpoints_of_all_its_ports() {
         let services = [
-            service(1, 80, &[(5, 8080, false), (6, 8080, true)]),
-            service(1, 443, &[(6, 8443, false), (7, 8443, true)]),
-            service(2, 53, &[]),
+            service("web", 80, &[(5, 8080, false), (6, 8080, true)]),
+            service("web", 443, &[(6, 8443, false), (7, 8443, true)]),
+            service("api", 53, &[]),
         ];
-        let pings = build(&services);
-        let [first, second] = &pings[..] else { panic!("{pings:?}") };
-        assert_eq!((&first.vip, first.port, first.protocol()), (&services[0].vip, 0, Protocol::Icmp));
-        assert_eq!((&first.name[..], &first.port_name[..], first.affinity_seconds), ("web", "ping", 0));
-        let backends: Vec<_> = first.backends.iter().map(|b| (b.address[3], b.port, b.draining)).collect();
+        let ping = of(services.iter()).unwrap();
+        assert_eq!((&ping.vip, ping.port, ping.protocol()), (&services[0].vip, 0, Protocol::Icmp));
+        assert_eq!((&ping.name[..], &ping.port_name[..], ping.affinity_seconds), ("api", "ping", 0));
+        let backends: Vec<_> = ping.backends.iter().map(|b| (b.address[3], b.port, b.draining)).collect();
         assert_eq!(backends, [(5, 0, false), (6, 0, false), (7, 0, true)]);
-        assert_eq!((&second.vip, second.backends.len()), (&services[2].vip, 0));
+        assert_eq!(of([].into_iter()), None);
     }
 }

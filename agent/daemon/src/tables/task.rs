@@ -1,16 +1,13 @@
 //! Turns every snapshot of the cluster's objects into tables.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use culvert_api::config::agent::Overlay;
-use culvert_api::fastpath::Tables;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Built, build};
+use super::{Compiler, Problems, Settings, TableSet};
 use crate::fastpath::Desired;
 use crate::health::{Reporter, State};
 use crate::kube::Snapshot;
@@ -18,10 +15,8 @@ use crate::kube::Snapshot;
 /// The task that builds tables.
 #[derive(Debug)]
 pub struct Builder {
-    /// Name of this node.
-    pub node: String,
-    /// The overlay's settings.
-    pub overlay: Overlay,
+    /// What the tables depend on besides.
+    pub settings: Settings,
     /// The cluster's objects.
     pub objects: watch::Receiver<Arc<Snapshot>>,
     /// Where the tables go.
@@ -33,7 +28,7 @@ pub struct Builder {
 impl Builder {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut reported = BTreeSet::new();
+        let (mut compiler, mut reported) = (None::<Compiler>, Problems::default());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -41,19 +36,26 @@ impl Builder {
             }
             let since = Instant::now();
             let snapshot = self.objects.borrow_and_update().clone();
-            let (node, overlay, objects) = (self.node.clone(), self.overlay.clone(), snapshot.clone());
-            let Ok(built) =
-                tokio::task::spawn_blocking(move || build(&objects.objects, &node, &overlay)).await
-            else {
+            let (settings, objects, before) =
+                (self.settings.clone(), snapshot.objects.clone(), compiler.take());
+            let compile = move || match before {
+                None => Compiler::whole(settings, objects),
+                Some(mut compiler) => {
+                    compiler.update(objects);
+                    compiler
+                }
+            };
+            let Ok(compiled) = tokio::task::spawn_blocking(compile).await else {
                 self.health.set(State::Failed, "building tables failed; those in force stay");
                 continue;
             };
-            self.report(&snapshot, &built, &mut reported);
-            self.publish(&snapshot, built.tables, since);
+            self.publish(&snapshot, compiled.tables().clone(), since);
+            self.report(&snapshot, compiled.problems(), &mut reported);
+            compiler = Some(compiled);
         }
     }
 
-    fn publish(&self, snapshot: &Snapshot, mut tables: Tables, since: Instant) {
+    fn publish(&self, snapshot: &Snapshot, mut tables: TableSet, since: Instant) {
         // Without its own Node object this node knows too little to forget anything.
         tables.synced = snapshot.synced && tables.node.is_some();
         self.desired.send_if_modified(|desired| {
@@ -66,12 +68,12 @@ impl Builder {
     }
 
     /// Logs each problem once, when it comes and when it goes.
-    fn report(&self, snapshot: &Snapshot, built: &Built, reported: &mut BTreeSet<String>) {
-        let problems: BTreeSet<String> = built.problems.iter().cloned().collect();
-        for new in problems.difference(reported) {
+    fn report(&self, snapshot: &Snapshot, problems: &Problems, reported: &mut Problems) {
+        let (new, gone) = reported.changes(problems);
+        for new in new {
             warn!("{new}");
         }
-        for gone in reported.difference(&problems) {
+        for gone in gone {
             info!("no longer: {gone}");
         }
         let objects = &snapshot.objects;
@@ -82,19 +84,20 @@ impl Builder {
             objects.slices.len(),
             objects.pods.len()
         );
-        let all: Vec<&String> = snapshot.problems.iter().chain(&problems).collect();
-        match all.as_slice() {
+        let count = snapshot.problems.len() + problems.len();
+        let first = snapshot.problems.iter().map(String::as_str).chain(problems.lines()).next();
+        let (state, detail) = match (first, count) {
             _ if !snapshot.synced => {
-                let first = all.first().map_or("not everything could be read yet", |p| p.as_str());
-                self.health.set(State::Degraded, format!("not synced: {first}"));
+                let first = first.unwrap_or("not everything could be read yet");
+                (State::Degraded, format!("not synced: {first}"))
             }
-            [] => self.health.set(State::Ok, counts),
-            [one] => self.health.set(State::Degraded, format!("{counts}; {one}")),
-            [first, rest @ ..] => {
-                self.health
-                    .set(State::Degraded, format!("{counts}; {first}; and {} more problems", rest.len()));
+            (None, _) => (State::Ok, counts),
+            (Some(one), 1) => (State::Degraded, format!("{counts}; {one}")),
+            (Some(first), _) => {
+                (State::Degraded, format!("{counts}; {first}; and {} more problems", count - 1))
             }
-        }
-        *reported = problems;
+        };
+        self.health.set(state, detail);
+        *reported = problems.clone();
     }
 }

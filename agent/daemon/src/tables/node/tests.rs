@@ -32,10 +32,12 @@ fn built_with(
     settings: &str,
     nodes: &[(String, Arc<Node>)],
 ) -> (Option<LocalNode>, Vec<RemoteNode>, Vec<String>) {
-    let mut problems = Vec::new();
     let nodes = nodes.iter().map(|(name, node)| (name.as_str().into(), Arc::clone(node))).collect();
-    let (local, remotes) = build(&nodes, "a", &overlay(settings), &mut problems);
-    (local, remotes, problems)
+    let settings = Settings { node: "a".to_owned(), overlay: overlay(settings) };
+    let (mut tables, mut problems) = (TableSet::default(), Problems::default());
+    Nodes::whole(&settings, &nodes, &mut tables, &mut problems);
+    let remotes = tables.remotes.values().map(|remote| RemoteNode::clone(remote)).collect();
+    (tables.node.as_deref().cloned(), remotes, problems.lines().map(str::to_owned).collect())
 }
 
 fn a() -> (String, Arc<Node>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use culvert_api::fastpath::Backend;
 
@@ -9,24 +10,24 @@ use super::weight::{self, Weights};
 use super::{Port, port_number, protocol};
 use crate::kube::{Endpoint, EndpointHints, EndpointSlice, Name, Objects};
 use crate::tables::node::is_host;
-use crate::tables::octets;
+use crate::tables::{Settings, octets};
 
 /// Label of a Node: its zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Where the clients are.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tables) struct Place<'a> {
     node: &'a str,
     zone: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
-    pub(super) fn of(objects: &'a Objects, node: &'a str) -> Self {
-        let labels = objects.nodes.get(node).and_then(|node| node.metadata.labels.as_ref());
-        let zone = labels.and_then(|labels| labels.get(ZONE)).map(String::as_str);
-        Self { node, zone: zone.filter(|zone| !zone.is_empty()) }
-    }
+/// Where the clients of this node are.
+pub(in crate::tables) fn place<'a>(objects: &'a Objects, settings: &'a Settings) -> Place<'a> {
+    let node = settings.node.as_str();
+    let labels = objects.nodes.get(node).and_then(|node| node.metadata.labels.as_ref());
+    let zone = labels.and_then(|labels| labels.get(ZONE)).map(String::as_str);
+    Place { node, zone: zone.filter(|zone| !zone.is_empty()) }
 }
 
 /// Which endpoints one entry is to have.
@@ -36,7 +37,7 @@ pub(super) struct Wanted<'a> {
     pub(super) place: Place<'a>,
     /// New flows only to those on this node.
     pub(super) local_only: bool,
-    pub(super) weights: &'a Weights<'a>,
+    pub(super) weights: &'a Weights,
 }
 
 /// What is known of an endpoint before all are.
@@ -52,7 +53,7 @@ impl Wanted<'_> {
     /// The backends, ordered by address and port, none twice.
     pub(super) fn backends(
         &self,
-        slices: &[(&Name, &EndpointSlice)],
+        slices: &[(Name, Arc<EndpointSlice>)],
         problems: &mut Vec<String>,
     ) -> Vec<Backend> {
         // An endpoint may be in two slices while the controller moves it from one to the other.

@@ -33,11 +33,14 @@ fn built_with(services: &[Value], slices: &[Value], pods: &[Value]) -> (Vec<fast
         let slice: EndpointSlice = from_value(slice.clone()).unwrap();
         objects.slices.insert(Name::of(&slice.metadata), slice);
     }
-    let mut problems = Vec::new();
     let text = "overlay: { tenants: [{ name: red, vni: 7, namespaces: [r] }] }";
     let overlay = culvert_api::config::agent::AgentConfig::from_yaml(text).unwrap().overlay;
-    let entries = build(&objects, "a", &overlay, &mut problems);
-    (entries, problems)
+    let settings = Settings { node: "a".to_owned(), overlay };
+    let (mut entries, mut problems) = (Entries::default(), Problems::default());
+    Services::whole(&settings, &objects, &mut entries, &mut problems);
+    let mut lines: Vec<String> = problems.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    (entries.values().map(|entry| fastpath::Service::clone(entry)).collect(), lines)
 }
 
 fn service(spec: Value) -> Value {
