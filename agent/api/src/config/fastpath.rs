@@ -236,7 +236,7 @@ fn default_idle_sleep() -> u32 {
 }
 
 fn default_busy_poll() -> u32 {
-    50
+    200
 }
 
 fn default_flows() -> u32 {

@@ -100,6 +100,8 @@ pub struct Pipeline {
     tables: Arc<FlowTables>,
     flows: FlowWorker,
     counters: CounterWriter,
+    /// Of all packets that have come.
+    bytes: u64,
     /// Usual packets of the batch, each in its place; other admitted ones, IPv4 and IPv6.
     lanes: Box<[Lane; BATCH]>,
     batch4: Vec<Batched<FlowKey4>>,
@@ -152,6 +154,7 @@ impl Pipeline {
             tables: Arc::clone(&flows.tables),
             flows,
             counters,
+            bytes: 0,
             lanes: Box::new([Lane::EMPTY; BATCH]),
             batch4: Vec::with_capacity(BATCH),
             batch6: Vec::with_capacity(BATCH),
@@ -173,6 +176,11 @@ impl Pipeline {
     /// What the packets of the last burst told that ended as [`Verdict::Learned`], in their order.
     pub fn learned(&self) -> &[Learned] {
         &self.learned
+    }
+
+    /// Bytes of all packets that have come, from the Ethernet header on. Begins anew at 2^64.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Decides on a burst that `in_port` received: `verdicts` holds one for each buffer afterwards, in their order, and
@@ -212,6 +220,7 @@ impl Pipeline {
             bytes += buf.len() as u64;
         }
         self.counters.received(in_port, bufs.len() as u64, bytes);
+        self.bytes = self.bytes.wrapping_add(bytes);
         let (port, local) = match (view.port(in_port), view.local()) {
             (Some(port), Some(local)) => (port, local),
             (None, _) => return self.drop_all(in_port, DropReason::NO_SUCH_PORT, verdicts, exits),

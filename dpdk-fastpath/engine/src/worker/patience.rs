@@ -1,10 +1,13 @@
 //! Whether a worker waits for the next packet awake.
 
-/// In a row so many packets that came so soon show that a flood is under way.
+/// In a row so many rounds that had something to do so soon, and so much of it, show that a bulk transfer is under way.
 const QUICK_ONES: u32 = 8;
 
-/// Parts of a second: packets that follow each other faster than that are better slept over, which makes batches of them.
+/// Parts of a second: rounds that follow each other faster than that are better slept over, which makes one of them.
 const QUICK: u64 = 125_000;
+
+/// Bytes of a round that are much.
+const BULK: u64 = 8192;
 
 /// Parts of a second for which a worker does not wait awake after that was no good.
 const DISCOURAGED: u64 = 500;
@@ -16,7 +19,8 @@ const DISCOURAGED: u64 = 500;
 /// where that is better:
 /// - if the last packet took longer than that while to come, as on an idle node;
 /// - if others kept the CPU for longer than that: who sleeps is woken in between them, who waits awake is not;
-/// - if packets come so fast that the CPU is better left to whoever sends them.
+/// - if so much comes so fast that the CPU is better left to whoever sends it. Of small packets each is waited for by someone,
+///   and those are never that much.
 #[derive(Debug)]
 pub(super) struct Patience {
     /// How long it waits awake, in cycles of the time stamp counter, as are all times here.
@@ -25,8 +29,10 @@ pub(super) struct Patience {
     discouraged: u64,
     /// Whether packets have come within that time of late.
     hopeful: bool,
-    /// Packets in a row that came quickly.
+    /// Rounds in a row with much to do that came quickly.
     quick_ones: u32,
+    /// Whether the last round with packets had much to do.
+    bulk: bool,
     /// Until then it sleeps at once.
     sleeps_until: u64,
 }
@@ -40,6 +46,7 @@ impl Patience {
             discouraged: hz / DISCOURAGED,
             hopeful: false,
             quick_ones: 0,
+            bulk: false,
             sleeps_until: 0,
         }
     }
@@ -49,9 +56,14 @@ impl Patience {
         if self.hopeful && now >= self.sleeps_until { self.most } else { 0 }
     }
 
+    /// A round with packets had so many bytes of them.
+    pub(super) const fn took(&mut self, bytes: u64) {
+        self.bulk = bytes >= BULK;
+    }
+
     /// A packet came `waited` cycles after the wait began, and the worker was awake.
     pub(super) const fn came_awake(&mut self, now: u64, waited: u64) {
-        self.quick_ones = if waited < self.quick { self.quick_ones + 1 } else { 0 };
+        self.quick_ones = if self.bulk && waited < self.quick { self.quick_ones + 1 } else { 0 };
         if waited > self.most || self.quick_ones == QUICK_ONES {
             self.quick_ones = 0;
             self.sleeps_until = now.saturating_add(self.discouraged);
@@ -100,14 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn floods_are_slept_over() {
+    fn bulk_is_slept_over_and_small_packets_are_not() {
         let mut patience = hopeful();
+        patience.took(BULK - 1);
+        for n in 0..1000 {
+            patience.came_awake(n, 7 * MICROSECOND);
+            assert_eq!(patience.awake(n), MOST);
+        }
+        patience.took(BULK);
         for n in 0..QUICK_ONES {
             assert_eq!(patience.awake(n.into()), MOST);
             patience.came_awake(n.into(), 7 * MICROSECOND);
         }
         assert_eq!(patience.awake(100), 0);
         let mut patience = hopeful();
+        patience.took(BULK);
         for n in 0..1000 {
             patience.came_awake(n, if n % 5 == 0 { 9 } else { 7 } * MICROSECOND);
             assert_eq!(patience.awake(n), MOST, "one in five is not quick");

@@ -70,8 +70,12 @@ impl Runner {
                 thread::sleep(HELD);
                 continue;
             }
-            let Self { mailbox, tables, forwarder, now, .. } = &mut self;
+            let Self { mailbox, tables, forwarder, now, patience, .. } = &mut self;
+            let bytes = forwarder.pipeline.bytes();
             let packets = forwarder.round(tables.pin(), *now, |learned| mailbox.learn(learned));
+            if packets > 0 {
+                patience.took(forwarder.pipeline.bytes().wrapping_sub(bytes));
+            }
             rounds = rounds.wrapping_add(1);
             empty = if packets == 0 { empty.saturating_add(1) } else { 0 };
             if rounds % HOUSEKEEPING == 0 || slept {

@@ -19,7 +19,7 @@ fn only_the_uplink_has_no_default() {
         control_cpu: 0,
         workers: vec![1],
         idle_sleep: Duration::from_micros(50),
-        busy_poll: Duration::from_micros(50),
+        busy_poll: Duration::from_micros(200),
         memory: Memory { hugepages: Hugepages::Preferred, megabytes: 256, mbufs: 16384 },
         flows: 65536,
         affinity_clients: 65536,
