@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::{AttachError, Call, ControlSocket, FastPath, Service, SocketError};
 use crate::counter::counters;
-use crate::flow::FlowMemoryError;
+use crate::flow::{FlowMemoryError, TakenOver, Takeover};
 use crate::keep::{Beat, Inheritance, Keep, KeepError, Pulse, Wish};
 use crate::pipeline::Pipeline;
 use crate::port::nic::{self, NicError};
@@ -246,11 +246,13 @@ fn start(
         memory: remembering,
         ports,
         neighbours,
-        taken,
+        takeover,
         refused,
     } = beginning;
     let (counters, mut writers) = counters(workers.len());
+    let taken = takeover.as_deref().map_or_else(TakenOver::default, Takeover::taken);
     if let Some(writer) = writers.first_mut() {
+        // By the workers themselves from now on.
         writer.flows_taken_over(taken.flows);
     }
     let (tables, readers) = quiescent::channel(snapshot, workers.len());
@@ -307,24 +309,20 @@ fn start(
         restarts: inheritance.occasion.restarts,
         reason: inheritance.occasion.reason.clone(),
         gap_microseconds: inheritance.gap().map_or(0, |gap| gap.as_micros() as u64),
-        flows_kept: taken.flows,
-        flows_over: taken.over + taken.gone,
-        flows_without_room: taken.no_room,
-        flows_damaged: taken.damaged,
         ports_kept: fast_path.attached() as u32,
         refused,
+        ..proto::Restart::default()
     };
     if restart.restarts > 0 {
         tracing::warn!(
             restarts = restart.restarts,
             reason = restart.reason,
             gap_ms = restart.gap_microseconds / 1000,
-            flows = restart.flows_kept,
             ports = restart.ports_kept,
             "took over from a process that ended"
         );
     }
-    fast_path.restarted(restart);
+    fast_path.restarted(restart, takeover, keep);
     if let Some(pulse) = pulse {
         fast_path.shows(pulse.control());
         keep.watch(&pulse);

@@ -1,6 +1,7 @@
 //! What a process begins with: what the one before it left, as far as that can be used.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use culvert_api::config::fastpath::{FastPathConfig, Hugepages};
@@ -11,7 +12,7 @@ use culvert_dpdk::Eal;
 use crate::balance::{Calendar, Moment};
 use crate::clock::Clock;
 use crate::control::{Memory, Recalled, chain};
-use crate::flow::{FlowMemoryError, FlowTables, FlowWorker, KEPT_AS, Left, TakenOver};
+use crate::flow::{FlowMemoryError, FlowTables, FlowWorker, KEPT_AS, Left, Takeover};
 use crate::keep::{Inheritance, Keep};
 use crate::table::{Applied, Builder, Snapshot};
 
@@ -32,7 +33,8 @@ pub(crate) struct Beginning {
     pub(crate) ports: Vec<proto::Port>,
     /// Neighbours that it knew.
     pub(crate) neighbours: Vec<(IpAddr, Mac)>,
-    pub(crate) taken: TakenOver,
+    /// Flows of the process before, which are being taken over.
+    pub(crate) takeover: Option<Arc<Takeover>>,
     /// Why flows, or tables and flows, of the process before are not in use; empty if they are, or if there was none.
     pub(crate) refused: String,
 }
@@ -51,29 +53,31 @@ impl Beginning {
         let (memory, Recalled { mut tables, ports, neighbours }, no_tables) =
             Memory::recall(keep, inheritance);
         let mut refused = inheritance.occasion.discarded.clone();
-        let left = match (no_tables, inheritance.take(KEPT_AS).map(Left::open)) {
+        let kept = inheritance.take_all(KEPT_AS);
+        let lefts: Result<Vec<_>, _> = kept.iter().map(|file| Left::open(file.as_fd())).collect();
+        let lefts = match (no_tables, lefts) {
+            (None, Ok(lefts)) => lefts,
             (Some(error), _) => {
                 refused = chain(&error);
-                None
+                Vec::new()
             }
-            (None, Some(Err(error))) => {
+            (None, Err(error)) => {
                 refused = chain(&error);
-                None
+                Vec::new()
             }
-            (None, left) => left.and_then(Result::ok),
         };
         let flows = memory_for_flows(config, keep)?;
         let snapshot = tables.as_mut().map_or_else(Snapshot::default, |(builder, _)| builder.snapshot());
         let mut workers: Vec<_> = config.workers.iter().map(|_| flows.worker()).collect();
         let mut clock = Clock::start(eal);
-        let mut taken = TakenOver::default();
-        if let Some(left) = left {
+        let mut takeover = None;
+        if let Some(left) = lefts.first() {
             match Clock::started_at(eal, left.start()) {
                 Some(started) => {
                     clock = started;
                     let now = (clock.tick(), Moment::after(clock.elapsed()));
-                    match flows.take_over(&mut workers, &left, &snapshot, now) {
-                        Ok(all) => taken = all,
+                    match flows.take_over(&mut workers, lefts, &snapshot, now) {
+                        Ok(begun) => takeover = Some(begun),
                         Err(error) => refused = chain(&error),
                     }
                 }
@@ -85,13 +89,16 @@ impl Beginning {
             worker.calendar = Calendar::from(Moment::after(clock.elapsed()));
         }
         if let Some(segment) = flows.segment() {
-            // In place of what was left, of which all is known by now.
-            keep.store(KEPT_AS, &[std::os::fd::AsFd::as_fd(segment)]);
+            // Whatever is not entered yet is still where it was.
+            let before =
+                kept.iter().filter(|_| takeover.as_ref().is_some_and(|takeover| !takeover.is_done()));
+            let all: Vec<_> = std::iter::once(segment.as_fd()).chain(before.map(AsFd::as_fd)).collect();
+            keep.store(KEPT_AS, &all);
         }
         if !refused.is_empty() {
             tracing::error!(reason = refused, "flows of the process before are not kept");
         }
-        Ok(Self { clock, flows, workers, snapshot, tables, memory, ports, neighbours, taken, refused })
+        Ok(Self { clock, flows, workers, snapshot, tables, memory, ports, neighbours, takeover, refused })
     }
 
     /// The uplink's own address, if the process before had this uplink.

@@ -30,7 +30,7 @@ impl FastPath {
             flows: flows.created.saturating_sub(flows.expired),
             flow_capacity: self.flows.capacity(),
             flow_policy: tables.local().map(|local| (&local.flows).into()),
-            restart: Some(self.restart.clone()),
+            restart: Some(self.restart()),
             underlay_mtu: tables.local().map_or(0, |local| local.underlay_mtu.into()),
             pod_mtu: tables.local().map_or(0, |local| {
                 let over = local.underlay.iter().map(|own| overhead(own.net.addr())).min().unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use std::hint;
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use super::error::{AttachError, ReplaceError};
 use super::remember::Memory;
 use crate::clock::Clock;
 use crate::counter::CounterSet;
-use crate::flow::FlowTables;
-use crate::keep::Beat;
+use crate::flow::{FlowTables, KEPT_AS, TakenOver, Takeover};
+use crate::keep::{Beat, Keep};
 use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::path_mtu::PathMtus;
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
@@ -30,6 +31,9 @@ const SPIN: Duration = Duration::from_micros(20);
 
 /// Between two looks afterwards.
 const PAUSE: Duration = Duration::from_micros(10);
+
+/// Between two looks at whether all flows of another process are taken over.
+const TAKEOVER: Duration = Duration::from_millis(100);
 
 /// The fast path as its control thread sees it: ports, tables and neighbours, and what is published of them.
 #[derive(Debug)]
@@ -48,8 +52,10 @@ pub struct FastPath {
     pub(super) announcements: Announcements,
     pub(super) path_mtus: PathMtus,
     pub(super) memory: Memory,
-    /// How this process took over from another.
-    pub(super) restart: proto::Restart,
+    /// How this process took over from another, but for the flows as long as it does.
+    restart: proto::Restart,
+    /// The flows that it takes over, and who keeps them meanwhile.
+    takeover: Option<(Arc<Takeover>, Keep)>,
     /// Where this thread shows that it goes on.
     beat: Beat,
 }
@@ -89,6 +95,7 @@ impl FastPath {
             path_mtus: PathMtus::default(),
             memory: Memory::default(),
             restart: proto::Restart::default(),
+            takeover: None,
             beat: Beat::default(),
         }
     }
@@ -151,9 +158,44 @@ impl FastPath {
         self.ports.iter().filter(|entry| entry.port.kind != PortKind::Uplink).count()
     }
 
-    /// Tells how this process took over, from now on.
-    pub fn restarted(&mut self, restart: proto::Restart) {
+    /// Tells how this process took over, from now on. What it takes over is let go once all of it is entered, also by the
+    /// keeper.
+    pub fn restarted(&mut self, restart: proto::Restart, takeover: Option<Arc<Takeover>>, keep: &Keep) {
         self.restart = restart;
+        self.takeover = takeover.map(|takeover| (takeover, keep.clone()));
+    }
+
+    /// How this process took over, or is about to.
+    pub(super) fn restart(&self) -> proto::Restart {
+        match &self.takeover {
+            Some((takeover, _)) => with_flows(self.restart.clone(), &takeover.taken()),
+            None => self.restart.clone(),
+        }
+    }
+
+    /// Lets go of what another process left once nobody needs it; `false` if it is too early.
+    fn finish_takeover(&mut self) -> bool {
+        let in_use = |(takeover, _): &mut (Arc<Takeover>, Keep)| {
+            // Workers drop it when they find nothing more; it is to be unmapped here, not there.
+            takeover.is_done() && Arc::strong_count(takeover) == 1
+        };
+        if let Some((takeover, keep)) = self.takeover.take_if(in_use) {
+            let taken = takeover.taken();
+            self.restart = with_flows(self.restart.clone(), &taken);
+            if let Some(segment) = self.flows.segment() {
+                keep.store(KEPT_AS, &[segment.as_fd()]);
+            }
+            let TakenOver { flows, over, gone, no_room, damaged, .. } = taken;
+            tracing::info!(
+                flows,
+                over,
+                gone,
+                no_room,
+                damaged,
+                "all flows of the process before are taken over"
+            );
+        }
+        self.takeover.is_none()
     }
 
     /// Shows there that this thread, the control thread, goes on.
@@ -300,7 +342,8 @@ impl FastPath {
             team.check()?;
         }
         self.tables.reclaim();
-        Ok(self.attend_underlay(now))
+        let next = self.attend_underlay(now);
+        Ok(if self.finish_takeover() { next } else { next.min(now + TAKEOVER) })
     }
 
     /// Stops the workers and closes what two processes cannot have at once, so that another one can go on where they end.
@@ -322,6 +365,16 @@ impl FastPath {
         for error in self.ports.close_all() {
             tracing::error!(error = super::chain(&error), "closing a port");
         }
+    }
+}
+
+fn with_flows(restart: proto::Restart, taken: &TakenOver) -> proto::Restart {
+    proto::Restart {
+        flows_kept: taken.flows,
+        flows_over: taken.over + taken.gone,
+        flows_without_room: taken.no_room,
+        flows_damaged: taken.damaged,
+        ..restart
     }
 }
 

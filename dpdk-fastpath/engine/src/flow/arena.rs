@@ -24,6 +24,8 @@ const SWEEP_MOVES: usize = 16;
 pub(super) struct Budget {
     chunks: u32,
     used: AtomicU32,
+    /// How many of the others are kept for flows that another process left.
+    kept: AtomicU32,
     /// How many may ask for chunks.
     arenas: AtomicU32,
 }
@@ -37,7 +39,7 @@ impl Budget {
         // Numbers of records must fit, those beyond the limit included.
         let most = (Slot::MAX_INDEX - CHUNK) / (Self::RESERVE + 1) * Self::RESERVE;
         let chunks = flows.min(most).div_ceil(CHUNK).max(1);
-        Arc::new(Self { chunks, used: AtomicU32::new(0), arenas: AtomicU32::new(0) })
+        Arc::new(Self { chunks, used: AtomicU32::new(0), kept: AtomicU32::new(0), arenas: AtomicU32::new(0) })
     }
 
     /// The limit.
@@ -51,7 +53,13 @@ impl Budget {
     }
 
     pub(super) fn is_used_up(&self) -> bool {
-        self.used.load(Ordering::Relaxed) >= self.chunks
+        self.used.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed) >= self.chunks
+    }
+
+    /// Keeps so many chunks for flows that are still to be entered, as far as there are, but for one.
+    pub(super) fn keep(&self, chunks: u32) {
+        let left = self.chunks.saturating_sub(self.used.load(Ordering::Relaxed) + 1);
+        self.kept.store(chunks.min(left), Ordering::Relaxed);
     }
 
     /// One more arena.
@@ -59,10 +67,12 @@ impl Budget {
         self.arenas.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more chunk for an arena that has `own`; `false` if there is none for it.
-    pub(super) fn take(&self, own: u32) -> bool {
+    /// One more chunk for an arena that has `own`; `false` if there is none for it. What is `kept` is only for those that it
+    /// is kept for.
+    pub(super) fn take(&self, own: u32, is_kept: bool) -> bool {
         let least = self.chunks / Self::RESERVE / self.arenas.load(Ordering::Relaxed).max(1);
-        let more = |used| (used < self.chunks || own < least).then_some(used + 1);
+        let kept = if is_kept { 0 } else { self.kept.load(Ordering::Relaxed) };
+        let more = |used| (used + kept < self.chunks || own < least).then_some(used + 1);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -86,6 +96,8 @@ pub struct Arena<K> {
     free: u32,
     /// How many these are.
     freed: u32,
+    /// Whether it may use what room is kept.
+    inherits: bool,
     /// Where the sweep goes on: chunk, as a place in `chunks`, and record in it.
     cursor: (usize, u32),
     /// A time, and how many records were looked at in vain then.
@@ -117,10 +129,16 @@ impl<K: Key> Arena<K> {
             fresh: 0..0,
             free: NONE,
             freed: 0,
+            inherits: false,
             cursor: (0, 0),
             vain: (Tick::at(Duration::ZERO), 0),
             key: PhantomData,
         }
+    }
+
+    /// Says whether flows that follow are those that room is kept for.
+    pub(super) fn set_inherits(&mut self, inherits: bool) {
+        self.inherits = inherits;
     }
 
     pub(super) fn allocate(&mut self, table: &Table<K>) -> Option<u32> {
@@ -137,7 +155,7 @@ impl<K: Key> Arena<K> {
         if let Some(index) = self.fresh.next() {
             return Some(index);
         }
-        let chunk = table.claim(self.chunks.len() as u32)?;
+        let chunk = table.claim(self.chunks.len() as u32, self.inherits)?;
         self.chunks.push(chunk);
         self.fresh = chunk * CHUNK..(chunk + 1) * CHUNK;
         self.fresh.next()

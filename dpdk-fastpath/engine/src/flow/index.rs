@@ -19,14 +19,17 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::bucket::{Bucket, Slot};
 use super::memory::Zeroed;
 use super::prefetch::{prefetch, prefetch_element};
 
+mod remains;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::remains::Remains;
 
 /// Buckets of the first level: 64 KB, which stay in the cache.
 const SMALLEST: u32 = 1024;
@@ -53,6 +56,8 @@ pub(super) struct Index {
     /// The bucket whose keys are to be moved next, and above that the size of the level that they are moved to: of another
     /// level it says nothing.
     moving: AtomicU64,
+    /// Whether keys are missing that will be entered: that one is in no bucket says nothing then.
+    partial: AtomicBool,
 }
 
 /// Which levels are in use: the size of the one that keys are entered in, and of the one that they are moved from, if there
@@ -187,12 +192,29 @@ fn find<T>(
     if found.is_some() { found } else { level.find(hash, pick) }
 }
 
+/// The size of the last level that so many buckets are for.
+fn largest(buckets: &[Bucket]) -> Option<u32> {
+    let largest = u32::try_from(buckets.len() / 2).ok()?;
+    (largest >= 2 && largest.is_power_of_two() && buckets.len().is_power_of_two()).then_some(largest)
+}
+
+/// The size of the first level.
+const fn first(largest: u32) -> u32 {
+    if largest < SMALLEST { largest } else { SMALLEST }
+}
+
+/// The size of the level after that of such a size, which is not the last.
+const fn after(size: u32, largest: u32) -> u32 {
+    // The last but one is not to be nearly as large as the last.
+    if largest / size <= STEP * 2 { largest } else { size * STEP }
+}
+
 /// The index as it is while some keys are looked up together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     level: Level<'a>,
     shape: &'a AtomicU64,
-    /// The shape, if it has but one level.
+    /// The shape, if it has but one level and no key is missing.
     settled: Shape,
 }
 
@@ -236,17 +258,28 @@ enum Objection {
 }
 
 impl Index {
-    /// For up to `keys` keys; `None` if there is no memory.
-    pub(super) fn new(keys: usize) -> Option<Self> {
+    /// Buckets of an index for up to `keys` keys; `None` if there cannot be so many.
+    pub(super) fn buckets_for(keys: usize) -> Option<u32> {
         // At most four keys per bucket of seven slots. With the rule in `enter`, a million keys then all find a slot.
-        let largest = keys.div_ceil(4).next_power_of_two().max(2);
-        let first = largest.min(SMALLEST as usize) as u32;
+        let largest = keys.div_ceil(4).checked_next_power_of_two()?.max(2);
+        u32::try_from(largest * 2).ok()
+    }
+
+    /// One of these buckets, all of them zero; `None` if there cannot be so many.
+    pub(super) fn new(buckets: Zeroed<Bucket>) -> Option<Self> {
+        let largest = largest(&buckets)?;
         Some(Self {
-            buckets: Zeroed::new(2 * largest)?,
-            shape: AtomicU64::new(Shape::new(first, 0).0),
-            largest: u32::try_from(largest).ok()?,
+            buckets,
+            shape: AtomicU64::new(Shape::new(first(largest), 0).0),
+            largest,
             moving: AtomicU64::new(0),
+            partial: AtomicBool::new(false),
         })
+    }
+
+    /// Says whether keys are missing that will be entered.
+    pub(super) fn set_partial(&self, partial: bool) {
+        self.partial.store(partial, Ordering::Release);
     }
 
     #[inline(always)]
@@ -269,16 +302,20 @@ impl Index {
     #[inline(always)]
     pub(super) fn view(&self) -> View<'_> {
         let shape = self.shape();
-        let settled = if shape.older().is_none() { shape } else { Shape::NONE };
+        let is_partial = self.partial.load(Ordering::Acquire);
+        let settled = if shape.older().is_none() && !is_partial { shape } else { Shape::NONE };
         View { level: self.level(shape.size()), shape: &self.shape, settled }
     }
 
-    /// The only slot that may be the key's; [`Slot::ABSENT`] if there is none, [`Slot::UNCLEAR`] if there are several.
+    /// The only slot that may be the key's; [`Slot::ABSENT`] if there is none, [`Slot::UNCLEAR`] if there are several, or if
+    /// it may still be entered.
     pub(super) fn clarify(&self, hash: u64) -> Slot {
         let mut last = None;
+        let is_partial = self.partial.load(Ordering::Acquire);
         // Whoever finds a second one stops.
         let several = self.find(hash, |slot| last.replace(slot).filter(|&known| known != slot));
         match (last, several) {
+            (None, _) if is_partial => Slot::UNCLEAR,
             (None, _) => Slot::ABSENT,
             (Some(slot), None) => slot,
             (Some(_), Some(_)) => Slot::UNCLEAR,
@@ -369,23 +406,22 @@ impl Index {
             return;
         }
         // Or somebody else did.
-        let next = Shape::new(self.after(size), size);
+        let next = Shape::new(after(size, self.largest), size);
         let _ = self.shape.compare_exchange(shape.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// The size of the level after that of such a size, which is not the last.
-    const fn after(&self, size: u32) -> u32 {
-        // The last but one is not to be nearly as large as the last.
-        if self.largest / size <= STEP * 2 { self.largest } else { size * STEP }
+    /// The size of the level that so many keys take in the end.
+    pub(super) fn size_for(&self, keys: usize) -> u32 {
+        let mut size = first(self.largest);
+        while size < self.largest && keys > FULL * size as usize {
+            size = after(size, self.largest);
+        }
+        size
     }
 
     /// Begins with the level that so many keys take in the end, if none has been entered yet: they need not be moved then.
     pub(super) fn expect(&self, keys: usize) {
-        let mut size = self.shape().size();
-        while size < self.largest && keys > FULL * size as usize {
-            size = self.after(size);
-        }
-        self.shape.store(Shape::new(size, 0).0, Ordering::Release);
+        self.shape.store(Shape::new(self.size_for(keys), 0).0, Ordering::Release);
     }
 
     /// Moves the keys of a few buckets to the new level, if there are two. `hash_of` tells the hash of the key that has a slot,

@@ -16,7 +16,8 @@ use super::arena::Arena;
 use super::fragments::Fragments;
 use super::line::{Line4, Line6};
 use super::table::Table;
-use super::{FlowTables, FlowWorker};
+use super::takeover::Part;
+use super::{FlowTables, FlowWorker, Left};
 use crate::balance::LoadWriter;
 
 /// The key of a flow in one direction, IPv4 or IPv6.
@@ -56,6 +57,10 @@ pub trait Key: Copy + Eq + fmt::Debug + Send + Sync + 'static {
 
     /// The same table, with a worker's records in it and its count of open flows.
     fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>, &mut LoadWriter);
+
+    /// What another process left of this IP version.
+    #[doc(hidden)]
+    fn part(left: &Left) -> &Part<Self>;
 
     /// A worker's memory of packets of this IP version that come in fragments.
     fn fragments(worker: &mut FlowWorker) -> &mut Fragments<Self>;
@@ -160,6 +165,11 @@ macro_rules! key {
             #[inline]
             fn parts(worker: &mut FlowWorker) -> (&Table<Self>, &mut Arena<Self>, &mut LoadWriter) {
                 (&worker.tables.$table, &mut worker.$arena, &mut worker.loads)
+            }
+
+            #[inline]
+            fn part(left: &Left) -> &Part<Self> {
+                &left.$table
             }
 
             #[inline]

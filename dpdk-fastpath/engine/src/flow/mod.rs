@@ -51,6 +51,7 @@ use culvert_api::config::fastpath::FastPathConfig;
 use culvert_packet::flow::{FlowKey4, FlowKey6};
 
 use self::arena::Budget;
+use self::index::Index;
 use self::segment::{Head, Source};
 use crate::balance::{Affinity, Calendar, LoadWriter, Loads, Turns};
 
@@ -66,7 +67,7 @@ pub use self::segment::Segment;
 pub use self::state::{Signal, State};
 pub use self::steady::{Calm, Moment, Steady};
 pub use self::table::{Burst, Hit, InsertError, Probe, Table};
-pub use self::takeover::{Left, LeftError, TakenOver};
+pub use self::takeover::{Left, LeftError, TakenOver, Takeover};
 pub use self::tick::Tick;
 pub use self::timeouts::Timeouts;
 
@@ -123,6 +124,8 @@ pub struct FlowWorker {
     pub fragments4: Fragments<FlowKey4>,
     /// IPv6 packets that come in fragments.
     pub fragments6: Fragments<FlowKey6>,
+    /// What another process left, as long as not all of it is entered.
+    takeover: Option<Arc<Takeover>>,
 }
 
 impl FlowTables {
@@ -143,8 +146,10 @@ impl FlowTables {
     pub fn shared(flows: u32, clients: u32, hugepages: bool) -> Result<Arc<Self>, FlowMemoryError> {
         let tables = || {
             let budget = Budget::new(flows);
+            let buckets = Index::buckets_for(budget.records() as usize * 2)?;
+            let clients_buckets = Affinity::buckets_for(clients);
             let (segment, source) =
-                Segment::create(budget.most_records(), Affinity::buckets_for(clients), hugepages)?;
+                Segment::create(budget.most_records(), buckets, clients_buckets, hugepages)?;
             Self::of(&budget, clients, &source, Some(segment))
         };
         Ok(Arc::new(tables().ok_or(FlowMemoryError { flows, clients })?))
@@ -152,12 +157,14 @@ impl FlowTables {
 
     fn of(budget: &Arc<Budget>, clients: u32, source: &Source, segment: Option<Segment>) -> Option<Self> {
         let (records, clients) = (budget.most_records(), Affinity::buckets_for(clients));
-        let head = source.head(records, clients)?;
+        let buckets = Index::buckets_for(budget.records() as usize * 2)?;
+        let head = source.head(records, buckets, clients)?;
+        let buckets = buckets as usize;
         let lines4 = source.array(|places| places.lines4, records as usize)?;
         let lines6 = source.array(|places| places.lines6, records as usize)?;
         Some(Self {
-            v4: Table::new(budget, lines4, &head)?,
-            v6: Table::new(budget, lines6, &head)?,
+            v4: Table::new(budget, lines4, source.array(|places| places.index4, buckets)?, &head)?,
+            v6: Table::new(budget, lines6, source.array(|places| places.index6, buckets)?, &head)?,
             loads: Loads::new()?,
             affinity: Affinity::of(source.array(|places| places.clients, clients)?),
             overflow: Overflow::new(source, &head)?,
@@ -195,6 +202,7 @@ impl FlowTables {
             loads,
             fragments4: Fragments::new(),
             fragments6: Fragments::new(),
+            takeover: None,
         }
     }
 }

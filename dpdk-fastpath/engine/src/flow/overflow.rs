@@ -278,7 +278,7 @@ mod tests {
     }
 
     fn overflow() -> Overflow {
-        Overflow::new(&Source::Own, &Source::Own.head(0, 0).unwrap()).unwrap()
+        Overflow::new(&Source::Own, &Source::Own.head(0, 0, 0).unwrap()).unwrap()
     }
 
     /// Hashes of pairs that share a set.

@@ -1,9 +1,9 @@
 //! The memory of flows that another process can take over.
 //!
 //! A file in memory (memfd_create(2)), in hugepages if they can be had, that holds what is known of flows and of clients with
-//! affinity: a [`Head`], the records of both tables, the buckets of clients, and what there is of flows without a record,
-//! each at a page's beginning. What only leads to records, or can be counted from them, does not lie there: the next process
-//! makes that anew.
+//! affinity: a [`Head`], the records of both tables and the indices that lead to them, the buckets of clients, and what there
+//! is of flows without a record, each at a page's beginning. What can be counted from records does not lie there: the next
+//! process does that anew.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,8 +18,8 @@ use super::memory::{Mapping, Zeroed};
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"cv-flows");
 
 /// To be raised with any change of what lies in a segment, or of what it means: the head, the words of a record, the states
-/// by number, the buckets of clients, the loans, the ticks.
-const VERSION: u64 = 2;
+/// by number, the buckets of an index and its levels, the buckets of clients, the loans, the ticks.
+const VERSION: u64 = 3;
 
 /// What a segment must have been written with to be understood: the version, and the sizes of what lies in it.
 pub(super) const LAYOUT: u64 = VERSION << 48
@@ -43,12 +43,20 @@ pub(super) struct Head {
     pub(super) layout: AtomicU64,
     /// The time stamp counter at tick 0.
     pub(super) start: AtomicU64,
+    /// What the hash of some keys is: by another function nothing is found in an index.
+    pub(super) hashes: AtomicU64,
+    /// Counts the segments since the keeper began: each process takes over from the one before it.
+    pub(super) number: AtomicU64,
     /// Records of each table.
     pub(super) records: AtomicU32,
+    /// Buckets of each index.
+    pub(super) buckets: AtomicU32,
     /// Buckets of clients.
     pub(super) clients: AtomicU32,
     /// Chunks of the records of IPv4 and IPv6 that have been claimed, from the first on.
     pub(super) claimed: [AtomicU32; 2],
+    /// Size of the largest level of the indices for IPv4 and IPv6 that keys may be in.
+    pub(super) reached: [AtomicU32; 2],
     /// When the last packet went without a record; see [`Overflow`](super::Overflow).
     pub(super) overflowed: AtomicU32,
 }
@@ -58,6 +66,8 @@ pub(super) struct Head {
 pub(super) struct Places {
     pub(super) lines4: usize,
     pub(super) lines6: usize,
+    pub(super) index4: usize,
+    pub(super) index6: usize,
     pub(super) clients: usize,
     pub(super) loans: usize,
     pub(super) lenders: usize,
@@ -66,18 +76,20 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(records: u32, clients: usize) -> Option<Self> {
+    pub(super) fn new(records: u32, buckets: u32, clients: usize) -> Option<Self> {
         let behind = |at: usize, count: usize, size: usize| {
             at.checked_add(count.checked_mul(size)?)?.checked_next_multiple_of(HEAD)
         };
         let records = records as usize;
         let lines4 = HEAD;
         let lines6 = behind(lines4, records, size_of::<super::line::Line4>())?;
-        let at_clients = behind(lines6, records, size_of::<super::line::Line6>())?;
+        let index4 = behind(lines6, records, size_of::<super::line::Line6>())?;
+        let index6 = behind(index4, buckets as usize, size_of::<super::bucket::Bucket>())?;
+        let at_clients = behind(index6, buckets as usize, size_of::<super::bucket::Bucket>())?;
         let loans = behind(at_clients, clients, crate::balance::CLIENTS_BUCKET)?;
         let lenders = behind(loans, super::overflow::LOANS, size_of::<u64>())?;
         let end = behind(lenders, super::overflow::LENDERS, size_of::<u64>())?;
-        Some(Self { lines4, lines6, clients: at_clients, loans, lenders, end })
+        Some(Self { lines4, lines6, index4, index6, clients: at_clients, loans, lenders, end })
     }
 }
 
@@ -98,10 +110,15 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// One for so many records and buckets of clients, all of it zero. With `hugepages` it lies in these if there are enough
+    /// One for so many records, buckets of an index, and buckets of clients, all of it zero. With `hugepages` it lies in these if there are enough
     /// for all of it; `None` if there is no memory.
-    pub(super) fn create(records: u32, clients: usize, hugepages: bool) -> Option<(Self, Source)> {
-        let places = Places::new(records, clients)?;
+    pub(super) fn create(
+        records: u32,
+        buckets: u32,
+        clients: usize,
+        hugepages: bool,
+    ) -> Option<(Self, Source)> {
+        let places = Places::new(records, buckets, clients)?;
         let huge = hugepages.then(|| Self::of_pages(places.end, true)).flatten();
         let (segment, mapping) = huge.or_else(|| Self::of_pages(places.end, false))?;
         Some((segment, Source::Segment(Arc::new(mapping), places)))
@@ -149,11 +166,14 @@ impl Source {
     }
 
     /// The head.
-    pub(super) fn head(&self, records: u32, clients: usize) -> Option<Arc<Zeroed<Head>>> {
+    pub(super) fn head(&self, records: u32, buckets: u32, clients: usize) -> Option<Arc<Zeroed<Head>>> {
         let array: Zeroed<Head> = self.array(|_| 0, 1)?;
         let head = &array[0];
         head.layout.store(LAYOUT, Ordering::Relaxed);
+        head.hashes.store(hashes(), Ordering::Relaxed);
+        head.number.store(1, Ordering::Relaxed);
         head.records.store(records, Ordering::Relaxed);
+        head.buckets.store(buckets, Ordering::Relaxed);
         head.clients.store(clients as u32, Ordering::Relaxed);
         head.magic.store(MAGIC, Ordering::Release);
         Some(Arc::new(array))
@@ -161,3 +181,14 @@ impl Source {
 }
 
 const _: () = assert!(size_of::<Head>() <= HEAD);
+
+/// What tells the hash functions of this program from others: hashes of two keys.
+pub(super) fn hashes() -> u64 {
+    use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
+    use culvert_packet::ip::Protocol;
+    let v4 =
+        FlowKey4::new(Tenant::DEFAULT, Protocol::TCP, ([192, 0, 2, 1].into(), 1), ([192, 0, 2, 2].into(), 2));
+    let (one, two) = (0x2001_0db8_u128 << 96 | 1, 0x2001_0db8_u128 << 96 | 2);
+    let v6 = FlowKey6::new(Tenant::DEFAULT, Protocol::TCP, (one.into(), 1), (two.into(), 2));
+    v4.hash64() ^ v6.hash64().rotate_left(32)
+}

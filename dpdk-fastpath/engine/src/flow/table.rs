@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::arena::{Arena, Budget, CHUNK};
-use super::bucket::Slot;
+use super::bucket::{Bucket, Slot};
 use super::index::{Index, LinkError, View};
 use super::key::Key;
 use super::memory::Zeroed;
@@ -133,20 +133,15 @@ impl<K: Key> Burst<'_, K> {
 }
 
 impl<K: Key> Table<K> {
-    /// `lines` are as many records as the budget can need.
+    /// `lines` are as many records as the budget can need, `buckets` those of an index for as many keys as it grants.
     pub(super) fn new(
         budget: &Arc<Budget>,
         lines: Zeroed<K::Line>,
+        buckets: Zeroed<Bucket>,
         head: &Arc<Zeroed<Head>>,
     ) -> Option<Self> {
-        let records = budget.records();
         debug_assert_eq!(lines.len(), budget.most_records() as usize);
-        Some(Self {
-            index: Index::new(records as usize * 2)?,
-            lines,
-            head: Arc::clone(head),
-            budget: Arc::clone(budget),
-        })
+        Some(Self { index: Index::new(buckets)?, lines, head: Arc::clone(head), budget: Arc::clone(budget) })
     }
 
     /// Most flows.
@@ -312,12 +307,29 @@ impl<K: Key> Table<K> {
     /// Makes room for so many flows at once, as long as there is none.
     pub(super) fn expect(&self, flows: usize) {
         debug_assert_eq!(self.claimed(), 0, "there are flows");
+        self.reach(flows * 2);
         self.index.expect(flows * 2);
     }
 
-    /// Claims the next chunk of records for an arena that has `own`; `None` if there is none left for it.
-    pub(super) fn claim(&self, own: u32) -> Option<u32> {
-        if !self.budget.take(own) {
+    /// Has room kept for so many more chunks of flows, of both tables, that another process left.
+    pub(super) fn keep_room(&self, chunks: u32) {
+        self.budget.keep(chunks);
+    }
+
+    /// From now on there may be flows that are not entered yet, or no longer.
+    pub(super) fn set_partial(&self, partial: bool) {
+        self.index.set_partial(partial);
+    }
+
+    /// Writes down, for the process that takes this over, that there may be keys in the level that so many need.
+    fn reach(&self, keys: usize) {
+        self.head[0].reached[K::VERSION].fetch_max(self.index.size_for(keys), Ordering::Relaxed);
+    }
+
+    /// Claims the next chunk of records for an arena that has `own`; `None` if there is none left for it, or only those that
+    /// are kept.
+    pub(super) fn claim(&self, own: u32, is_kept: bool) -> Option<u32> {
+        if !self.budget.take(own, is_kept) {
             return None;
         }
         let more = |next: u32| (next < self.lines.len() as u32 / CHUNK).then_some(next + 1);
@@ -325,6 +337,7 @@ impl<K: Key> Table<K> {
             self.budget.give_back();
             return None;
         };
+        self.reach(self.keys());
         self.index.fit(self.keys());
         self.tend(CLAIM_MOVES);
         Some(chunk)

@@ -1,76 +1,55 @@
 //! Flows of another process, the one before this.
 //!
 //! What it left is read, not used: each record that makes sense is entered into this process's own tables as if the flow had
-//! just been opened, with its age and state. So nothing that is wrong there can be worse than a flow that is not kept,
-//! the number of workers and the size of the tables may be others, and a process that is killed while it does this leaves
-//! for the next what it found itself.
+//! just been opened, with its age and state. So nothing that is wrong there can be worse than a flow that is not kept, and
+//! the number of workers and the size of the tables may be others.
 //!
 //! Numbers of services and endpoints mean nothing here any more; but a record says by its keys which they are. It is
 //! entered as decided under an epoch that is never in force, so that its ways are looked up at its next packet. Likewise
 //! flows without a record go on as what they were: nothing else tells whose answers theirs are.
+//!
+//! # While packets are forwarded
+//! Workers do not wait for that: each enters a few flows in each round. Until all are, that a key is not found says
+//! nothing ([partial](super::index::Index::set_partial)), and before such a packet is decided about its flow is looked for where
+//! the process before had it, by the index that this left, and entered if it is there. So a flow goes on with its first
+//! packet, however many there are.
+//!
+//! # Death
+//! Each flow is marked as ended where it was once it is entered here, and by then it lies in this process's segment. Until
+//! all are entered the keeper has both: a process that takes over then finds each flow in one of them. It enters
+//! all before its first packet, so that there are never more than two. An index is good at any instant of its process, since
+//! nobody who reads takes a lock; and a record that was being written is none yet.
+
+mod flow;
+mod left;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_packet::flow::{FlowKey4, FlowKey6};
-use culvert_packet::ip::Protocol;
-use zerocopy::{FromBytes as _, FromZeros as _};
+use zerocopy::FromBytes as _;
 
+use self::flow::{Found, placed};
+pub(super) use self::left::Part;
+pub use self::left::{Left, LeftError};
 use super::arena::CHUNK;
 use super::overflow::{LENDERS, LOANS};
-use super::record::{DELTAS_AND_GENERATION, Meta, ROUTE, Words};
-use super::segment::{HEAD, Head, LAYOUT, MAGIC, Places};
-use super::{FlowTables, FlowWorker, Key, Out, Record, Route, State, Tick};
+use super::segment::Places;
+use super::{FlowTables, FlowWorker, InsertError, Key, Tick};
 use crate::balance::{CLIENTS_BUCKET, ClientBucket, Moment};
-use crate::table::{FlowPolicy, ServiceKey, Snapshot};
-
-#[cfg(test)]
-mod tests;
+use crate::table::{FlowPolicy, Snapshot};
 
 /// Buckets of clients that are read at once.
 const BUCKETS: usize = 512;
 
-/// Why what another process left cannot be taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum LeftError {
-    /// The system refused.
-    #[error("flow memory cannot be read")]
-    Io(#[from] io::Error),
-    /// It is something else.
-    #[error("flow memory was never set up")]
-    Foreign,
-    /// It was written by a version that lays it out in another way.
-    #[error("flow memory is of layout {found:#x}, this version's is {LAYOUT:#x}")]
-    Layout {
-        /// Its layout.
-        found: u64,
-    },
-    /// Its head makes no sense.
-    #[error(
-        "flow memory of {len} bytes says that it holds {records} records, {claimed:?} chunks of them used"
-    )]
-    Bounds {
-        /// Its length.
-        len: u64,
-        /// Records of each table.
-        records: u32,
-        /// Chunks of both tables.
-        claimed: [u32; 2],
-    },
-}
-
-/// What another process left.
-#[derive(Debug)]
-pub struct Left {
-    file: File,
-    places: Places,
-    claimed: [u32; 2],
-    overflowed: u32,
-    start: u64,
-}
+/// Records that a worker looks at in a round: some 10 microseconds.
+const UNIT: u64 = 32;
+const _: () = assert!((CHUNK as u64).is_multiple_of(UNIT), "a unit is part of one table");
 
 /// What became of the flows that another process left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,81 +68,125 @@ pub struct TakenOver {
     pub clients: u64,
 }
 
-impl Left {
-    /// What lies behind the descriptor of a [`Segment`](super::Segment).
-    ///
-    /// # Errors
-    /// When it cannot be understood.
-    pub fn open(file: OwnedFd) -> Result<Self, LeftError> {
-        let file = File::from(file);
-        let len = file.metadata()?.len();
-        let mut bytes = [0; size_of::<Head>()];
-        if len < HEAD as u64 {
-            return Err(LeftError::Foreign);
-        }
-        file.read_exact_at(&mut bytes, 0)?;
-        let head = Head::read_from_bytes(&bytes).map_err(|_| LeftError::Foreign)?;
-        if head.magic.into_inner() != MAGIC {
-            return Err(LeftError::Foreign);
-        }
-        let found = head.layout.into_inner();
-        if found != LAYOUT {
-            return Err(LeftError::Layout { found });
-        }
-        let records = head.records.into_inner();
-        let claimed = head.claimed.map(std::sync::atomic::AtomicU32::into_inner);
-        let bounds = || LeftError::Bounds { len, records, claimed };
-        let places = Places::new(records, head.clients.into_inner() as usize).ok_or_else(bounds)?;
-        let fits = |chunks: u32| u64::from(chunks) * u64::from(CHUNK) <= records.into();
-        if places.end as u64 > len || !claimed.into_iter().all(fits) {
-            return Err(bounds());
-        }
-        let (overflowed, start) = (head.overflowed.into_inner(), head.start.into_inner());
-        Ok(Self { file, places, claimed, overflowed, start })
+/// A takeover under way, or done.
+#[derive(Debug)]
+pub struct Takeover {
+    /// What is taken over, that of the last process first.
+    lefts: Vec<Left>,
+    /// For IPv4 and IPv6.
+    progress: [Progress; 2],
+    flows: AtomicU64,
+    over: AtomicU64,
+    gone: AtomicU64,
+    no_room: AtomicU64,
+    damaged: AtomicU64,
+    clients: u64,
+}
+
+/// How much has been looked at of all records of one IP version.
+#[derive(Debug)]
+struct Progress {
+    records: u64,
+    /// The next that nobody looks at.
+    next: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Progress {
+    fn new(records: u64) -> Self {
+        Self { records, next: AtomicU64::new(0), done: AtomicU64::new(0) }
     }
 
-    /// The time stamp counter at tick 0.
-    pub fn start(&self) -> u64 {
-        self.start
+    /// The next few records, for the caller alone.
+    fn take(&self) -> Option<std::ops::Range<u64>> {
+        let more = |next: u64| (next < self.records).then_some(next + UNIT);
+        let from = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(from..from + UNIT)
+    }
+
+    /// Notes that these have been looked at; whether they were the last.
+    fn finish(&self, count: u64) -> bool {
+        self.done.fetch_add(count, Ordering::AcqRel) + count == self.records
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.records
+    }
+
+    fn left(&self) -> u64 {
+        self.records.saturating_sub(self.next.load(Ordering::Relaxed))
     }
 }
 
 impl FlowTables {
-    /// Takes over what another process left, as far as its services and endpoints are those of `view` and its time is not
-    /// over `now`, by the clock that began at its [start](Left::start). The workers, of whom none may run yet, share the
-    /// flows.
+    /// Begins to take over what other processes left, as far as its services and endpoints are those of `view` and its time
+    /// is not over `now`, by the clock that began at its [start](Left::start). The workers, of whom none may run yet, [do
+    /// that](FlowWorker::take_over_some) from now on; if there is more than the last process left, or if its flows cannot be
+    /// looked for there, they have done it when this returns.
     ///
     /// # Errors
-    /// When it cannot be read to its end; what was read until then is taken over.
+    /// When the rest of what was left cannot be read.
     pub fn take_over(
         &self,
         workers: &mut [FlowWorker],
-        left: &Left,
+        mut lefts: Vec<Left>,
         view: &Snapshot,
         (tick, moment): (Tick, Moment),
-    ) -> Result<TakenOver, LeftError> {
-        let mut taken = TakenOver::default();
-        let Places { lines4, lines6, clients, loans, lenders, .. } = left.places;
-        let [claimed4, claimed6] = left.claimed;
-        self.v4.expect(claimed4 as usize * CHUNK as usize);
-        self.v6.expect(claimed6 as usize * CHUNK as usize);
-        take_table::<FlowKey4>(&left.file, lines4, claimed4, workers, view, tick, &mut taken)?;
-        take_table::<FlowKey6>(&left.file, lines6, claimed6, workers, view, tick, &mut taken)?;
+    ) -> Result<Arc<Takeover>, LeftError> {
+        lefts.sort_by_key(|left| std::cmp::Reverse(left.number));
+        let at_once = lefts.len() > 1 || !lefts.iter().all(Left::is_searchable);
+        let records = [
+            lefts.iter().map(|left| left.v4.records()).sum(),
+            lefts.iter().map(|left| left.v6.records()).sum(),
+        ];
+        self.v4.expect(records[0] as usize);
+        self.v6.expect(records[1] as usize);
+        let mut clients = 0;
+        // One that took over has the rest from the beginning.
+        if let Some(last) = lefts.first() {
+            self.head[0].number.store(last.number.saturating_add(1), Ordering::Relaxed);
+            clients = self.take_clients(last, moment)?;
+            self.take_loans(last, view, tick)?;
+        }
+        let [flows, over, gone, no_room, damaged] = Default::default();
+        let progress = records.map(Progress::new);
+        let takeover = Arc::new(Takeover { lefts, progress, flows, over, gone, no_room, damaged, clients });
+        self.v4.set_partial(records[0] > 0);
+        self.v6.set_partial(records[1] > 0);
+        takeover.keep_room(self);
+        for worker in &mut *workers {
+            worker.takeover = Some(Arc::clone(&takeover));
+        }
+        while at_once && !workers.is_empty() && !takeover.is_done() {
+            for worker in &mut *workers {
+                worker.take_over_some(view, tick);
+            }
+        }
+        Ok(takeover)
+    }
+
+    fn take_clients(&self, left: &Left, moment: Moment) -> io::Result<u64> {
+        let Places { clients, loans, .. } = left.places;
+        let mut taken = 0;
         let mut bytes = vec![0; BUCKETS * CLIENTS_BUCKET];
         for at in (clients..loans).step_by(bytes.len()) {
             let bytes = &mut bytes[..(loans - at).min(BUCKETS * CLIENTS_BUCKET)];
             left.file.read_exact_at(bytes, at as u64)?;
             for bucket in bytes.chunks_exact(CLIENTS_BUCKET) {
                 if let Ok(bucket) = ClientBucket::read_from_bytes(bucket) {
-                    taken.clients += self.affinity.take_over(&bucket, moment);
+                    taken += self.affinity.take_over(&bucket, moment);
                 }
             }
         }
-        let loans = read_words(&left.file, loans, LOANS)?;
-        let lenders = read_words(&left.file, lenders, LENDERS)?;
-        let slots = view.services().map(|service| (service.identity(), service.slot())).collect();
-        self.overflow.take_over(left.overflowed, &loans, &lenders, &slots, tick);
         Ok(taken)
+    }
+
+    fn take_loans(&self, left: &Left, view: &Snapshot, now: Tick) -> io::Result<()> {
+        let loans = read_words(&left.file, left.places.loans, LOANS)?;
+        let lenders = read_words(&left.file, left.places.lenders, LENDERS)?;
+        let slots = view.services().map(|service| (service.identity(), service.slot())).collect();
+        self.overflow.take_over(left.overflowed, &loans, &lenders, &slots, now);
+        Ok(())
     }
 }
 
@@ -173,121 +196,132 @@ fn read_words(file: &File, at: usize, count: usize) -> io::Result<Vec<u64>> {
     Ok(bytes.as_chunks().0.iter().copied().map(u64::from_ne_bytes).collect())
 }
 
-fn take_table<K: Key>(
-    file: &File,
-    at: usize,
-    chunks: u32,
-    workers: &mut [FlowWorker],
-    view: &Snapshot,
-    now: Tick,
-    taken: &mut TakenOver,
-) -> io::Result<()> {
-    let mut bytes = vec![0; CHUNK as usize * size_of::<K::Line>()];
-    // Those of a chunk, while the buckets that they go into are fetched.
-    let mut flows = Vec::with_capacity(CHUNK as usize);
-    let mut turn = 0;
-    for chunk in 0..chunks as usize {
-        let from = at + chunk * bytes.len();
-        file.read_exact_at(&mut bytes, from as u64)?;
-        for bytes in bytes.chunks_exact(size_of::<K::Line>()) {
-            let (record, meta, state) = match read::<K>(bytes) {
-                Found::Nothing => continue,
-                Found::Damaged => {
-                    taken.damaged += 1;
-                    continue;
-                }
-                Found::Flow(record, meta, state) => (record, meta, state),
-            };
-            let Some(record) = placed(record, view) else {
-                taken.gone += 1;
-                continue;
-            };
-            let timeouts = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows).timeouts;
-            if now.seconds_since(meta.seen()) > timeouts.of(record.original.protocol(), state, false) {
-                taken.over += 1;
-                continue;
-            }
-            if let Some(worker) = workers.first() {
-                let burst = K::table(&worker.tables).burst();
-                burst.prefetch(record.original.hash64());
-                burst.prefetch(record.translated.reversed().hash64());
-            }
-            flows.push((record, meta, state));
+impl FlowWorker {
+    /// Whether there may be flows that another process left and that are not entered yet.
+    #[inline(always)]
+    pub fn takes_over(&self) -> bool {
+        self.takeover.is_some()
+    }
+
+    /// Enters a few flows that another process left, if there are any that nobody else is about to enter; returns how many.
+    pub fn take_over_some(&mut self, view: &Snapshot, now: Tick) -> u64 {
+        let Some(takeover) = self.takeover.clone() else { return 0 };
+        let flows = takeover
+            .enter_some::<FlowKey4>(self, view, now)
+            .or_else(|| takeover.enter_some::<FlowKey6>(self, view, now));
+        if flows.is_none() && takeover.is_done() {
+            self.takeover = None;
         }
-        for (record, meta, state) in flows.drain(..) {
-            turn = (turn + 1) % workers.len().max(1);
-            let Some(worker) = workers.get_mut(turn) else { return Ok(()) };
-            let (table, arena, loads) = K::parts(worker);
-            match table.insert(arena, &record, meta.seen(), state) {
-                Ok(()) => {
-                    taken.flows += 1;
-                    if state.is_open() {
-                        loads.add(record.backend, 1);
-                    }
+        flows.unwrap_or(0)
+    }
+
+    /// Enters the flow with this key, if another process left one. `true` if it was entered by this call.
+    #[cold]
+    pub fn recall<K: Key>(&mut self, key: &K, hash: u64, view: &Snapshot, now: Tick) -> bool {
+        let Some(takeover) = self.takeover.clone() else { return false };
+        takeover.lefts.iter().any(|left| {
+            let found = K::part(left).find(key, hash);
+            found.is_some_and(|index| takeover.enter::<K>(self, left, index, view, now))
+        })
+    }
+}
+
+impl Takeover {
+    /// Whether all is entered.
+    pub fn is_done(&self) -> bool {
+        self.progress.iter().all(Progress::is_done)
+    }
+
+    /// What became of all that was looked at so far.
+    pub fn taken(&self) -> TakenOver {
+        let [flows, over, gone, no_room, damaged] =
+            [&self.flows, &self.over, &self.gone, &self.no_room, &self.damaged]
+                .map(|count| count.load(Ordering::Relaxed));
+        TakenOver { flows, over, gone, no_room, damaged, clients: self.clients }
+    }
+
+    /// New flows are not to take the room of those that are still to come.
+    fn keep_room(&self, tables: &FlowTables) {
+        let left: u64 = self.progress.iter().map(Progress::left).sum();
+        tables.v4.keep_room((left / u64::from(CHUNK)) as u32);
+    }
+
+    /// Enters what the next few records hold, and returns how many flows that are; `None` if there is no such record.
+    fn enter_some<K: Key>(&self, worker: &mut FlowWorker, view: &Snapshot, now: Tick) -> Option<u64> {
+        let progress = &self.progress[K::VERSION];
+        let all = progress.take()?;
+        self.keep_room(&worker.tables);
+        let mut first = all.start;
+        let left = self.lefts.iter().find(|left| {
+            let records = K::part(left).records();
+            let is_here = first < records;
+            first -= if is_here { 0 } else { records };
+            is_here
+        })?;
+        let records = first as u32..(first + UNIT) as u32;
+        // While these are looked at, the buckets that they go into are fetched.
+        let burst = K::table(&worker.tables).burst();
+        for hashes in records.clone().filter_map(|index| K::part(left).hashes(index)) {
+            hashes.into_iter().for_each(|hash| burst.prefetch(hash));
+        }
+        let flows = records.filter(|&index| self.enter::<K>(worker, left, index, view, now)).count();
+        if progress.finish(UNIT) {
+            K::table(&worker.tables).set_partial(false);
+            self.keep_room(&worker.tables);
+        }
+        Some(flows as u64)
+    }
+
+    /// Enters the flow that a record holds, if it does and nobody else has taken it. `true` if it goes on by that.
+    fn enter<K: Key>(
+        &self,
+        worker: &mut FlowWorker,
+        left: &Left,
+        index: u32,
+        view: &Snapshot,
+        now: Tick,
+    ) -> bool {
+        let part = K::part(left);
+        let Some(found) = part.take(index) else { return false };
+        let outcome = self.outcome(worker, left, &found, view, now);
+        part.finish(index);
+        outcome.is_some_and(|count| {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::ptr::eq(count, &raw const self.flows)
+        })
+    }
+
+    /// Enters a flow; returns where that is counted, or nothing if it has been already.
+    fn outcome<K: Key>(
+        &self,
+        worker: &mut FlowWorker,
+        left: &Left,
+        found: &Found<K>,
+        view: &Snapshot,
+        now: Tick,
+    ) -> Option<&AtomicU64> {
+        let &Found::Flow(record, meta, state) = found else { return Some(&self.damaged) };
+        let Some(record) = placed(record, view) else { return Some(&self.gone) };
+        let timeouts = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows).timeouts;
+        if now.seconds_since(meta.seen()) > timeouts.of(record.original.protocol(), state, false) {
+            return Some(&self.over);
+        }
+        let (table, arena, loads) = K::parts(worker);
+        arena.set_inherits(true);
+        let entered = table.insert(arena, &record, meta.seen(), state);
+        arena.set_inherits(false);
+        match entered {
+            Ok(()) => {
+                if state.is_open() {
+                    loads.add(record.backend, 1);
                 }
-                Err(super::InsertError::Full) => taken.no_room += 1,
-                // No two flows have a key in common, where all is well.
-                Err(_) => taken.damaged += 1,
+                Some(&self.flows)
             }
+            Err(InsertError::Full) => Some(&self.no_room),
+            // The last process was killed just when it had entered it.
+            Err(_) if !self.lefts.first().is_some_and(|last| std::ptr::eq(last, left)) => None,
+            // No two flows have a key in common, where all is well.
+            Err(_) => Some(&self.damaged),
         }
     }
-    Ok(())
-}
-
-enum Found<K> {
-    /// A free record, or one of a flow that has ended.
-    Nothing,
-    Damaged,
-    Flow(Record<K>, Meta, State),
-}
-
-fn read<K: Key>(bytes: &[u8]) -> Found<K> {
-    let line = K::Line::new_zeroed();
-    let words = line.as_ref();
-    for (word, bytes) in words.iter().zip(bytes.as_chunks().0) {
-        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-    }
-    let Some((record, meta)) = Words::<K>::of(&line).read() else { return Found::Nothing };
-    let Some(state) = meta.state() else { return Found::Nothing };
-    // Each of these is as it is since the record was written.
-    let rest = &words[2 * K::Words::default().as_ref().len()..];
-    let high = |word: usize| (rest[word].load(Ordering::Relaxed) >> 32) as u32;
-    let Record { original, translated, .. } = &record;
-    let sound = high(ROUTE) as u8 == meta.sequence() as u8
-        && high(DELTAS_AND_GENERATION) == original.deltas(translated).to_bits()
-        && original.tenant() == translated.tenant()
-        && original.protocol() == translated.protocol()
-        && is_state_of(original.protocol(), state);
-    if sound { Found::Flow(record, meta, state) } else { Found::Damaged }
-}
-
-fn is_state_of(protocol: Protocol, state: State) -> bool {
-    use State as S;
-    match state {
-        S::SynSent | S::SynReceived | S::Established => protocol == Protocol::TCP,
-        S::FinFromClient | S::FinFromServer | S::TimeWait | S::Reset => protocol == Protocol::TCP,
-        S::CookieWait | S::CookieEchoed | S::Associated => protocol == Protocol::SCTP,
-        S::Shutdown | S::ShutdownAck | S::Closed => protocol == Protocol::SCTP,
-        S::OneWay | S::TwoWay => !matches!(protocol, Protocol::TCP | Protocol::SCTP),
-        S::Ending | S::Ended => false,
-    }
-}
-
-/// The record with the numbers that its service and endpoint have by these tables; `None` if there are none.
-fn placed<K: Key>(record: Record<K>, view: &Snapshot) -> Option<Record<K>> {
-    let Record { original, translated, .. } = record;
-    let protocol = original.protocol();
-    let is_ping = matches!(protocol, Protocol::ICMP | Protocol::ICMPV6);
-    let port = |port: u16| if is_ping { 0 } else { port };
-    let (vip, vip_port) = original.destination();
-    let key = ServiceKey { tenant: original.tenant(), vip, protocol, port: port(vip_port) };
-    let service = view.service(&key)?;
-    let (address, endpoint_port) = translated.destination();
-    let backend = service.backend((address, port(endpoint_port)))?;
-    // Only connections are kept where the endpoint is not ready.
-    if backend.draining && !matches!(protocol, Protocol::TCP | Protocol::SCTP) {
-        return None;
-    }
-    let route = Route { epoch: 0, forward: Out::Nowhere, reply: Out::Nowhere };
-    Some(Record { route, service: service.slot(), backend: backend.id, ..record })
 }

@@ -48,7 +48,12 @@ pub struct Inheritance {
 impl Inheritance {
     /// Takes what was kept under this name, if that is one descriptor.
     pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
-        self.items.remove(name)?.pop()
+        self.take_all(name).pop()
+    }
+
+    /// Takes all that was kept under this name.
+    pub fn take_all(&mut self, name: &str) -> Vec<OwnedFd> {
+        self.items.remove(name).unwrap_or_default()
     }
 
     /// How long it is since the last forwarder ended; `None` if there was none.

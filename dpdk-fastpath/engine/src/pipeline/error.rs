@@ -25,7 +25,7 @@ impl Stage<'_> {
         let Some((quote, quoted)) = quoted else { return self.route(packet, key) };
         // The flow that answers to the quoted packet would belong to.
         let answer = quoted.reversed();
-        let Some(hit) = K::table(self.tables).lookup(&answer, answer.hash64()) else {
+        let Some(hit) = self.flow(&answer, answer.hash64()) else {
             return self.error_without_record(packet, key, &quote, &answer);
         };
         if key.destination().0 != quoted.source().0 || !may_report(packet.origin, key.source().0, &hit) {

@@ -58,7 +58,7 @@ impl Stage<'_> {
         let translated = K::between(tenant, protocol, (client, marked(port)?), backend.endpoint())?;
         // Answers to a tracked flow count as its own.
         let answers = translated.reversed();
-        if K::table(self.tables).lookup(&answers, answers.hash64()).is_some() {
+        if self.flow(&answers, answers.hash64()).is_some() {
             return None;
         }
         let pair = pair(key, backend)?;

@@ -146,6 +146,11 @@ impl Stage<'_> {
             let Some(translated) = K::between(key.tenant(), key.protocol(), source, target) else { break };
             let record =
                 Record { original: *key, translated, route, service: service.slot(), backend: backend.id };
+            if self.flows.takes_over() {
+                // The answers may be those of a flow that another process left.
+                let answers = translated.reversed();
+                let _ = self.flow(&answers, answers.hash64());
+            }
             let (table, arena, loads) = K::parts(self.flows);
             match table.insert(arena, &record, self.now, state) {
                 Ok(()) => {

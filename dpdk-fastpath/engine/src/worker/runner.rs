@@ -77,7 +77,8 @@ impl Runner {
                 patience.took(forwarder.pipeline.bytes().wrapping_sub(bytes));
             }
             rounds = rounds.wrapping_add(1);
-            empty = if packets == 0 { empty.saturating_add(1) } else { 0 };
+            let takes_over = forwarder.pipeline.take_over(tables.pin(), *now, packets == 0);
+            empty = if packets == 0 && !takes_over { empty.saturating_add(1) } else { 0 };
             if rounds % HOUSEKEEPING == 0 || slept {
                 self.keep_house();
             }

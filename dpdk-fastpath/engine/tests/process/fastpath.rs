@@ -34,8 +34,9 @@ pub(crate) struct FastPath {
 pub(crate) fn configuration(directory: &TempDir, more: &str) -> PathBuf {
     let path = directory.path().join("fastpath.yaml");
     let socket = directory.path().join("fastpath.sock");
+    let flows = if more.contains("flows:") { "" } else { "flows: 4096" };
     let text = format!(
-        "socket: {}\nmemory: {{ hugepages: off, megabytes: 128, mbufs: 8191 }}\nflows: 4096\n{more}\n",
+        "socket: {}\nmemory: {{ hugepages: off, megabytes: 128, mbufs: 8191 }}\n{flows}\n{more}\n",
         socket.display()
     );
     fs::write(&path, text).unwrap();

@@ -22,7 +22,11 @@ fn slot(number: u32) -> Slot {
 impl Keys {
     fn new(most: u32) -> Self {
         let ended = (0..most).map(|_| AtomicU32::new(0)).collect();
-        Self { index: Index::new(most as usize).unwrap(), ended }
+        Self {
+            index: Index::new(Zeroed::new(Index::buckets_for(most as usize).unwrap() as usize).unwrap())
+                .unwrap(),
+            ended,
+        }
     }
 
     /// As a table does it when it claims a chunk of records.

@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use culvert_api::fastpath as proto;
 use culvert_packet::flow::Tenant;
+use culvert_packet::ip::Protocol;
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::InsertError;
+use crate::flow::index::Index;
+use crate::flow::segment::{Head, LAYOUT};
+use crate::flow::{InsertError, Out, Record, Route, State};
 use crate::table::{BackendId, Builder, octets};
+
+mod killed;
+mod way;
 
 const RECORDS: u32 = 1024;
 const CLIENTS: u32 = 64;
@@ -100,11 +106,39 @@ fn insert<K: Key>(worker: &mut FlowWorker, record: &Record<K>, now: Tick, state:
 }
 
 fn left(tables: &FlowTables) -> Left {
-    Left::open(tables.segment().unwrap().try_clone().unwrap()).unwrap()
+    Left::open(tables.segment().unwrap().as_fd()).unwrap()
 }
 
-fn some_tables() -> std::sync::Arc<FlowTables> {
+/// Takes over all of that, and tells what became of it.
+fn take_over(
+    tables: &FlowTables,
+    workers: &mut [FlowWorker],
+    left: Left,
+    view: &Snapshot,
+    now: (Tick, Moment),
+) -> TakenOver {
+    let takeover = tables.take_over(workers, vec![left], view, now).unwrap();
+    finish(&takeover, workers, view, now.0)
+}
+
+/// Has the workers enter what is left.
+fn finish(takeover: &Takeover, workers: &mut [FlowWorker], view: &Snapshot, now: Tick) -> TakenOver {
+    while workers.iter().any(FlowWorker::takes_over) {
+        for worker in &mut *workers {
+            worker.take_over_some(view, now);
+        }
+    }
+    assert!(takeover.is_done());
+    takeover.taken()
+}
+
+fn some_tables() -> Arc<FlowTables> {
     FlowTables::shared(RECORDS, CLIENTS, false).unwrap()
+}
+
+/// Where all that lies in the segment of [`some_tables`].
+fn places() -> Places {
+    Places::new(RECORDS, Index::buckets_for(2 * RECORDS as usize).unwrap(), CLIENTS as usize).unwrap()
 }
 
 /// All flows of a table, by both keys, with what tables say of their endpoints.
@@ -136,7 +170,7 @@ fn flows_go_on_with_the_numbers_that_their_endpoints_have_now() {
     // Another size, and more workers.
     let tables = FlowTables::shared(4 * RECORDS, 4 * CLIENTS, false).unwrap();
     let mut workers: Vec<_> = (0..3).map(|_| tables.worker()).collect();
-    let taken = tables.take_over(&mut workers, &left(&before), &view, at(110)).unwrap();
+    let taken = take_over(&tables, &mut workers, left(&before), &view, at(110));
     assert_eq!(taken, TakenOver { flows: 3, ..TakenOver::default() });
     assert_eq!((check::<FlowKey4>(&tables, &view), check::<FlowKey6>(&tables, &view)), (2, 1));
     let key = record::<FlowKey4>(1, Protocol::TCP, 1).original;
@@ -159,7 +193,7 @@ fn what_is_over_gone_or_not_ready_does_not_go_on() {
     insert(&mut worker, &record::<FlowKey4>(4, Protocol::TCP, 2), at(200).0, State::Established);
     let view = view(0, &endpoints(2), &[endpoint(false, 2)]);
     let tables = some_tables();
-    let taken = tables.take_over(&mut [tables.worker()], &left(&before), &view, at(200)).unwrap();
+    let taken = take_over(&tables, &mut [tables.worker()], left(&before), &view, at(200));
     assert_eq!(taken, TakenOver { flows: 1, over: 1, gone: 2, ..TakenOver::default() });
     assert_eq!(check::<FlowKey4>(&tables, &view), 1);
 }
@@ -173,7 +207,7 @@ fn clients_keep_their_endpoints() {
         before.affinity.keep(client(n), (endpoint(n % 2 == 0, n as u8), 8080), at(1000 * n).1, 60, |_| true);
     }
     let now = at(89_000);
-    let taken = tables.take_over(&mut [tables.worker()], &left(&before), &view(0, &[], &[]), now).unwrap();
+    let taken = take_over(&tables, &mut [tables.worker()], left(&before), &view(0, &[], &[]), now);
     assert_eq!(taken.clients, 6, "the first two were silent for longer than any timeout");
     for n in 3..=8 {
         let found = tables.affinity.find(client(n), now.1, 86_400);
@@ -191,7 +225,7 @@ fn what_does_not_find_room_is_counted() {
     });
     let tables = FlowTables::shared(256, CLIENTS, false).unwrap();
     let view = view(0, &endpoints(1), &[]);
-    let taken = tables.take_over(&mut [tables.worker()], &left(&before), &view, at(10)).unwrap();
+    let taken = take_over(&tables, &mut [tables.worker()], left(&before), &view, at(10));
     assert_eq!(taken, TakenOver { flows: 256, no_room: 444, ..TakenOver::default() });
     assert_eq!(check::<FlowKey4>(&tables, &view), 256);
 }
@@ -201,11 +235,12 @@ fn memory_of_another_layout_or_of_something_else_is_refused_by_what_it_is() {
     let tables = some_tables();
     let segment = tables.segment().unwrap();
     let file = File::from(segment.try_clone().unwrap());
-    let refused = || Left::open(segment.try_clone().unwrap()).unwrap_err();
-    assert!(Left::open(segment.try_clone().unwrap()).is_ok());
-    file.write_all_at(&u32::MAX.to_le_bytes(), 32).unwrap();
+    let refused = || Left::open(segment.as_fd()).unwrap_err();
+    assert!(Left::open(segment.as_fd()).is_ok());
+    let claimed = std::mem::offset_of!(Head, claimed) as u64;
+    file.write_all_at(&u32::MAX.to_le_bytes(), claimed).unwrap();
     assert!(matches!(refused(), LeftError::Bounds { records: RECORDS, .. }));
-    file.write_all_at(&0_u32.to_le_bytes(), 32).unwrap();
+    file.write_all_at(&0_u32.to_le_bytes(), claimed).unwrap();
     file.write_all_at(&(LAYOUT + 1).to_le_bytes(), 8).unwrap();
     assert!(matches!(refused(), LeftError::Layout { found } if found == LAYOUT + 1));
     file.write_all_at(&[0], 0).unwrap();
@@ -229,7 +264,7 @@ fn a_flow_that_was_half_entered_is_nothing() {
         let words = whole.iter().enumerate().map(|(n, &word)| if n < written { word } else { 0 });
         line.iter().zip(words).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         let tables = some_tables();
-        let taken = tables.take_over(&mut [tables.worker()], &left(&before), &view, at(10)).unwrap();
+        let taken = take_over(&tables, &mut [tables.worker()], left(&before), &view, at(10));
         assert_eq!(taken, TakenOver::default(), "{written} words");
     }
 }
@@ -254,7 +289,7 @@ fn a_hundred_thousand_flows_go_on_at_once() {
     let (tables, left) = (tables(), left(&before));
     let mut workers = [tables.worker(), tables.worker()];
     let begin = std::time::Instant::now();
-    let taken = tables.take_over(&mut workers, &left, &view, at(110)).unwrap();
+    let taken = take_over(&tables, &mut workers, left, &view, at(110));
     let took = begin.elapsed();
     eprintln!("{FLOWS} flows taken over in {took:?}");
     assert_eq!(taken, TakenOver { flows: u64::from(FLOWS), ..TakenOver::default() });
@@ -270,7 +305,7 @@ proptest! {
     fn damaged_memory_does_no_harm(
         flows in prop::collection::vec((any::<bool>(), 1_u8..5, 0_usize..2), 1..200),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<[u8; 8]>(), 1_usize..=8), 0..60),
-        head in prop::option::weighted(0.3, (0_u64..40, any::<u8>())),
+        head in prop::option::weighted(0.3, (0_u64..64, any::<u8>())),
     ) {
         let before = some_tables();
         let mut worker = before.worker();
@@ -286,24 +321,37 @@ proptest! {
         let segment = before.segment().unwrap();
         let file = File::from(segment.try_clone().unwrap());
         let len = file.metadata().unwrap().len() as usize;
-        let Places { lines4, lines6, .. } = Places::new(RECORDS, CLIENTS as usize).unwrap();
+        let Places { lines4, lines6, index4, index6, .. } = places();
         let used = |place: usize, size| (place..place + flows.len() * size).step_by(8);
-        // Where something lies.
-        let words: Vec<_> = used(lines4, 64).chain(used(lines6, 128)).collect();
+        // Where something lies: records, and what leads to them.
+        let indices = (index4..index4 + (index6 - index4) * 2).step_by(8);
+        let words: Vec<_> = used(lines4, 64).chain(used(lines6, 128)).chain(indices).collect();
         for (index, bytes, count) in &damage {
             file.write_all_at(&bytes[..*count], words[index.index(words.len())].min(len - 8) as u64).unwrap();
         }
         if let Some((at, byte)) = head {
             file.write_all_at(&[byte], at).unwrap();
         }
-        let Ok(left) = Left::open(segment.try_clone().unwrap()) else {
+        let Ok(left) = Left::open(segment.as_fd()) else {
             prop_assert!(head.is_some());
             return Ok(());
         };
         let view = view(1, &endpoints(3), &[]);
         let tables = some_tables();
         let mut workers = [tables.worker(), tables.worker()];
-        let taken = tables.take_over(&mut workers, &left, &view, at(20)).unwrap();
+        let takeover = tables.take_over(&mut workers, vec![left], &view, at(20)).unwrap();
+        // Packets of some come before the others are entered.
+        for (n, (v6, to, protocol)) in flows.iter().enumerate().step_by(2) {
+            let protocol = [Protocol::TCP, Protocol::UDP][*protocol];
+            if *v6 {
+                let key = record::<FlowKey6>(n as u16, protocol, *to).translated.reversed();
+                workers[0].recall(&key, key.hash64(), &view, at(20).0);
+            } else {
+                let key = record::<FlowKey4>(n as u16, protocol, *to).original;
+                workers[1].recall(&key, key.hash64(), &view, at(20).0);
+            }
+        }
+        let taken = finish(&takeover, &mut workers, &view, at(20).0);
         let kept = check::<FlowKey4>(&tables, &view) + check::<FlowKey6>(&tables, &view);
         prop_assert_eq!(kept, taken.flows);
         if damage.is_empty() && head.is_none() {

@@ -17,12 +17,14 @@ mod property;
 mod route;
 mod sctp;
 mod service;
+mod takeover;
 mod tenant;
 mod tunnel;
 mod uplink;
 mod usual;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,8 +38,9 @@ use culvert_packet::tcp::TcpFlags;
 use culvert_packet::{PacketBuf, Parsed, TestBuf, parse, testkit};
 
 use super::{Learned, Pipeline, Verdict};
+use crate::balance::Moment;
 use crate::counter::{CounterSet, DropReason, counters};
-use crate::flow::{FlowTables, Key, Tick};
+use crate::flow::{FlowTables, Key, Left, Tick};
 use crate::table::{Builder, Port, PortIndex, Snapshot, octets};
 
 pub(super) const UPLINK: PortIndex = PortIndex(0);
@@ -287,6 +290,16 @@ impl Node {
         for _ in 0..100 {
             self.pipeline.age(&self.view, Tick::at(Duration::from_secs(self.seconds)));
         }
+    }
+
+    /// Begins to take over what another node's process left.
+    pub(super) fn succeed(&mut self, before: &Self) {
+        self.seconds = before.seconds + 2;
+        let left = Left::open(before.flows.segment().unwrap().as_fd()).unwrap();
+        let elapsed = Duration::from_secs(self.seconds);
+        let now = (Tick::at(elapsed), Moment::after(elapsed));
+        let workers = std::slice::from_mut(&mut self.pipeline.flows);
+        self.flows.take_over(workers, vec![left], &self.view, now).unwrap();
     }
 
     /// A packet of node B's pod through the tunnel.

@@ -2,9 +2,8 @@ use culvert_packet::sctp::ChunkType;
 
 use super::sctp::init;
 use super::*;
-use crate::balance::Moment;
 use crate::counter::DropReason as R;
-use crate::flow::{Left, State};
+use crate::flow::State;
 
 const PROTOCOLS: [proto::Protocol; 3] = [proto::Protocol::Tcp, proto::Protocol::Udp, proto::Protocol::Sctp];
 
@@ -102,12 +101,10 @@ fn a_connection_without_record_works_both_ways_and_gets_one_when_there_is_room()
 /// A node of another process, which has taken over what this one left.
 fn successor(before: &Node, flows: u32, services: &[proto::Service]) -> Node {
     let mut node = Node::with_tables(FlowTables::shared(flows, 64, false).unwrap());
-    node.seconds = before.seconds + 2;
     node.program(services);
-    let left = Left::open(before.flows.segment().unwrap().try_clone().unwrap()).unwrap();
-    let elapsed = Duration::from_secs(node.seconds);
-    let now = (Tick::at(elapsed), Moment::after(elapsed));
-    node.flows.take_over(&mut [node.flows.worker()], &left, &node.view, now).unwrap();
+    node.succeed(before);
+    let now = Tick::at(Duration::from_secs(node.seconds));
+    while node.pipeline.take_over(&node.view, now, true) {}
     node
 }
 
