@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// The pods' path, between two nodes and within one, beside the kernel's own
     #[command(after_long_help = PODS_HELP)]
     Pods(Pods),
-    /// The engine's tables: loading them, and a change of one Service, until a worker's packets go by it
+    /// Tables: loading them, and a change of one Service, until a worker's packets go by it; by a client, and by the agent
     #[command(after_long_help = TABLES_HELP)]
     Tables(Tables),
 }
@@ -40,7 +40,7 @@ pub(crate) enum Command {
 const TABLES_HELP: &str = "\
 Each run begins with a fast path without tables: its control thread and socket as in culvert-fastpath, with a worker that \
 passes packets of one flow through the pipeline, without pause. A time is that from a client's call until such a packet \
-goes by what was sent. Exit status 1 if a figure misses what is demanded of it.
+goes by what was sent. After the last run culvert-agent, which must lie beside culvert-bench, gives the same tables: it reads them as Kubernetes objects from about 300 files, of which one is replaced over and over; that time begins with the replacement. Exit status 1 if a figure misses what is demanded of it.
 
 Needs root, for DPDK.
 

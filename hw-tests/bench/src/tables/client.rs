@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::TablesError;
+use super::agent::{self, AgentTimes};
 use super::objects::{self, Size, is_endpoint};
 use super::worker::Sight;
 use crate::cli::Tables;
@@ -32,6 +33,8 @@ pub(super) struct Times {
     pub(super) exchanged: Vec<Duration>,
     /// By how much the process grew.
     pub(super) megabytes: f64,
+    /// What the agent took, if that was measured.
+    pub(super) agent: Option<AgentTimes>,
 }
 
 /// The client.
@@ -40,6 +43,8 @@ pub(super) struct Client {
     pub(super) socket: PathBuf,
     pub(super) sight: Arc<Sight>,
     pub(super) tables: Tables,
+    /// Measure the agent, too.
+    pub(super) with_agent: bool,
 }
 
 impl Client {
@@ -49,20 +54,26 @@ impl Client {
             .enable_all()
             .build()
             .map_err(TablesError::io("start the client's runtime"))?;
-        runtime.block_on(async {
+        let mut times = runtime.block_on(async {
             let rpc = connect(&self.socket).await?;
-            Session { client: self, rpc, revision: 0 }.run().await
-        })
+            Session { client: &self, rpc, revision: 0 }.run().await
+        })?;
+        if self.with_agent {
+            let Tables { services, endpoints, nodes, changes, .. } = self.tables;
+            let size = Size { services, endpoints, nodes };
+            times.agent = Some(agent::measure(&self.socket, &self.sight, size, changes)?);
+        }
+        Ok(times)
     }
 }
 
-struct Session {
-    client: Client,
+struct Session<'a> {
+    client: &'a Client,
     rpc: FastPathClient<Channel>,
     revision: u64,
 }
 
-impl Session {
+impl Session<'_> {
     async fn run(mut self) -> Result<Times, TablesError> {
         let Tables { services, endpoints, nodes, changes, .. } = self.client.tables;
         let size = Size { services, endpoints, nodes };
@@ -77,7 +88,8 @@ impl Session {
         let cold = self.seen("the cold load", is_endpoint)? - begin;
         let megabytes = resident()? - before;
 
-        let mut times = Times { cold, endpoint: vec![], added: vec![], exchanged: vec![], megabytes };
+        let mut times =
+            Times { cold, endpoint: vec![], added: vec![], exchanged: vec![], megabytes, agent: None };
         for _ in 0..changes {
             let (from, _) = self.client.sight.now();
             let begin = self.change(|changes| changes.services.push(objects::watched(from))).await?;

@@ -2,9 +2,12 @@
 //! worker's packets go by them.
 //!
 //! The control thread, its socket and the client are the real ones. The worker runs the real pipeline over and over on one
-//! packet of one flow, by the snapshot that it pins for each; it writes down when the packet first goes elsewhere.
+//! packet of one flow, by the snapshot that it pins for each; it writes down when the packet first goes elsewhere. After
+//! the last run culvert-agent gives the same tables, which it makes of Kubernetes objects in files.
 
+mod agent;
 mod client;
+mod manifests;
 mod objects;
 mod worker;
 
@@ -31,6 +34,7 @@ use tokio::sync::oneshot;
 use crate::cli::{Output, Tables};
 use crate::figure::{Figure, table};
 use crate::ground::{self, StartError};
+use agent::AgentTimes;
 use client::{Client, Times};
 use worker::{Sight, Worker};
 
@@ -64,6 +68,8 @@ pub(crate) enum TablesError {
     Refused { call: &'static str, status: Box<tonic::Status> },
     #[error("{0}: no packet went by it within {limit:?}", limit = client::PATIENCE)]
     Unseen(&'static str),
+    #[error("culvert-agent: {0}")]
+    Agent(String),
     #[error("the thread of the {0} ended by a panic")]
     Panicked(&'static str),
     #[error("print the figures")]
@@ -99,6 +105,8 @@ pub(crate) fn run(tables: &Tables) -> Result<bool, TablesError> {
 fn figures(all: &[Times]) -> Vec<Figure> {
     let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;
     let changes = |of: fn(&Times) -> &[Duration]| all.iter().flat_map(of).map(milliseconds);
+    let of_agent = || all.iter().filter_map(|times| times.agent.as_ref());
+    let agent = |of: fn(&AgentTimes) -> &[Duration]| of_agent().flat_map(of).map(milliseconds);
     vec![
         Figure::of("cold load, visible", "ms", all.iter().map(|times| milliseconds(&times.cold)))
             .must(2000.0)
@@ -110,6 +118,12 @@ fn figures(all: &[Times]) -> Vec<Figure> {
         Figure::of("the same by a whole exchange", "ms", changes(|times| &times.exchanged)),
         // Later ones reuse what the first gave back.
         Figure::of("memory that the tables take", "MB", all.first().map(|times| times.megabytes)),
+        Figure::of("a file of the agent's replaced, visible", "ms", agent(|times| &times.replaced))
+            .must(5.0)
+            .aim(0.2),
+        Figure::of("the same from the read file on", "ms", agent(|times| &times.read)).must(5.0).aim(0.2),
+        Figure::of("agent's start, visible", "ms", of_agent().map(|times| milliseconds(&times.start))),
+        Figure::of("memory that the agent takes", "MB", of_agent().map(|times| times.megabytes)),
     ]
 }
 
@@ -150,6 +164,8 @@ fn measure(eal: &Eal, tables: &Tables, number: u16) -> Result<Times, TablesError
         socket: folder.path().join("control.sock"),
         sight: Arc::clone(&sight),
         tables: tables.clone(),
+        // Its start takes longer than all runs.
+        with_agent: number == tables.runs,
     };
     let client = std::thread::spawn(move || {
         let times = client.run();

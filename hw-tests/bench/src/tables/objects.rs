@@ -15,6 +15,12 @@ const FIRST: u16 = 2;
 /// as many.
 const HERE: u16 = 10;
 
+/// Name of this node.
+pub(super) const NODE: &str = "node";
+
+/// MAC address of the router that pods see, as culvert-agent gives it.
+const GATEWAY_MAC: [u8; 6] = [0x02, 0x63, 0x00, 0x00, 0x00, 0x01];
+
 /// What an endpoint serves.
 const ENDPOINT_PORT: u32 = 8080;
 
@@ -55,7 +61,10 @@ pub(super) fn ports() -> Result<Vec<(PortIndex, Port)>, TableError> {
 
 /// A packet from the client to the watched Service.
 pub(super) fn frame() -> Vec<u8> {
-    frame::from_pod(Transport::Udp, frame::client(0, 1), (frame::VIP, frame::VIP_PORT), Flags::Ack)
+    let mut frame =
+        frame::from_pod(Transport::Udp, frame::client(0, 1), (frame::VIP, frame::VIP_PORT), Flags::Ack);
+    frame[..6].copy_from_slice(&GATEWAY_MAC);
+    frame
 }
 
 /// The watched Service with all endpoints but the one behind `without`.
@@ -125,9 +134,9 @@ fn remote(n: u32) -> proto::RemoteNode {
 
 fn node() -> proto::LocalNode {
     proto::LocalNode {
-        name: "node".to_owned(),
+        name: NODE.to_owned(),
         gateways: vec![frame::GATEWAY.octets().to_vec()],
-        gateway_mac: frame::GATEWAY_MAC.to_vec(),
+        gateway_mac: GATEWAY_MAC.to_vec(),
         underlay: vec![proto::UnderlayAddress {
             address: frame::LOCAL_VTEP.octets().to_vec(),
             prefix_len: 24,

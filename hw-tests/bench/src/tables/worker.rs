@@ -3,6 +3,7 @@
 use std::hint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use culvert_engine::flow::Tick;
@@ -12,6 +13,9 @@ use culvert_engine::table::{PortIndex, Snapshot};
 use culvert_packet::buf::TestBuf;
 
 use super::objects;
+
+/// How often somebody looks who sleeps meanwhile.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// No port: the packet was dropped.
 const NOWHERE: u16 = u16::MAX;
@@ -49,6 +53,18 @@ impl Sight {
                 (port, since) if wanted(port) => return Some(since),
                 _ if begin.elapsed() > limit => return None,
                 _ => hint::spin_loop(),
+            }
+        }
+    }
+
+    /// The same for what takes longer, or needs this CPU: looks now and then. The time is as exact.
+    pub(super) fn wait_asleep(&self, limit: Duration, wanted: impl Fn(PortIndex) -> bool) -> Option<Instant> {
+        let begin = Instant::now();
+        loop {
+            match self.now() {
+                (port, since) if wanted(port) => return Some(since),
+                _ if begin.elapsed() > limit => return None,
+                _ => thread::sleep(LOOK),
             }
         }
     }
