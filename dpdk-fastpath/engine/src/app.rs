@@ -7,7 +7,9 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use culvert_api::config::fastpath::{FastPathConfig, Hugepages, PodPorts, PodQueues, Uplink};
+use culvert_api::config::fastpath::{
+    FastPathConfig, Hugepages, PodPorts, PodQueues, TunnelSegmentation, Uplink,
+};
 use culvert_api::fastpath as proto;
 use culvert_api::fastpath::fast_path_server::FastPathServer;
 use culvert_api::frame::MAX_FRAME;
@@ -271,6 +273,10 @@ fn start(
             Uplink::AfPacket { .. } => PortDriver::AfPacket,
             Uplink::AfXdp { .. } => PortDriver::AfXdp,
             Uplink::Nic { .. } => PortDriver::Nic,
+        },
+        tunnel_segmentation: match config.uplink {
+            Uplink::Nic { tunnel_segmentation, .. } => tunnel_segmentation,
+            _ => TunnelSegmentation::default(),
         },
         pods: match config.pod_ports {
             PodPorts::Tap => PortDriver::Tap,

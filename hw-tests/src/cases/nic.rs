@@ -29,8 +29,12 @@ fn nic(context: &Context) -> Outcome {
     let _given_away = GivenAway::new(&ours)?;
     let net = Topology::start_by_nic(context, &ours, &far)?;
     let uplink = net.node.control()?.ports()?.into_iter().find(|port| port.kind() == PortKind::Uplink);
-    let shown = uplink.map(|port| (port.name.clone(), port.waking()));
+    let shown = uplink.as_ref().map(|port| (port.name.clone(), port.waking()));
     ensure!(shown == Some(("nic".to_owned(), Waking::Interrupt)), "{shown:?}");
+    // This NIC has no tunnel TSO.
+    let segmentation = uplink.and_then(|port| port.segmentation).unwrap_or_default();
+    ensure!(segmentation.device_offloads.is_empty(), "{segmentation:?}");
+    ensure!(segmentation.reason.contains("VXLAN_TNL_TSO (for VXLAN)"), "{segmentation:?}");
     reached(&net)?;
     traffic(&net)?;
 

@@ -130,7 +130,20 @@ pub enum Uplink {
         pci: PciAddress,
         /// The fast path's own address on that wire; the NIC's when absent.
         mac: Option<Mac>,
+        /// Whether the NIC is asked to cut super-packets in tunnels.
+        tunnel_segmentation: TunnelSegmentation,
     },
+}
+
+/// Who cuts super-packets in tunnels into packets for the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TunnelSegmentation {
+    /// The device, where its driver says that it can (tunnel TSO); else the fast path.
+    #[default]
+    Auto,
+    /// The fast path.
+    Off,
 }
 
 impl FastPathConfig {
@@ -210,11 +223,29 @@ struct RawMemory {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum RawUplink {
-    Tap { name: IfName, mac: Option<Mac> },
-    NetTap { name: IfName, mac: Option<Mac> },
-    AfPacket { interface: IfName, mac: Option<Mac> },
-    AfXdp { interface: IfName, mac: Option<Mac> },
-    Nic { pci: PciAddress, mac: Option<Mac> },
+    Tap {
+        name: IfName,
+        mac: Option<Mac>,
+    },
+    NetTap {
+        name: IfName,
+        mac: Option<Mac>,
+    },
+    AfPacket {
+        interface: IfName,
+        mac: Option<Mac>,
+    },
+    AfXdp {
+        interface: IfName,
+        mac: Option<Mac>,
+    },
+    #[serde(rename_all = "camelCase")]
+    Nic {
+        pci: PciAddress,
+        mac: Option<Mac>,
+        #[serde(default)]
+        tunnel_segmentation: TunnelSegmentation,
+    },
 }
 
 impl Default for RawMemory {
@@ -302,7 +333,9 @@ impl Raw {
                 RawUplink::NetTap { name, mac } => Uplink::NetTap { name, mac },
                 RawUplink::AfPacket { interface, mac } => Uplink::AfPacket { interface, mac },
                 RawUplink::AfXdp { interface, mac } => Uplink::AfXdp { interface, mac },
-                RawUplink::Nic { pci, mac } => Uplink::Nic { pci, mac },
+                RawUplink::Nic { pci, mac, tunnel_segmentation } => {
+                    Uplink::Nic { pci, mac, tunnel_segmentation }
+                }
             },
             pod_ports,
             pod_queues,

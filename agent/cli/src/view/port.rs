@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use culvert_api::fastpath::{ListPortsResponse, Port, PortDevice, PortKind, Waking};
+use culvert_api::fastpath::{ListPortsResponse, Port, PortDevice, PortKind, Segmentation, Waking};
 use serde::Serialize;
 
 use super::{address, mac, or_dash, tenant};
@@ -39,8 +39,38 @@ struct PortView {
     tx_bytes: u64,
     tx_dropped: u64,
     rx_deferred: u64,
+    /// Super-packets, and packets without their checksum, that its device was left; it cuts them itself.
+    tx_device_offloaded: u64,
+    /// Those that the fast path cut, or whose checksum it made, for a device of DPDK.
+    tx_software_offloaded: u64,
+    /// Those of them that the device's driver refused.
+    tx_offload_refused: u64,
+    /// Of an uplink by DPDK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<SegmentationView>,
     /// By reason.
     drops: BTreeMap<String, u64>,
+}
+
+/// Who cuts super-packets in tunnels.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SegmentationView {
+    /// `device` or `software`: the fast path.
+    by: &'static str,
+    /// What the device is asked to do, in DPDK's words.
+    device_offloads: Vec<String>,
+    /// Why not more.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+}
+
+impl From<Segmentation> for SegmentationView {
+    fn from(segmentation: Segmentation) -> Self {
+        let Segmentation { device_offloads, reason } = segmentation;
+        let by = if device_offloads.is_empty() { "software" } else { "device" };
+        Self { by, device_offloads, reason }
+    }
 }
 
 pub(crate) fn list(reply: ListPortsResponse) -> List {
@@ -85,6 +115,10 @@ fn port_view(port: Port) -> PortView {
         tx_bytes: counters.tx_bytes,
         tx_dropped: counters.tx_dropped,
         rx_deferred: counters.rx_deferred,
+        tx_device_offloaded: counters.tx_device_offloaded,
+        tx_software_offloaded: counters.tx_software_offloaded,
+        tx_offload_refused: counters.tx_offload_refused,
+        segmentation: port.segmentation.map(Into::into),
         drops: port.drops.into_iter().map(|drop| (drop.name, drop.value)).collect(),
     }
 }
@@ -114,6 +148,7 @@ impl View for List {
             "WORKER",
             "DEVICE",
             "WOKEN BY",
+            "CUT BY",
             "RX PACKETS",
             "RX DROPPED",
             "TX PACKETS",
@@ -133,6 +168,7 @@ impl View for List {
                 p.worker.to_string(),
                 p.device.unwrap_or("kernel").to_owned(),
                 p.woken_by.to_owned(),
+                or_dash(p.segmentation.as_ref().map_or("", |segmentation| segmentation.by)),
                 p.rx_packets.to_string(),
                 p.rx_dropped.to_string(),
                 p.tx_packets.to_string(),
@@ -157,6 +193,24 @@ mod tests {
         assert_eq!(
             serde_json::to_value(list(ListPortsResponse { ports: vec![port] })).expect("is JSON")[0]["kind"],
             "host"
+        );
+    }
+
+    #[test]
+    fn who_cuts_super_packets_is_shown_of_an_uplink_with_the_reason() {
+        let shown = |segmentation| {
+            let port = Port { segmentation, ..Port::default() };
+            serde_json::to_value(port_view(port)).expect("is JSON")["segmentation"].take()
+        };
+        assert!(shown(None).is_null());
+        let reason = "net_x lacks VXLAN_TNL_TSO".to_owned();
+        let software = shown(Some(Segmentation { device_offloads: vec![], reason: reason.clone() }));
+        assert_eq!((&software["by"], &software["reason"]), (&"software".into(), &reason.into()));
+        let device_offloads = vec!["VXLAN_TNL_TSO".to_owned()];
+        let device = shown(Some(Segmentation { device_offloads, reason: String::new() }));
+        assert_eq!(
+            (&device["by"], &device["deviceOffloads"][0]),
+            (&"device".into(), &"VXLAN_TNL_TSO".into())
         );
     }
 

@@ -25,7 +25,12 @@ fn snapshot(state: &str) -> Snapshot {
     let port = Port {
         name: "cv1".into(),
         owner: "default/\"odd\"".into(),
-        counters: Some(PortCounters { rx_packets: 7, rx_deferred: 5, ..PortCounters::default() }),
+        counters: Some(PortCounters {
+            rx_packets: 7,
+            rx_deferred: 5,
+            tx_offload_refused: 4,
+            ..PortCounters::default()
+        }),
         drops: vec![NamedCounter { name: "vlan-tag".into(), value: 2 }],
         ..Port::default()
     };
@@ -136,6 +141,7 @@ fn every_counter_of_the_snapshot_is_in_the_metrics() {
         "culvert_worker_cpu_seconds_total{worker=\"0\"} 2.5",
         "culvert_worker_cpu_wait_seconds_total{worker=\"0\"} 0.25",
         "culvert_port_rx_deferred_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 5",
+        "culvert_port_tx_offload_refused_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 4",
         "culvert_port_drops_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\",reason=\"vlan-tag\"} 2",
         "culvert_port_rx_packets_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 7",
         "culvert_fastpath_mbufs_free 15",

@@ -1,7 +1,6 @@
 //! What a device does about packets before it sends them, and how it is asked to.
 
 use std::fmt;
-use std::ops::BitOr;
 
 use culvert_packet::encap::Encapsulation;
 use culvert_packet::offload::request::{Outer, Request};
@@ -63,10 +62,21 @@ impl TxOffloads {
         others.0 & !self.0 == 0
     }
 
+    /// These and the others.
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     /// These without the others.
     #[must_use]
     pub const fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
+    }
+
+    /// The names that DPDK has for those that are known here.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(offload, _)| self.contains(*offload)).map(|(_, name)| name)
     }
 
     /// What a device must have been configured for before it can be asked this.
@@ -76,8 +86,8 @@ impl TxOffloads {
             L4::Tcp => (Self::TCP_CKSUM, Self::TCP_TSO),
             _ => (Self::UDP_CKSUM, Self::UDP_TSO),
         };
-        let cutting = if request.v6 { segments } else { segments | Self::IPV4_CKSUM };
-        let inner = if cut { checksum | cutting } else { checksum };
+        let cutting = if request.v6 { segments } else { segments.and(Self::IPV4_CKSUM) };
+        let inner = if cut { checksum.and(cutting) } else { checksum };
         let Some(outer) = request.outer else { return inner };
         // Of inner checksums alone DPDK has no word: a device that cuts packets in such a tunnel makes them, too.
         let tunnel = match outer.encapsulation {
@@ -86,27 +96,15 @@ impl TxOffloads {
         };
         let header = if cut && !outer.v6 { Self::OUTER_IPV4_CKSUM } else { Self::NONE };
         let datagram = if outer.checksum { Self::OUTER_UDP_CKSUM } else { Self::NONE };
-        inner | tunnel | header | datagram
+        inner.and(tunnel).and(header).and(datagram)
     }
 }
 
-impl BitOr for TxOffloads {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// The names that DPDK has for those that are known here, with commas in between.
+/// Their [names](TxOffloads::names), with commas in between.
 impl fmt::Display for TxOffloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for (offload, name) in Self::NAMES {
-            if self.contains(offload) {
-                write!(f, "{separator}{name}")?;
-                separator = ", ";
-            }
+        for (nth, name) in self.names().enumerate() {
+            write!(f, "{}{name}", if nth > 0 { ", " } else { "" })?;
         }
         Ok(())
     }

@@ -68,6 +68,11 @@ impl FastPath {
             Notice::Never => proto::Waking::Never,
         };
         let counts = self.counters.port(entry.index);
+        let finished = self.counters.finished(entry.index);
+        let segmentation = entry.device.segmentation().map(|segmentation| proto::Segmentation {
+            device_offloads: segmentation.asked.names().map(str::to_owned).collect(),
+            reason: segmentation.reason.clone(),
+        });
         let kind = match port.kind {
             PortKind::Uplink => proto::PortKind::Uplink,
             PortKind::Pod => proto::PortKind::Pod,
@@ -98,9 +103,13 @@ impl FastPath {
                 rx_dropped: counts.rx_dropped,
                 tx_dropped: counts.tx_dropped,
                 rx_deferred: counts.rx_deferred,
+                tx_device_offloaded: finished.by_device,
+                tx_software_offloaded: finished.by_us,
+                tx_offload_refused: finished.refused,
             }),
             drops: named(self.counters.port_drops(entry.index)),
             waking: waking.into(),
+            segmentation,
         }
     }
 

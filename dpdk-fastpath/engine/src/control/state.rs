@@ -351,7 +351,7 @@ impl FastPath {
         if let Err(error) = self.ports.backend_mut().stop_workers() {
             tracing::error!(%error, "stopping the workers");
         }
-        for error in self.ports.close_those(|device| matches!(device, Device::Dpdk(..))) {
+        for error in self.ports.close_those(|device| matches!(device, Device::Dpdk { .. })) {
             tracing::error!(error = super::chain(&error), "closing a port");
         }
     }

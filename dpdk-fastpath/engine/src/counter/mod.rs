@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use self::cell::Cell;
 pub use self::reason::{Answered, DropReason};
+use crate::port::Asked;
 use crate::table::{MAX_PORTS, MAX_SERVICES, PortIndex};
 
 const CHUNK: usize = 1024;
@@ -41,6 +42,18 @@ pub struct PortCounts {
     pub tx_dropped: u64,
     /// Rounds in which the port, for all that is known, had more than it was allowed to hand over.
     pub rx_deferred: u64,
+}
+
+/// Counters of packets for one port that something was still to be done about before they fitted its wire: super-packets,
+/// and packets without their checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FinishCounts {
+    /// Left to the device.
+    pub by_device: u64,
+    /// Done by the fast path.
+    pub by_us: u64,
+    /// Of those, packets that the device's driver was asked about and refused.
+    pub refused: u64,
 }
 
 /// Counters of one service.
@@ -123,6 +136,7 @@ macro_rules! counted {
 }
 
 counted! { #[repr(align(64))] PortCells => PortCounts { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped, rx_deferred } }
+counted! { FinishCells => FinishCounts { by_device, by_us, refused } }
 counted! { ServiceCells => ServiceCounts { packets, bytes, new_flows, rejected } }
 counted! { FlowCells => FlowCounts { created, expired, stateless, forgotten } }
 counted! { ErrorCells => ErrorCounts { translated, limited } }
@@ -142,6 +156,7 @@ struct Block {
     drops: [Cell; DropReason::COUNT],
     answered: [Cell; Answered::ALL.len()],
     ports: Box<[PortCells]>,
+    finished: Box<[FinishCells]>,
     /// Of ports that there have been.
     port_drops: Box<[OnceLock<DropCells>]>,
     services: [OnceLock<ServiceChunk>; MAX_SERVICES / CHUNK],
@@ -156,6 +171,7 @@ impl Block {
             drops: array::from_fn(|_| Cell::default()),
             answered: array::from_fn(|_| Cell::default()),
             ports: (0..MAX_PORTS).map(|_| PortCells::default()).collect(),
+            finished: (0..MAX_PORTS).map(|_| FinishCells::default()).collect(),
             port_drops: (0..MAX_PORTS).map(|_| OnceLock::new()).collect(),
             services: array::from_fn(|_| OnceLock::new()),
         }
@@ -176,6 +192,7 @@ pub struct CounterSet {
     blocks: Vec<Arc<Block>>,
     own: CounterWriter,
     ports_before: HashMap<PortIndex, PortCounts>,
+    finished_before: HashMap<PortIndex, FinishCounts>,
     port_drops_before: HashMap<PortIndex, Vec<u64>>,
     services_before: HashMap<u32, ServiceCounts>,
 }
@@ -194,6 +211,7 @@ pub fn counters(workers: usize) -> (CounterSet, Vec<CounterWriter>) {
             blocks,
             own,
             ports_before: HashMap::new(),
+            finished_before: HashMap::new(),
             port_drops_before: HashMap::new(),
             services_before: HashMap::new(),
         },
@@ -223,6 +241,11 @@ impl CounterSet {
         self.port_ever(port) - self.ports_before.get(&port).copied().unwrap_or_default()
     }
 
+    /// Counters of what was done about packets for a port, since it was attached.
+    pub fn finished(&self, port: PortIndex) -> FinishCounts {
+        self.finished_ever(port) - self.finished_before.get(&port).copied().unwrap_or_default()
+    }
+
     /// Counters of the service in a slot since it came there.
     pub fn service(&self, slot: u32) -> ServiceCounts {
         self.service_ever(slot) - self.services_before.get(&slot).copied().unwrap_or_default()
@@ -248,6 +271,7 @@ impl CounterSet {
     /// Lets a port's counters begin at zero, for a new port under its index.
     pub fn restart_port(&mut self, port: PortIndex) {
         self.ports_before.insert(port, self.port_ever(port));
+        self.finished_before.insert(port, self.finished_ever(port));
         for drops in self.blocks.iter().filter_map(|block| block.port_drops.get(usize::from(port.0))) {
             drops.get_or_init(|| Box::new(array::from_fn(|_| Cell::default())));
         }
@@ -298,6 +322,11 @@ impl CounterSet {
     fn port_ever(&self, port: PortIndex) -> PortCounts {
         let cells = self.blocks.iter().filter_map(|block| block.ports.get(usize::from(port.0)));
         cells.fold(PortCounts::default(), PortCounts::plus)
+    }
+
+    fn finished_ever(&self, port: PortIndex) -> FinishCounts {
+        let cells = self.blocks.iter().filter_map(|block| block.finished.get(usize::from(port.0)));
+        cells.fold(FinishCounts::default(), FinishCounts::plus)
     }
 
     fn service_ever(&self, slot: u32) -> ServiceCounts {
@@ -383,6 +412,18 @@ impl CounterWriter {
             cells.tx_packets.add(packets);
             cells.tx_bytes.add(bytes);
             cells.tx_dropped.add(dropped);
+        }
+    }
+
+    /// Something was done about a packet for `port`, or is left to its device.
+    pub fn finished(&mut self, port: PortIndex, asked: Asked) {
+        let Some(cells) = self.0.finished.get(usize::from(port.0)) else { return };
+        match asked {
+            Asked::Left => cells.by_device.add(1),
+            Asked::No | Asked::Refused => cells.by_us.add(1),
+        }
+        if asked == Asked::Refused {
+            cells.refused.add(1);
         }
     }
 

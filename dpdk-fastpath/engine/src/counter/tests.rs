@@ -30,6 +30,9 @@ fn workers_are_added_up() {
         writer.sent(port, 1, 60, 4);
         writer.dropped(port, DropReason::NO_ROUTE);
         writer.deferred(port);
+        for asked in [Asked::Left, Asked::No, Asked::Refused] {
+            writer.finished(port, asked);
+        }
         writer.answered(Answered::EchoReply);
         writer.service_flow(1);
         writer.service_packet(1, 40);
@@ -49,6 +52,7 @@ fn workers_are_added_up() {
         rx_deferred: 2,
     };
     assert_eq!(set.port(port), counts);
+    assert_eq!(set.finished(port), FinishCounts { by_device: 2, by_us: 4, refused: 2 });
     assert_eq!(set.service(1), ServiceCounts { packets: 2, bytes: 80, new_flows: 2, rejected: 2 });
     assert_eq!(set.flows(), FlowCounts { created: 2, expired: 10, stateless: 0, forgotten: 2 });
     assert_eq!(set.dropped(DropReason::NO_ROUTE), 2);
@@ -67,6 +71,7 @@ fn a_new_occupant_of_a_slot_begins_at_zero() {
     set.reserve_services(1);
     set.restart_port(PortIndex(0));
     writers[0].received(PortIndex(0), 7, 700);
+    writers[0].finished(PortIndex(0), Asked::Left);
     writers[0].dropped(PortIndex(0), DropReason::VLAN_TAG);
     writers[0].service_packet(0, 100);
     set.lost(PortIndex(0), 0);
@@ -78,6 +83,7 @@ fn a_new_occupant_of_a_slot_begins_at_zero() {
     set.restart_service(0);
     assert!(set.port_drops(PortIndex(0)).is_empty());
     assert_eq!(set.port(PortIndex(0)), PortCounts::default());
+    assert_eq!(set.finished(PortIndex(0)), FinishCounts::default());
     assert_eq!(set.service(0), ServiceCounts::default());
     writers[0].received(PortIndex(0), 1, 60);
     writers[0].dropped(PortIndex(0), DropReason::SPOOFED_MAC);

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
+use culvert_api::config::fastpath::TunnelSegmentation;
 use culvert_api::value::{IfName, Mac, PciAddress};
-use culvert_dpdk::{Eal, Mempool, Notice, Port, PortConfig, PortError, Vdev};
+use culvert_dpdk::{Eal, Mempool, Notice, Port, PortConfig, PortError, TxOffloads, Vdev};
 
 use super::af_xdp::{self, AfXdpError};
 use super::memif::{self, MemifError};
 use super::nic::NicError;
 use super::packet_socket::{Losses, PacketSocketError, PacketSockets};
 use super::release::once_released;
+use super::segmentation::{Asking, Segmentation};
 use super::tap::{self, Behind, Budget, Tap, TapError, TapMemory};
 use super::vhost_net::{self, VhostNetError};
 use super::vhost_user;
@@ -42,6 +44,8 @@ pub enum PortDriver {
 pub struct Drivers {
     /// The uplink.
     pub uplink: PortDriver,
+    /// Whether the uplink's device may be asked to cut super-packets.
+    pub tunnel_segmentation: TunnelSegmentation,
     /// The pods' ports.
     pub pods: PortDriver,
     /// Whether a pod's port has a queue for each worker, and not one worker alone polls it.
@@ -53,8 +57,15 @@ pub struct Drivers {
 /// A port's device.
 #[derive(Debug)]
 pub enum Device {
-    /// One of DPDK's, and how many packets it has missed for all that was asked.
-    Dpdk(Port, u64),
+    /// One of DPDK's.
+    Dpdk {
+        /// Its control side.
+        port: Port,
+        /// How many packets it has missed for all that was asked.
+        missed: u64,
+        /// Of the uplink: who cuts super-packets.
+        segmentation: Option<Segmentation>,
+    },
     /// The tap of this name, which goes with its last queue and once its descriptors are not kept.
     Tap(IfName),
     /// Packet sockets, which go with the last queue.
@@ -66,7 +77,7 @@ impl Device {
     /// whoever sends them.
     pub fn lost(&mut self) -> u64 {
         match self {
-            Self::Dpdk(port, before) => {
+            Self::Dpdk { port, missed: before, .. } => {
                 let missed = port.stats().map_or(*before, |stats| stats.rx_missed);
                 missed.saturating_sub(std::mem::replace(before, missed))
             }
@@ -80,8 +91,16 @@ impl Device {
     /// How a worker that sleeps hears of its packets.
     pub fn notice(&self) -> Notice {
         match self {
-            Self::Dpdk(port, _) => port.notice(),
+            Self::Dpdk { port, .. } => port.notice(),
             Self::Tap(_) | Self::Sockets(..) => Notice::Readable,
+        }
+    }
+
+    /// Of an uplink by DPDK: who cuts super-packets.
+    pub fn segmentation(&self) -> Option<&Segmentation> {
+        match self {
+            Self::Dpdk { segmentation, .. } => segmentation.as_ref(),
+            Self::Tap(_) | Self::Sockets(..) => None,
         }
     }
 }
@@ -234,18 +253,36 @@ impl Devices {
     }
 
     fn start_device(&self, port: &NewPort<'_>, mut device: Port) -> Result<(Device, Queues), PortError> {
+        let info = device.info()?;
+        let uplink = port.kind == PortKind::Uplink;
+        let mut segmentation = uplink.then(|| Segmentation::new(self.drivers.tunnel_segmentation, &info));
         let config = PortConfig {
-            rx_queues: self.workers.min(device.info()?.max_rx_queues),
+            rx_queues: self.workers.min(info.max_rx_queues),
             tx_queues: self.workers,
             mtu: Some(port.mtu),
             // Only an interface that was there before has an address of its own; frames for another are wanted all the same.
-            promiscuous: device.mac()? != port.mac.octets() && port.kind == PortKind::Uplink,
+            promiscuous: device.mac()? != port.mac.octets() && uplink,
             interrupts: true,
+            tx_offloads: segmentation.as_ref().map_or(TxOffloads::NONE, |to| to.asked),
             ..PortConfig::default()
         };
-        let queues = device.start(&config, &self.memory.packets)?;
-        let tunnels = port.kind == PortKind::Uplink;
-        Ok((Device::Dpdk(device, 0), Queues::of_device(queues, tunnels, &self.memory.packets)))
+        let TapMemory { packets, super_packets } = &self.memory;
+        let queues = match device.start(&config, packets) {
+            Err(error) if config.tx_offloads != TxOffloads::NONE => {
+                segmentation = Some(Segmentation::none(error));
+                device.start(&PortConfig { tx_offloads: TxOffloads::NONE, ..config }, packets)?
+            }
+            queues => queues?,
+        };
+        let queues = match &segmentation {
+            Some(segmentation) => {
+                segmentation.log(port.interface.as_str());
+                let asking = Asking::new(segmentation.asked, super_packets, self.workers);
+                Queues::of_uplink(queues, &asking, packets)
+            }
+            None => Queues::of_device(queues, false, packets),
+        };
+        Ok((Device::Dpdk { port: device, missed: 0, segmentation }, queues))
     }
 
     /// A port by DPDK with one queue for each direction.
@@ -254,7 +291,7 @@ impl Devices {
         let config = PortConfig { mtu: Some(port.mtu), interrupts: true, ..PortConfig::default() };
         let queues = device.start(&config, &self.memory.packets)?;
         let queues = Queues::of_narrow_device(queues, self.workers.into(), &self.memory.packets);
-        Ok((Device::Dpdk(device, 0), queues))
+        Ok((Device::Dpdk { port: device, missed: 0, segmentation: None }, queues))
     }
 
     /// Memory that is shared with a program in the pod.
@@ -356,7 +393,7 @@ impl Backend for Devices {
         }
         match device {
             // A device that is still in use goes when the last user drops it.
-            Device::Dpdk(port, _) => port.remove().map_err(|(_, error)| error.into()),
+            Device::Dpdk { port, .. } => port.remove().map_err(|(_, error)| error.into()),
             Device::Tap(name) => {
                 self.keep.close(&kept_as(name.as_str()));
                 Ok(())

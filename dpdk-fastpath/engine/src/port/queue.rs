@@ -9,6 +9,7 @@ use culvert_packet::offload::Offload;
 
 use super::cut::Cutting;
 use super::packet_socket::PacketRx;
+use super::segmentation::{Asked, Asking};
 use super::tap::{Ending, Spare, TapRx, TapTx};
 use crate::worker::BURST;
 
@@ -43,10 +44,11 @@ pub struct Queues {
     pub tx: Vec<Tx>,
 }
 
-/// A transmit queue of a device that sends packets as they are.
+/// A transmit queue of a device that sends packets as they are, or as it is asked to.
 #[derive(Debug)]
 pub struct DeviceTx {
     queue: TxQueue,
+    asking: Option<Asking>,
     cutting: Cutting,
 }
 
@@ -61,8 +63,17 @@ pub struct SharedTx {
 impl Queues {
     /// Those of a device of DPDK. `tunnels`: it is the uplink. `pool` is for segments of what is too long for it.
     pub fn of_device(queues: culvert_dpdk::Queues, tunnels: bool, pool: &Mempool) -> Self {
+        Self::asking(queues, tunnels, None, pool)
+    }
+
+    /// The same of an uplink whose device may be asked to cut.
+    pub fn of_uplink(queues: culvert_dpdk::Queues, asking: &Asking, pool: &Mempool) -> Self {
+        Self::asking(queues, true, Some(asking), pool)
+    }
+
+    fn asking(queues: culvert_dpdk::Queues, tunnels: bool, asking: Option<&Asking>, pool: &Mempool) -> Self {
         let cutting = Cutting { tunnels, pool: pool.clone() };
-        let tx = |queue| Tx::Device(DeviceTx { queue, cutting: cutting.clone() });
+        let tx = |queue| Tx::Device(DeviceTx { queue, asking: asking.cloned(), cutting: cutting.clone() });
         Self {
             rx: queues.rx.into_iter().map(Rx::Device).collect(),
             tx: queues.tx.into_iter().map(tx).collect(),
@@ -141,11 +152,23 @@ impl Rx {
 }
 
 impl Tx {
-    /// What it takes to make a packet fit for this end; `None` if it is.
+    /// Whether a packet fits for this end as it is.
     #[inline]
-    pub fn cutting(&self, packet: &Mbuf) -> Option<Cutting> {
+    pub fn takes(&self, packet: &Mbuf) -> bool {
+        packet.offload() == Offload::NONE || matches!(self, Self::Tap(_))
+    }
+
+    /// Leaves what is to be done about a packet that does not to the device, if that can be.
+    pub fn leave(&mut self, packet: &mut Mbuf) -> Asked {
         match self {
-            _ if packet.offload() == Offload::NONE => None,
+            Self::Device(DeviceTx { queue, asking: Some(asking), .. }) => asking.leave(queue, packet),
+            _ => Asked::No,
+        }
+    }
+
+    /// What it takes to make it fit; `None` if any does.
+    pub fn cutting(&self) -> Option<Cutting> {
+        match self {
             Self::Device(device) => Some(device.cutting.clone()),
             Self::Shared(device) => Some(device.cutting.clone()),
             Self::Tap(_) => None,

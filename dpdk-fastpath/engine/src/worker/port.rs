@@ -11,7 +11,7 @@ use super::rest::Rest;
 use crate::counter::{CounterWriter, DropReason};
 use crate::pipeline::Verdict;
 use crate::port::tap::{Ending, Spare};
-use crate::port::{Rx, Tx};
+use crate::port::{Asked, Rx, Tx};
 use crate::table::{MAX_PORTS, PortIndex};
 
 /// A worker's end of one port.
@@ -61,6 +61,21 @@ impl WorkerPort {
         self.flush(counters);
         // It has room now.
         let _ = self.pending.push(packet);
+    }
+
+    /// Adds a packet that the device cannot take as it is: the device makes it fit, or it is done here.
+    #[inline(never)]
+    fn finish(&mut self, mut packet: Mbuf, counters: &mut CounterWriter) {
+        let asked = self.tx.leave(&mut packet);
+        counters.finished(self.index, asked);
+        match self.tx.cutting() {
+            Some(cutting) if asked != Asked::Left => {
+                if !cutting.cut(packet, |segment| self.put(segment, counters)) {
+                    counters.sent(self.index, 0, 0, 1);
+                }
+            }
+            _ => self.put(packet, counters),
+        }
     }
 
     /// Hands what is pending to the device; what that does not take is freed and counted.
@@ -344,13 +359,10 @@ impl WorkerPorts {
         if port.pending.is_empty() {
             self.pending.push(index);
         }
-        match port.tx.cutting(&packet) {
-            None => port.put(packet, counters),
-            Some(cutting) => {
-                if !cutting.cut(packet, |segment| port.put(segment, counters)) {
-                    counters.sent(index, 0, 0, 1);
-                }
-            }
+        if port.tx.takes(&packet) {
+            port.put(packet, counters);
+        } else {
+            port.finish(packet, counters);
         }
         None
     }

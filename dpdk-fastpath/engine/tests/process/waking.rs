@@ -42,6 +42,10 @@ fn net_taps() {
     let uplink = "uplink: { netTap: { name: cvtup0, mac: 02:00:00:00:aa:01 } }";
     let mut fast_path = FastPath::start_in(Netns::new("fp"), &format!("{uplink}\npodPorts: netTap"));
     let before = fast_path.info().mbufs_free;
+    let listed = fast_path.ports().into_iter().find(|port| port.name == "cvtup0").unwrap();
+    let segmentation = listed.segmentation.unwrap();
+    assert!(segmentation.device_offloads.is_empty(), "{segmentation:?}");
+    assert!(segmentation.reason.starts_with("net_tap lacks OUTER_IPV4_CKSUM"), "{segmentation:?}");
     let far = far_node(&fast_path);
     let (pod, there) = meet(&fast_path, far);
     assert_eq!(["cvtup0", "cvt-a"].map(|port| fast_path.waking(port)), [Waking::Kernel; 2]);

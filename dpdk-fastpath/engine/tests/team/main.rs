@@ -8,19 +8,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_dpdk::{
-    Burst, Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Notice, Port, PortConfig, Vdev,
+    Burst, Eal, EalConfig, Hugepages, Mempool, MempoolConfig, Notice, Port, PortConfig, TxOffloads, Vdev,
 };
 use culvert_engine::clock::Clock;
-use culvert_engine::counter::{CounterSet, DropReason, counters};
+use culvert_engine::counter::{CounterSet, DropReason, FinishCounts, counters};
 use culvert_engine::flow::FlowTables;
 use culvert_engine::keep::Beat;
 use culvert_engine::pipeline::Pipeline;
-use culvert_engine::port::Queues;
 use culvert_engine::port::tap::{Behind, Budget, Ending, Spare, TapMemory, TapRx};
+use culvert_engine::port::{Asking, Queues};
 use culvert_engine::quiescent::{Publisher, channel};
 use culvert_engine::table::{PortIndex, Snapshot};
 use culvert_engine::worker::{BURST, Polling, Recruit, Resting, Team};
+use culvert_packet::offload::Offload;
 use culvert_packet::offload::vnet::VnetHeader;
+use culvert_packet::tcp::TcpFlags;
+use culvert_packet::{PacketBuf, testkit};
 use libtest_mimic::{Arguments, Trial};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let eal =
         Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
-    let cases: [Case; 8] = [
+    let cases: [Case; 9] = [
         ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
         ("the_queues_of_a_port_that_all_poll_are_spread_over_the_workers", spread),
         ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         ("workers_with_and_without_rest_move_on_to_new_tables_at_once", adoption),
         ("a_worker_on_a_cpu_that_does_not_exist_stops_those_before_it", no_such_cpu),
         ("a_turn_of_a_tap_ends_with_its_budget_and_with_a_burst_of_what_is_refused", turns),
+        ("what_a_device_was_asked_for_is_left_to_it_and_the_rest_is_done_here", left_to_the_device),
         (NEEDS_ROOT, woken),
     ];
     let root = geteuid().is_root();
@@ -154,6 +158,57 @@ fn spread(eal: &Eal) {
     }
     assert_eq!(pool.in_use(), 0);
     team.stop().unwrap();
+}
+
+/// Packets in tunnels, on their way to a device that sends them back to its own receive queue.
+fn left_to_the_device(eal: &Eal) {
+    let Bench { pool, team, counters, .. } = bench(eal, "left", &[0], Duration::from_micros(50));
+    let config = MempoolConfig { name: "long".into(), mbufs: 15, frame: 4096, ..MempoolConfig::default() };
+    let long = Mempool::create(eal, &MempoolConfig { cache: 0, ..config }).unwrap();
+    let mut port = Port::create(eal, &Vdev::Ring { name: "left".into() }).unwrap();
+    let queues = port.start(&PortConfig::default(), &pool).unwrap();
+    let asked = [TxOffloads::TCP_TSO, TxOffloads::TCP_CKSUM, TxOffloads::IPV4_CKSUM];
+    let tunnel = TxOffloads::VXLAN_TNL_TSO.and(TxOffloads::OUTER_IPV4_CKSUM);
+    let asking = Asking::new(asked.into_iter().fold(tunnel, TxOffloads::and), &long, 1);
+    team.hand_over(INDEX, Polling::By(0), Queues::of_uplink(queues, &asking, &pool)).unwrap();
+
+    let (src, dst) = ("10.244.1.5:40000".parse().unwrap(), "10.244.2.7:8080".parse().unwrap());
+    let (vtep, to) = ("192.168.0.1:50000".parse().unwrap(), [192, 168, 0, 2].into());
+    let payload = [7; 3000];
+    let tcp = testkit::tcp(src, dst, TcpFlags::ACK, &payload);
+    let udp = testkit::udp(src, dst, &payload);
+    let vxlan = |inner: &[u8]| testkit::vxlan(vtep, to, 7, inner);
+    let geneve = testkit::geneve(vtep, to, 7, &[], &tcp);
+    let whole = Offload { segment: None, partial: true };
+    let cut = Offload { segment: std::num::NonZeroU16::new(1000), partial: true };
+    let total = || (counters.port(INDEX), counters.finished(INDEX));
+    let sent = |mut frame: Vec<u8>, offload: Offload, by_device: u64, packets: u64, what: &str| {
+        let before = total();
+        // No outer UDP checksum.
+        frame[40..42].fill(0);
+        let mut packet = long.alloc_with(&frame).unwrap();
+        packet.set_offload(offload);
+        team.inject(0, INDEX, packet).unwrap();
+        within(what, || total().0.tx_packets == before.0.tx_packets + packets);
+        let (port, finished) = (total().0 - before.0, total().1 - before.1);
+        assert_eq!(port.tx_bytes == frame.len() as u64, packets == 1, "{what}: {} bytes", port.tx_bytes);
+        assert_eq!(finished, FinishCounts { by_device, by_us: 1 - by_device, refused: 0 }, "{what}");
+    };
+    let kept: Vec<_> = (0..12).map(|_| long.alloc().unwrap()).collect();
+    sent(vxlan(&tcp), cut, 0, 3, "it does not get the last buffers");
+    drop(kept);
+    sent(vxlan(&tcp), cut, 1, 1, "it is asked to cut TCP in VXLAN");
+    sent(geneve, cut, 0, 3, "not in Geneve");
+    sent(vxlan(&tcp), whole, 1, 1, "it makes checksums there");
+    sent(vxlan(&udp), cut, 0, 3, "it is not asked to cut UDP");
+    sent(vxlan(&udp), whole, 0, 1, "nor to make UDP checksums");
+    sent(vxlan(&tcp), cut, 1, 1, "TCP again");
+    let total = total().0.tx_packets;
+    within("all packets have come back and gone", || counters.port(INDEX).rx_packets == total);
+    team.take_back(INDEX).unwrap();
+    port.remove().unwrap();
+    team.stop().unwrap();
+    assert_eq!((pool.in_use(), long.in_use()), (0, 0));
 }
 
 fn no_such_port(eal: &Eal) {

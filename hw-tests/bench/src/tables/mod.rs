@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_api::config::fastpath::TunnelSegmentation;
 use culvert_dpdk::lcore::{self, LcoreError};
 use culvert_dpdk::{Eal, Mempool, MempoolConfig, MempoolError};
 use culvert_engine::app::{self, AppError};
@@ -147,6 +148,7 @@ fn measure(eal: &Eal, tables: &Tables, number: u16) -> Result<Times, TablesError
     let memory = TapMemory { packets: pool.clone(), super_packets: pool };
     let drivers = Drivers {
         uplink: PortDriver::Tap,
+        tunnel_segmentation: TunnelSegmentation::default(),
         pods: PortDriver::Tap,
         spread_pods: false,
         pod_budget: Budget::UNLIMITED,

@@ -86,16 +86,27 @@ podBudgetKilobytes: 65536
 fn the_uplink_is_one_of_several_kinds() {
     let (name, mac) = ("up-1".parse::<IfName>().unwrap(), Some("02:00:00:00:00:07".parse().unwrap()));
     let interface = name.clone();
+    let nic = |tunnel_segmentation| Uplink::Nic {
+        pci: "0000:03:00.1".parse().unwrap(),
+        mac: None,
+        tunnel_segmentation,
+    };
     for (text, uplink) in [
         ("netTap: { name: up-1, mac: 02:00:00:00:00:07 }", Uplink::NetTap { name, mac }),
         ("afPacket: { interface: up-1 }", Uplink::AfPacket { interface: interface.clone(), mac: None }),
         ("afXdp: { interface: up-1, mac: 02:00:00:00:00:07 }", Uplink::AfXdp { interface, mac }),
-        ("nic: { pci: '0000:03:00.1' }", Uplink::Nic { pci: "0000:03:00.1".parse().unwrap(), mac: None }),
+        ("nic: { pci: '0000:03:00.1' }", nic(TunnelSegmentation::Auto)),
+        ("nic: { pci: '0000:03:00.1', tunnelSegmentation: off }", nic(TunnelSegmentation::Off)),
     ] {
         assert_eq!(FastPathConfig::from_yaml(&format!("uplink: {{ {text} }}\n")).unwrap().uplink, uplink);
     }
     assert!(error("uplink: { afPacket: { name: up-1 } }").contains("unknown field `name`"));
     assert!(error("uplink: { afXdp: {} }").contains("missing field `interface`"));
+    assert!(
+        error("uplink: { nic: { pci: '0000:03:00.1', tunnelSegmentation: on } }")
+            .contains("unknown variant `on`")
+    );
+    assert!(error("uplink: { tap: { name: up-1, tunnelSegmentation: off } }").contains("unknown field"));
     assert!(error("uplink: { nic: { pci: eth0 } }").contains("pci address \"eth0\": must look like"));
 }
 

@@ -42,6 +42,7 @@ fn port(name: &str, packets: u64) -> Port {
         rx_dropped: packets / 10,
         tx_dropped: packets / 20,
         rx_deferred: packets / 5,
+        ..PortCounters::default()
     };
     let drops = [("vlan-tag", packets / 10), ("spoofed-mac", 0)]
         .map(|(name, value)| NamedCounter { name: name.into(), value })

@@ -106,6 +106,12 @@ impl Sink<'_> {
         self.counter("port_tx_dropped", "Packets that a port did not take", each(|c| c.tx_dropped))?;
         let text = "Turns of a port that ended while it may have had more";
         self.counter("port_rx_deferred", text, each(|c| c.rx_deferred))?;
+        let text = "Super-packets, and packets without checksum, left to a port's device";
+        self.counter("port_tx_device_offloaded", text, each(|c| c.tx_device_offloaded))?;
+        let text = "Super-packets cut, and checksums made, by the fast path for a device of DPDK";
+        self.counter("port_tx_software_offloaded", text, each(|c| c.tx_software_offloaded))?;
+        let text = "Those of them that the device's driver refused";
+        self.counter("port_tx_offload_refused", text, each(|c| c.tx_offload_refused))?;
         let drops = ports.iter().flat_map(|p| {
             p.drops.iter().map(|drop| {
                 let port = [("port", p.name.clone()), ("owner", p.owner.clone())];
