@@ -71,8 +71,8 @@ fn many_workers_enter_each_flow_once() {
         }
     });
     assert_eq!(takeover.taken(), TakenOver { flows: FLOWS.into(), ..TakenOver::default() });
-    assert_eq!(check::<FlowKey4>(&tables, &view), FLOWS.into());
-    assert_eq!(tables.loads.of(tables.v4.iter().next().unwrap().record.backend), FLOWS.into());
+    assert_eq!(check::<FlowKey4>(&tables, &view), u64::from(FLOWS));
+    assert_eq!(tables.loads.of(tables.v4.iter().next().unwrap().record.backend), u32::from(FLOWS));
 }
 
 #[test]
