@@ -47,24 +47,26 @@ impl Sight {
 
     /// Waits until it goes where `wanted` says; since when it does.
     pub(super) fn wait(&self, limit: Duration, wanted: impl Fn(PortIndex) -> bool) -> Option<Instant> {
-        let begin = Instant::now();
-        loop {
-            match self.now() {
-                (port, since) if wanted(port) => return Some(since),
-                _ if begin.elapsed() > limit => return None,
-                _ => hint::spin_loop(),
-            }
-        }
+        self.look_until(limit, wanted, hint::spin_loop)
     }
 
     /// The same for what takes longer, or needs this CPU: looks now and then. The time is as exact.
     pub(super) fn wait_asleep(&self, limit: Duration, wanted: impl Fn(PortIndex) -> bool) -> Option<Instant> {
+        self.look_until(limit, wanted, || thread::sleep(LOOK))
+    }
+
+    fn look_until(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(PortIndex) -> bool,
+        pause: impl Fn(),
+    ) -> Option<Instant> {
         let begin = Instant::now();
         loop {
             match self.now() {
                 (port, since) if wanted(port) => return Some(since),
                 _ if begin.elapsed() > limit => return None,
-                _ => thread::sleep(LOOK),
+                _ => pause(),
             }
         }
     }
