@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fastpath;
+mod manager;
 mod netns;
 mod pods;
 mod programs;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         uplinks::cases(),
         refusals::cases(),
         restart::cases(),
+        manager::cases(),
         shares::cases(),
         waking::cases(),
     ];
