@@ -47,6 +47,7 @@ mod service;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod uplink;
 mod usual;
 mod verdict;
@@ -65,12 +66,9 @@ use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
 use self::verdict::Exits;
 pub use self::verdict::{Learned, Leaving, Neighbour, PathMtu, Verdict};
-use crate::balance::LoadWriter;
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
-use crate::flow::{
-    Arena, FlowTables, FlowWorker, Hit, Key, Moment, OutBits, Record, Sweep, Table, Tick, prefetch, unmarked,
-};
-use crate::table::{FlowPolicy, Port, PortIndex, PortKind, Snapshot};
+use crate::flow::{FlowTables, FlowWorker, Hit, Key, Moment, OutBits, Table, Tick, prefetch, unmarked};
+use crate::table::{Port, PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together, at most: with many flows, so many that fetching one's bucket and record takes less
 /// time than looking at the others.
@@ -84,18 +82,6 @@ const FEW_FLOWS: u32 = 16 * 1024;
 
 /// No slot: of a lane whose packet is neither usual nor another IPv4 packet, or of a service that is not known.
 const NOWHERE: u32 = u32::MAX;
-
-/// Records that one [`Pipeline::age`] looks at, per table, at the least and at the most. In between one of so many that there
-/// are, so that it takes seconds to look at all, however many these are.
-const AGED: std::ops::RangeInclusive<u32> = 16..=256;
-const AGED_PART: u32 = 1 << 13;
-
-/// Flows that one of them ends at the most: what a burst of packets waits for that.
-const ENDED: u64 = 32;
-
-/// How often a worker [enters some flows](FlowWorker::take_over_some) of another process in one round, with packets and without:
-/// the next ones wait for some 40 and 160 microseconds at most.
-const ENTERED: [u32; 2] = [4, 16];
 
 /// One worker's way of packets, with what it needs of its own.
 #[derive(Debug)]
@@ -306,46 +292,6 @@ impl Pipeline {
             *verdict = Verdict::Drop(reason);
         }
     }
-
-    /// Enters some of the flows that another process left, as long as there may be any, which it tells; more if it is `idle`.
-    /// To be called in every round.
-    #[inline(always)]
-    pub fn take_over(&mut self, view: &Snapshot, now: Tick, idle: bool) -> bool {
-        let takes_over = self.flows.takes_over();
-        if takes_over {
-            for _ in 0..ENTERED[usize::from(idle)] {
-                let flows = self.flows.take_over_some(view, now);
-                self.counters.flows_taken_over(flows);
-            }
-        }
-        takes_over
-    }
-
-    /// Forgets some of this worker's flows that are over. To be called every few dozen rounds, and while there is nothing
-    /// to do: each call looks at a few records only.
-    pub fn age(&mut self, view: &Snapshot, now: Tick) {
-        let FlowWorker { tables, arena4, arena6, loads, calendar, forgetting, .. } = &mut self.flows;
-        calendar.at(now);
-        tables.overflow.forget(forgetting, now);
-        let ended =
-            age_some(arena4, &tables.v4, loads, view, now) + age_some(arena6, &tables.v6, loads, view, now);
-        self.counters.flows_expired(ended);
-    }
-}
-
-/// Forgets some flows of one IP version that are over; returns how many.
-fn age_some<K: Key>(
-    arena: &mut Arena<K>,
-    table: &Table<K>,
-    loads: &mut LoadWriter,
-    view: &Snapshot,
-    now: Tick,
-) -> u64 {
-    let records = (arena.records() / AGED_PART).clamp(*AGED.start(), *AGED.end());
-    let FlowPolicy { timeouts, .. } = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows);
-    let sweep = Sweep { now, pressure: arena.is_short(table), records, flows: ENDED, timeouts };
-    let gone = |record: &Record<K>| !view.has_backend(record.backend);
-    arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1))
 }
 
 impl Stage<'_> {

@@ -16,8 +16,8 @@ fn other_vip(ips: &Ips) -> IpAddr {
     if ips.a.is_ipv4() { ip("10.96.0.11") } else { ip("fd00:96::11") }
 }
 
-/// The packets of a connection: the first, its answer, and those that follow.
-fn packets(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> [Vec<u8>; 2] {
+/// The packets of a connection: the first, and those that follow.
+pub(super) fn packets(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> [Vec<u8>; 2] {
     let chunk = |kind| testkit::sctp(src, dst, 1, &testkit::sctp_chunk(kind, 0, b"data"));
     match protocol {
         proto::Protocol::Tcp => [syn(src, dst), testkit::tcp(src, dst, TcpFlags::ACK, b"data")],

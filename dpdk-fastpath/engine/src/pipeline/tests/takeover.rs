@@ -1,8 +1,6 @@
 //! Packets that come while flows of another process are still being entered.
 
-use culvert_packet::sctp::ChunkType;
-
-use super::sctp::init;
+use super::overflow::packets;
 use super::*;
 use crate::counter::DropReason as R;
 
@@ -10,16 +8,6 @@ const PROTOCOLS: [proto::Protocol; 3] = [proto::Protocol::Tcp, proto::Protocol::
 
 const CLIENTS: u16 = 40;
 const PORT: u16 = 40_000;
-
-/// The packets of a connection: the first, and those that follow.
-fn packets(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> [Vec<u8>; 2] {
-    let chunk = |kind| testkit::sctp(src, dst, 1, &testkit::sctp_chunk(kind, 0, b"data"));
-    match protocol {
-        proto::Protocol::Tcp => [syn(src, dst), testkit::tcp(src, dst, TcpFlags::ACK, b"data")],
-        proto::Protocol::Sctp => [init(src, dst), chunk(ChunkType::DATA)],
-        _ => [testkit::udp(src, dst, b"first"), testkit::udp(src, dst, b"second")],
-    }
-}
 
 /// Services under one address, whose endpoints take turns, in an order of which nothing is left when it begins anew; and
 /// one more with one of the endpoints.
