@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use culvert_packet::Malformed;
 
 use super::*;
+use crate::port::Asked;
 
 #[test]
 fn every_reason_has_its_own_kebab_case_name_and_counter() {
