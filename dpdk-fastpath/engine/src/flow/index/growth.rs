@@ -1,0 +1,93 @@
+//! How the index grows: the next level, and the keys that move there.
+
+use std::cmp::Ordering::{Equal, Greater, Less};
+use std::sync::atomic::Ordering;
+
+use super::{CROWDED, FULL, Index, Shape, Slot, after, first};
+
+impl Index {
+    /// Takes the next level into use if there are so many keys that it is time.
+    pub(in crate::flow) fn fit(&self, keys: usize) {
+        let shape = self.shape();
+        let size = shape.size();
+        if shape.older().is_some() || size == self.largest || keys <= FULL * size as usize {
+            return;
+        }
+        // Or somebody else did.
+        let next = Shape::new(after(size, self.largest), size);
+        let _ = self.shape.compare_exchange(shape.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The size of the level that so many keys take in the end.
+    pub(in crate::flow) fn size_for(&self, keys: usize) -> u32 {
+        let mut size = first(self.largest);
+        while size < self.largest && keys > FULL * size as usize {
+            size = after(size, self.largest);
+        }
+        size
+    }
+
+    /// Begins with the level that so many keys take in the end, if none has been entered yet: they need not be moved then.
+    pub(in crate::flow) fn expect(&self, keys: usize) {
+        self.shape.store(Shape::new(self.size_for(keys), 0).0, Ordering::Release);
+    }
+
+    /// Moves the keys of a few buckets to the new level, if there are two. `hash_of` tells the hash of the key that has a slot,
+    /// or nothing if it is just being removed.
+    #[inline]
+    pub(in crate::flow) fn advance(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>) {
+        if self.shape().older().is_some() {
+            self.empty(buckets, hash_of);
+        }
+    }
+
+    /// Several may do this at once, and whoever stops in the middle of it keeps nobody from going on: what has been moved is no
+    /// longer there.
+    #[cold]
+    fn empty(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>) {
+        let shape = self.shape();
+        let (size, Some(older)) = (shape.size(), shape.older()) else { return };
+        let cursor = |bucket: u32| u64::from(size) << 32 | u64::from(bucket);
+        for _ in 0..buckets {
+            let at = self.moving.load(Ordering::Acquire);
+            let bucket = match ((at >> 32) as u32).cmp(&size) {
+                Less => 0,
+                Equal => at as u32,
+                // Meanwhile it has grown again.
+                Greater => return,
+            };
+            if bucket == older {
+                let grown = Shape::new(size, 0);
+                let _ = self.shape.compare_exchange(shape.0, grown.0, Ordering::AcqRel, Ordering::Relaxed);
+                return;
+            }
+            if !self.empty_one(shape, older, bucket as usize, &hash_of) {
+                return;
+            }
+            // Or somebody else was faster.
+            let _ = self.moving.compare_exchange(at, cursor(bucket + 1), Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves the keys of one bucket; `false` if some had to stay.
+    fn empty_one(
+        &self,
+        shape: Shape,
+        older: u32,
+        bucket: usize,
+        hash_of: impl Fn(Slot) -> Option<u64>,
+    ) -> bool {
+        let (from, to) = (self.level(older), self.level(shape.size()));
+        let bucket = &from.0[bucket];
+        let slots = bucket.lock().slots();
+        slots.into_iter().filter(|slot| slot.is_used()).all(|slot| {
+            let Some(hash) = hash_of(slot) else { return !bucket.lock().has(slot) };
+            // It stays where it is until it is in the other level, too; unless it is no longer the same key's.
+            let enter = || {
+                hash_of(slot) == Some(hash)
+                    && matches!(to.enter(hash, slot, CROWDED, || Ok::<_, ()>(())), Ok(true))
+            };
+            from.remove(hash, slot, enter) || !bucket.lock().has(slot)
+        })
+    }
+}
