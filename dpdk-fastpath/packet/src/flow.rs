@@ -140,7 +140,7 @@ impl FlowKey4 {
 
     /// Addresses and ports as they are in headers.
     #[inline(always)]
-    pub(crate) const fn to_words(self) -> (u64, u32) {
+    pub const fn to_words(self) -> (u64, u32) {
         (self.addresses, self.ports())
     }
 

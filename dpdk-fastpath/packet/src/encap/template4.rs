@@ -64,6 +64,17 @@ impl Template4 {
         OVERHEAD_V4
     }
 
+    /// Outer headers and inner addresses, in their order. In place of the IPv4 checksum there is the sum of its header without
+    /// total length and traffic class, big-endian; in place of the traffic class what all packets have of it.
+    pub const fn bytes(&self) -> &[u8; TEMPLATE] {
+        &self.bytes
+    }
+
+    /// Which bits of the traffic class come from the inner packet.
+    pub const fn class_mask(&self) -> u8 {
+        self.class_mask
+    }
+
     /// The outer traffic class for an inner one.
     #[inline(always)]
     pub const fn outer_traffic_class(&self, inner: u8) -> u8 {

@@ -1,0 +1,99 @@
+//! Links of one network namespace (rtnetlink(7)).
+
+use std::io;
+
+use futures::TryStreamExt as _;
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec};
+
+/// A netlink socket. It stays with the network namespace where it was opened.
+pub(super) struct Netlink(Handle);
+
+/// What matters of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: u32,
+}
+
+impl Netlink {
+    /// Opens a socket in the network namespace of the calling thread, in a tokio runtime.
+    pub(super) fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// The interface of this name.
+    pub(super) async fn link(&self, name: &str) -> io::Result<Link> {
+        let mut found = self.0.link().get().match_name(name).execute();
+        let message = found.try_next().await.map_err(from_netlink)?;
+        message.map(Link::from).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    /// The names of all interfaces.
+    pub(super) async fn names(&self) -> io::Result<Vec<String>> {
+        let all: Vec<_> = self.0.link().get().execute().try_collect().await.map_err(from_netlink)?;
+        Ok(all.into_iter().map(|message| Link::from(message).name).collect())
+    }
+
+    /// Makes what `message` describes.
+    pub(super) async fn add(&self, message: LinkMessage) -> io::Result<()> {
+        self.0.link().add(message).execute().await.map_err(from_netlink)
+    }
+
+    /// Lets an interface have no IPv6 address of its own accord.
+    pub(super) async fn without_addresses(&self, index: u32) -> io::Result<()> {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let attribute = LinkAttribute::AfSpecUnspec(vec![mode]);
+        let message = LinkUnspec::new_with_index(index).append_extra_attribute(attribute).build();
+        match self.0.link().set(message).execute().await.map_err(from_netlink) {
+            // There is no IPv6 on this interface.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sets an interface up.
+    pub(super) async fn up(&self, index: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.0.link().set(message).execute().await.map_err(from_netlink)
+    }
+
+    /// Deletes the interface of this name; that there is none is as well.
+    pub(super) async fn delete(&self, name: &str) -> io::Result<()> {
+        let delete = async {
+            let index = self.link(name).await?.index;
+            self.0.link().del(index).execute().await.map_err(from_netlink)
+        };
+        match delete.await {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link = Self { index: message.header.index, name: String::new(), mac: [0; 6], mtu: 0 };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(octets) => link.mac = octets.try_into().unwrap_or_default(),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// What the kernel has answered.
+fn from_netlink(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
+    }
+}

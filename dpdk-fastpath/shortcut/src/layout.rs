@@ -1,0 +1,111 @@
+//! What is in the maps that the programs in the kernel share with the fast path, as in `bpf/shortcut.c`. Addresses and ports
+//! lie as they are in headers; a word that makes something valid is written last, and taken back first.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+/// Slots of a bucket.
+pub const SLOTS: usize = 4;
+
+/// Buckets, unless there are to be fewer; a power of two.
+pub const MAX_BUCKETS: u32 = 16_384;
+
+/// Doors.
+pub const DOORS: u32 = 4096;
+
+/// Ways.
+pub const WAYS: u32 = 4096;
+
+/// Set in the number of a way where there may be a door instead.
+pub const IS_WAY: u32 = 1 << 31;
+
+/// Interface index of `culvert0` in the pod behind door 0; behind the others it is one more each.
+pub const CULVERT0: u32 = 0x10_0000;
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Slot {
+    pub(crate) src: AtomicU32,
+    pub(crate) dst: AtomicU32,
+    /// Source and destination, as four bytes of a header.
+    pub(crate) ports: AtomicU32,
+    /// Where its packets come from: a door, or a way.
+    pub(crate) way_in: AtomicU32,
+    /// 0: not in use.
+    pub(crate) epoch: AtomicU32,
+    /// Where its packets go: a door, or a way.
+    pub(crate) way_out: AtomicU32,
+    pub(crate) new_src: AtomicU32,
+    pub(crate) new_dst: AtomicU32,
+    pub(crate) new_ports: AtomicU32,
+    /// UDP source port of tunnel packets.
+    pub(crate) tunnel_port: AtomicU16,
+    _unused: AtomicU16,
+    // What the kernel writes:
+    pub(crate) packets: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) flags: AtomicU64,
+}
+
+/// Slots that a connection may be in.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Bucket {
+    pub(crate) slots: [Slot; SLOTS],
+}
+
+/// A pod.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Door {
+    /// Interface index of the veth's end in the node; 0: no door.
+    pub(crate) node_side: AtomicU32,
+    /// That of the tap, in the pod.
+    pub(crate) tap: AtomicU32,
+    pub(crate) mtu: AtomicU16,
+    pub(crate) mac: [AtomicU8; 6],
+}
+
+/// Another node.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Way {
+    /// Outer headers, and the addresses of the inner frame, as in [`Header`](super::Header).
+    pub(crate) header: [AtomicU8; 62],
+    /// What the outer traffic class takes from the inner one.
+    pub(crate) class_mask: AtomicU8,
+    _unused: AtomicU8,
+    /// 0: no way.
+    pub(crate) vtep: AtomicU32,
+    /// Of packets in the tunnel.
+    pub(crate) mtu: AtomicU16,
+    _unused2: AtomicU16,
+}
+
+/// What holds for all.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Globals {
+    /// 0: everything goes to the fast path.
+    pub(crate) epoch: AtomicU32,
+    pub(crate) bucket_mask: AtomicU32,
+    /// Interface index; 0: none.
+    pub(crate) uplink: AtomicU32,
+    /// Own; 0: tunnel packets are not taken.
+    pub(crate) vtep: AtomicU32,
+    /// The VXLAN header as it is expected.
+    pub(crate) vxlan: [AtomicU8; 8],
+    /// Of tunnel packets.
+    pub(crate) udp_port: AtomicU16,
+    pub(crate) uplink_mac: [AtomicU8; 6],
+    /// In the tunnel.
+    pub(crate) vtep_mac: [AtomicU8; 6],
+    pub(crate) gateway_mac: [AtomicU8; 6],
+    _unused: [AtomicU8; 20],
+}
+
+const _: () = {
+    assert!(size_of::<Bucket>() == 256 && std::mem::offset_of!(Slot, packets) == 40);
+    assert!(size_of::<Door>() == 16 && size_of::<Way>() == 72);
+    assert!(size_of::<Globals>() == 64 && std::mem::offset_of!(Globals, udp_port) == 24);
+};

@@ -1,0 +1,32 @@
+//! The short cut: TCP connections of ordinary pods that the fast path has decided are forwarded by programs in the kernel.
+//!
+//! An ordinary pod's interface is a tap, whose other end the fast path reads. Its packets go through two more processes
+//! and as many changes of CPU than those of a kernel's own interface. So the fast path writes what it has decided about a
+//! connection, a slot for each direction, into memory that five eBPF programs read (`bpf/shortcut.c`):
+//!
+//! ```text
+//! pod    tap, egress: pod_egress - - - - - - - - - - - - - - -> culvert0    culvert0, ingress: into_pod -> tap
+//!                                                                  |           ^
+//! node                                           culvert-p7, ingress: from_pod |
+//!                                                                  |           |
+//!                                        uplink, or culvert-p8, ...         uplink, ingress: from_uplink
+//! ```
+//!
+//! What matches no slot goes on as if there were none of this, through the tap, to the fast path; so do a connection's first
+//! packet and whatever is unusual. Nothing is pinned: when the process ends, all packets go through the tap at once.
+//!
+//! [`Kernel`] loads the programs, and puts them where packets are; [`Memory`] is what is shared with them, and [`Slots`] is
+//! that part of it which the fast path's workers write.
+
+mod error;
+mod kernel;
+pub mod layout;
+mod memory;
+mod slots;
+mod ways;
+
+pub use error::{PodError, Refusal, ShortcutError, UplinkError};
+pub use kernel::{Joined, Kernel};
+pub use memory::Memory;
+pub use slots::{Direction, End, Passed, Slots};
+pub use ways::{Surroundings, Tunnelled};
