@@ -1,0 +1,232 @@
+//! What comes from the underlay, and what packet sockets there see of it.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use culvert_packet::eth::EthAddr;
+use culvert_shortcut::End;
+use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
+
+use crate::frame::Segment;
+use crate::netns::Netns;
+use crate::node::{GATEWAY, MTU, Node, Pod, VNI, vtep, vtep_mac, wire_mac};
+use crate::relay::{Station, enter_translated};
+use crate::tap::Tap;
+use crate::{Case, within};
+
+/// What the pod has connected to.
+const SERVICE: Station = (Ipv4Addr::new(10, 96, 0, 1), 80);
+/// Who answers.
+const SERVER: Station = (Ipv4Addr::new(10, 244, 2, 9), 8080);
+/// The pod's port, and that of a second connection.
+const PORTS: [u16; 2] = [1000, 1001];
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        ("a_packet_socket_sees_what_it_saw_but_for_what_goes_by_the_short_cut", sockets),
+        ("what_reaches_a_pod_is_translated_and_whole", translated),
+        ("when_the_short_cut_ends_packet_sockets_see_all_again", dropped),
+        ("an_uplink_that_is_not_there_is_refused_by_name", refusal),
+    ]
+}
+
+/// Who has seen a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    ByThePod,
+    ByTheSocket,
+    ByNobody,
+}
+
+use Seen::{ByNobody, ByThePod, ByTheSocket};
+
+/// A node whose uplink is a tap, with a pod that has two connections.
+struct Uplink {
+    node: Node,
+    pod: Pod,
+    tap: Tap,
+    /// On the uplink.
+    at_uplink: OwnedFd,
+    /// On all interfaces of the pod.
+    in_pod: OwnedFd,
+}
+
+impl Uplink {
+    fn new() -> Self {
+        let mut node = Node::new(1);
+        let tap = node.netns.within(|| Tap::new("wire"));
+        node.netns.ip(&format!("link set wire address {} up", wire_mac(1)));
+        let at_uplink = packet_socket(&node.netns);
+        node.connect(2, MTU, &[at_uplink.as_fd()]);
+        let pod = node.pod(3);
+        for port in PORTS {
+            let client = (pod.address, port);
+            enter_translated(&node, (End::Door(3), End::Way(0)), client, SERVICE, SERVER);
+        }
+        let in_pod = packet_socket(&pod.netns);
+        Self { node, pod, tap, at_uplink, in_pod }
+    }
+
+    /// A segment from the server in a connection of the pod.
+    fn segment(&self, port: u16) -> Segment {
+        Segment::new((vtep_mac(2), SERVER), (vtep_mac(1), (self.pod.address, port)), 100)
+    }
+
+    /// Who sees a frame that comes in, which has the identification 7 at the end of its way. What comes after it, is seen after it.
+    fn seen(&self, frame: &[u8]) -> Seen {
+        self.tap.write(frame);
+        let mut marker = self.segment(PORTS[1]);
+        marker.ip.identification = 8;
+        self.tap.write(&Tunnelled::default().frame(&marker));
+        let mut broadcast = Segment::new((wire_mac(2), SERVER), (EthAddr([0xff; 6]), SERVER), 0);
+        broadcast.ip.identification = 9;
+        self.tap.write(&broadcast.frame());
+        let [at_uplink, in_pod] = [(&self.at_uplink, 9), (&self.in_pod, 8)].map(|(socket, last)| {
+            let mut all = Vec::new();
+            within("what comes last is seen", || {
+                all.extend(std::iter::from_fn(|| receive(socket)));
+                all.iter().any(|frame| is_marked(frame, last)).then_some(())
+            });
+            all.iter().any(|frame| is_marked(frame, 7))
+        });
+        match (at_uplink, in_pod) {
+            (false, false) => ByNobody,
+            (true, false) => ByTheSocket,
+            (false, true) => ByThePod,
+            (true, true) => panic!("seen by both"),
+        }
+    }
+}
+
+/// What is in front of a frame in the tunnel.
+struct Tunnelled {
+    to: EthAddr,
+    from: Ipv4Addr,
+    vni: u32,
+    class: u8,
+    /// Behind all.
+    padding: usize,
+}
+
+impl Default for Tunnelled {
+    fn default() -> Self {
+        Self { to: wire_mac(1), from: vtep(2), vni: VNI, class: 0, padding: 0 }
+    }
+}
+
+impl Tunnelled {
+    fn frame(&self, inner: &Segment) -> Vec<u8> {
+        let mut payload = vec![8, 0, 0, 0];
+        payload.extend((self.vni << 8).to_be_bytes());
+        payload.extend(inner.frame());
+        let (from, to) = (self.from.octets(), vtep(1).octets());
+        let mut ip = Ipv4Header::new(0, 64, IpNumber::UDP, from, to).unwrap();
+        ip.dscp = (self.class >> 2).try_into().unwrap();
+        ip.ecn = (self.class & 3).try_into().unwrap();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(wire_mac(2).0, self.to.0)
+            .ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+            .udp(50_000, 4789)
+            .write(&mut frame, &payload)
+            .unwrap();
+        frame.extend(vec![0; self.padding]);
+        frame
+    }
+}
+
+/// Sees all that there is in a network namespace.
+fn packet_socket(netns: &Netns) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK;
+    netns.within(|| socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap())
+}
+
+fn receive(socket: &OwnedFd) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 2048];
+    let len = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()).ok()?;
+    frame.truncate(len);
+    Some(frame)
+}
+
+/// Whether a frame, or what it has in its tunnel, has this identification.
+fn is_marked(frame: &[u8], identification: u16) -> bool {
+    [18, 68].iter().any(|at| frame.get(*at..*at + 2) == Some(&identification.to_be_bytes()))
+}
+
+fn sockets() {
+    let uplink = Uplink::new();
+    type Change = fn(&mut Segment, &mut Tunnelled);
+    let changes: [(&str, Change, Seen); 16] = [
+        ("nothing", |_, _| {}, ByThePod),
+        ("the last hop", |s, _| s.ip.time_to_live = 1, ByTheSocket),
+        ("a fragment", |s, _| s.ip.more_fragments = true, ByTheSocket),
+        ("IP options", |s, _| s.ip.options = [1, 1, 1, 0].into(), ByTheSocket),
+        ("a SYN", |s, _| (s.tcp.syn, s.tcp.ack) = (true, false), ByTheSocket),
+        ("an answer to a SYN", |s, _| s.tcp.syn = true, ByThePod),
+        ("as long as may be", |s, _| s.payload.resize(usize::from(MTU) - 40, 1), ByThePod),
+        ("too long", |s, _| s.payload.resize(usize::from(MTU) - 39, 1), ByTheSocket),
+        ("another connection", |s, _| s.tcp.source_port = 8081, ByTheSocket),
+        ("another inner address", |s, _| s.eth.destination[5] ^= 1, ByTheSocket),
+        ("another network", |_, t| t.vni += 1, ByTheSocket),
+        ("another node", |_, t| t.from = vtep(3), ByTheSocket),
+        ("another class", |_, t| t.class = 0x28 << 2, ByThePod),
+        ("congestion on the way", |_, t| t.class = 3, ByTheSocket),
+        ("padding", |_, t| t.padding = 4, ByTheSocket),
+        ("another station", |_, t| t.to.0[5] ^= 1, ByNobody),
+    ];
+    for (change, apply, expected) in changes {
+        let (mut segment, mut tunnelled) = (uplink.segment(PORTS[0]), Tunnelled::default());
+        segment.ip.identification = 7;
+        apply(&mut segment, &mut tunnelled);
+        assert_eq!(uplink.seen(&tunnelled.frame(&segment)), expected, "{change}");
+    }
+    let mut segment = uplink.segment(PORTS[0]);
+    segment.ip.identification = 7;
+    let mut tagged = Tunnelled::default().frame(&segment);
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    assert_eq!(uplink.seen(&tagged), ByNobody, "a VLAN tag");
+    let plain = Segment { eth: segment.eth.clone(), ..segment };
+    let mut plain = plain.frame();
+    plain[..6].copy_from_slice(&wire_mac(1).0);
+    assert_eq!(uplink.seen(&plain), ByTheSocket, "no tunnel");
+}
+
+fn translated() {
+    let uplink = Uplink::new();
+    let mut segment = uplink.segment(PORTS[0]);
+    segment.ip.identification = 7;
+    segment.ip.dscp = 10.try_into().unwrap();
+    segment.tcp.psh = true;
+    uplink.tap.write(&Tunnelled::default().frame(&segment));
+    let frame = within("the pod has it", || {
+        std::iter::from_fn(|| receive(&uplink.in_pod)).find(|frame| is_marked(frame, 7))
+    });
+    (segment.eth.source, segment.eth.destination) = (GATEWAY.0, uplink.pod.mac.0);
+    (segment.ip.source, segment.tcp.source_port) = (SERVICE.0.octets(), SERVICE.1);
+    segment.ip.time_to_live -= 1;
+    assert_eq!(Segment::parse(&frame).unwrap().packet(), segment.packet());
+    assert_eq!(frame, segment.frame(), "checksums, too");
+}
+
+fn dropped() {
+    let uplink = Uplink::new();
+    let mut segment = uplink.segment(PORTS[0]);
+    segment.ip.identification = 7;
+    let frame = Tunnelled::default().frame(&segment);
+    assert_eq!(uplink.seen(&frame), ByThePod);
+    let Uplink { node: Node { netns: _netns, kernel, slots, .. }, tap, at_uplink, .. } = uplink;
+    drop((kernel, slots));
+    tap.write(&frame);
+    within("the socket has it", || {
+        std::iter::from_fn(|| receive(&at_uplink)).find(|frame| is_marked(frame, 7))
+    });
+}
+
+fn refusal() {
+    let mut node = Node::new(1);
+    let error = node.netns.within(|| node.kernel.join_uplink("nope", &[]).unwrap_err());
+    assert_eq!(
+        error.to_string(),
+        "short cut: uplink nope: there is no interface of this name: see `ip link`"
+    );
+}
