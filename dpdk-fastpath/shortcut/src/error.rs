@@ -45,14 +45,6 @@ pub enum ShortcutError {
 /// Why an uplink is not joined.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
-    /// It is joined already.
-    #[error("short cut: uplink {interface}: {joined} is the uplink: there can be one only")]
-    Another {
-        /// The interface.
-        interface: String,
-        /// The one that is joined.
-        joined: String,
-    },
     /// There is none.
     #[error("short cut: uplink {interface}: there is no interface of this name: see `ip link`")]
     Missing {
@@ -190,5 +182,70 @@ impl PodError {
         } else {
             Self::Refused { port, action: failed.action, source: failed.cause }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
+
+    fn failed(errno: Errno) -> Failed {
+        Failed::to("try")(Outer(errno.into()))
+    }
+
+    #[test]
+    fn what_the_system_says_is_found_below_what_others_say() {
+        assert_eq!(failed(Errno::EBUSY).errno(), Some(Errno::EBUSY));
+        assert_eq!(Failed::to("try")(Errno::EEXIST).errno(), Some(Errno::EEXIST));
+        assert_eq!(Failed::to("try")("nobody").errno(), None);
+    }
+
+    #[test]
+    fn an_error_names_its_object_and_what_to_do() {
+        let capabilities = "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN";
+        for (error, text) in [
+            (
+                ShortcutError::of(failed(Errno::EPERM)).to_string(),
+                format!("short cut: no permission to try: {capabilities}"),
+            ),
+            (
+                ShortcutError::of(failed(Errno::ENOSYS)).to_string(),
+                "short cut: this kernel was built without the system call bpf (CONFIG_BPF_SYSCALL): use another, or switch \
+                 the short cut off"
+                    .to_owned(),
+            ),
+            (ShortcutError::of(failed(Errno::EINVAL)).to_string(), "short cut: cannot try".to_owned()),
+            (
+                UplinkError::of("eth0", failed(Errno::EACCES)).to_string(),
+                format!("short cut: uplink eth0: no permission to try: {capabilities}"),
+            ),
+            (
+                UplinkError::of("eth0", failed(Errno::ENODEV)).to_string(),
+                "short cut: uplink eth0: there is no interface of this name: see `ip link`".to_owned(),
+            ),
+            (
+                UplinkError::of("eth0", failed(Errno::EINVAL)).to_string(),
+                "short cut: uplink eth0: cannot try".to_owned(),
+            ),
+            (
+                PodError::of(7, failed(Errno::EPERM)).to_string(),
+                format!("short cut: port 7: no permission to try: {capabilities}"),
+            ),
+            (PodError::of(7, failed(Errno::ENODEV)).to_string(), "short cut: port 7: cannot try".to_owned()),
+        ] {
+            assert_eq!(error, text);
+        }
+    }
+
+    #[test]
+    fn the_reason_stays_in_the_chain() {
+        let error = PodError::of(7, failed(Errno::EBUSY));
+        let reason = error.source().unwrap();
+        assert_eq!(reason.to_string(), "outer");
+        assert_eq!(reason.source().unwrap().to_string(), io::Error::from(Errno::EBUSY).to_string());
     }
 }

@@ -29,7 +29,7 @@ impl Kernel {
         let of = |failed| UplinkError::of(interface, failed);
         self.memory.globals().uplink.store(0, Ordering::Relaxed);
         self.uplink = None;
-        let index = if_nametoindex(interface).map_err(Failed::to("be found")).map_err(of)?;
+        let index = if_nametoindex(interface).map_err(Failed::to("find it")).map_err(of)?;
         let link = self.programs.attach("from_uplink", interface, TcAttachType::Ingress).map_err(of)?;
         for socket in sockets {
             self.programs.filter_socket(*socket).map_err(of)?;

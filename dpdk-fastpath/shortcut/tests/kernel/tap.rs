@@ -1,7 +1,7 @@
 //! The tap of a pod, as the fast path makes it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -50,8 +50,8 @@ impl Tap {
 
     /// Hands a frame to the pod, complete with checksums.
     pub(crate) fn write(&self, frame: &[u8]) {
-        let header = [0; VNET_HEADER];
-        (&self.0).write_vectored(&[IoSlice::new(&header), IoSlice::new(frame)]).unwrap();
+        let frame = [&[0; VNET_HEADER], frame].concat();
+        (&self.0).write_all(&frame).unwrap();
     }
 }
 

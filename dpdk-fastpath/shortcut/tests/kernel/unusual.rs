@@ -86,7 +86,8 @@ fn send(netns: &Netns, packet: &[u8]) {
 
 fn unusual() {
     let (node, pod, _uplink) = connected();
-    let changes: [(&str, fn(&mut Segment), Went); 13] = [
+    type Change = fn(&mut Segment);
+    let changes: [(&str, Change, Went); 13] = [
         ("nothing", |_| {}, ByTheShortCut),
         ("the last hop", |s| s.ip.time_to_live = 1, ToTheFastPath),
         ("two hops", |s| s.ip.time_to_live = 2, ByTheShortCut),

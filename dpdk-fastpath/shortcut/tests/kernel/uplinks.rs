@@ -33,13 +33,11 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Who has seen a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    ByThePod,
-    ByTheSocket,
-    ByNobody,
+enum By {
+    Pod,
+    Socket,
+    Nobody,
 }
-
-use Seen::{ByNobody, ByThePod, ByTheSocket};
 
 /// A node whose uplink is a tap, with a pod that has two connections.
 struct Uplink {
@@ -74,7 +72,7 @@ impl Uplink {
     }
 
     /// Who sees a frame that comes in, which has the identification 7 at the end of its way. What comes after it, is seen after it.
-    fn seen(&self, frame: &[u8]) -> Seen {
+    fn seen(&self, frame: &[u8]) -> By {
         self.tap.write(frame);
         let mut marker = self.segment(PORTS[1]);
         marker.ip.identification = 8;
@@ -91,9 +89,9 @@ impl Uplink {
             all.iter().any(|frame| is_marked(frame, 7))
         });
         match (at_uplink, in_pod) {
-            (false, false) => ByNobody,
-            (true, false) => ByTheSocket,
-            (false, true) => ByThePod,
+            (false, false) => By::Nobody,
+            (true, false) => By::Socket,
+            (false, true) => By::Pod,
             (true, true) => panic!("seen by both"),
         }
     }
@@ -156,23 +154,23 @@ fn is_marked(frame: &[u8], identification: u16) -> bool {
 fn sockets() {
     let uplink = Uplink::new();
     type Change = fn(&mut Segment, &mut Tunnelled);
-    let changes: [(&str, Change, Seen); 16] = [
-        ("nothing", |_, _| {}, ByThePod),
-        ("the last hop", |s, _| s.ip.time_to_live = 1, ByTheSocket),
-        ("a fragment", |s, _| s.ip.more_fragments = true, ByTheSocket),
-        ("IP options", |s, _| s.ip.options = [1, 1, 1, 0].into(), ByTheSocket),
-        ("a SYN", |s, _| (s.tcp.syn, s.tcp.ack) = (true, false), ByTheSocket),
-        ("an answer to a SYN", |s, _| s.tcp.syn = true, ByThePod),
-        ("as long as may be", |s, _| s.payload.resize(usize::from(MTU) - 40, 1), ByThePod),
-        ("too long", |s, _| s.payload.resize(usize::from(MTU) - 39, 1), ByTheSocket),
-        ("another connection", |s, _| s.tcp.source_port = 8081, ByTheSocket),
-        ("another inner address", |s, _| s.eth.destination[5] ^= 1, ByTheSocket),
-        ("another network", |_, t| t.vni += 1, ByTheSocket),
-        ("another node", |_, t| t.from = vtep(3), ByTheSocket),
-        ("another class", |_, t| t.class = 0x28 << 2, ByThePod),
-        ("congestion on the way", |_, t| t.class = 3, ByTheSocket),
-        ("padding", |_, t| t.padding = 4, ByTheSocket),
-        ("another station", |_, t| t.to.0[5] ^= 1, ByNobody),
+    let changes: [(&str, Change, By); 16] = [
+        ("nothing", |_, _| {}, By::Pod),
+        ("the last hop", |s, _| s.ip.time_to_live = 1, By::Socket),
+        ("a fragment", |s, _| s.ip.more_fragments = true, By::Socket),
+        ("IP options", |s, _| s.ip.options = [1, 1, 1, 0].into(), By::Socket),
+        ("a SYN", |s, _| (s.tcp.syn, s.tcp.ack) = (true, false), By::Socket),
+        ("an answer to a SYN", |s, _| s.tcp.syn = true, By::Pod),
+        ("as long as may be", |s, _| s.payload.resize(usize::from(MTU) - 40, 1), By::Pod),
+        ("too long", |s, _| s.payload.resize(usize::from(MTU) - 39, 1), By::Socket),
+        ("another connection", |s, _| s.tcp.source_port = 8081, By::Socket),
+        ("another inner address", |s, _| s.eth.destination[5] ^= 1, By::Socket),
+        ("another network", |_, t| t.vni += 1, By::Socket),
+        ("another node", |_, t| t.from = vtep(3), By::Socket),
+        ("another class", |_, t| t.class = 0x28 << 2, By::Pod),
+        ("congestion on the way", |_, t| t.class = 3, By::Socket),
+        ("padding", |_, t| t.padding = 4, By::Socket),
+        ("another station", |_, t| t.to.0[5] ^= 1, By::Nobody),
     ];
     for (change, apply, expected) in changes {
         let (mut segment, mut tunnelled) = (uplink.segment(PORTS[0]), Tunnelled::default());
@@ -184,11 +182,11 @@ fn sockets() {
     segment.ip.identification = 7;
     let mut tagged = Tunnelled::default().frame(&segment);
     tagged.splice(12..12, [0x81, 0, 0, 5]);
-    assert_eq!(uplink.seen(&tagged), ByNobody, "a VLAN tag");
+    assert_eq!(uplink.seen(&tagged), By::Nobody, "a VLAN tag");
     let plain = Segment { eth: segment.eth.clone(), ..segment };
     let mut plain = plain.frame();
     plain[..6].copy_from_slice(&wire_mac(1).0);
-    assert_eq!(uplink.seen(&plain), ByTheSocket, "no tunnel");
+    assert_eq!(uplink.seen(&plain), By::Socket, "no tunnel");
 }
 
 fn translated() {
@@ -213,7 +211,7 @@ fn dropped() {
     let mut segment = uplink.segment(PORTS[0]);
     segment.ip.identification = 7;
     let frame = Tunnelled::default().frame(&segment);
-    assert_eq!(uplink.seen(&frame), ByThePod);
+    assert_eq!(uplink.seen(&frame), By::Pod);
     let Uplink { node: Node { netns: _netns, kernel, slots, .. }, tap, at_uplink, .. } = uplink;
     drop((kernel, slots));
     tap.write(&frame);
