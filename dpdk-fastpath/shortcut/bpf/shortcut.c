@@ -26,6 +26,10 @@
 #define DROP 2
 
 #define SLOTS 4
+#define PLACES 8
+// Bytes of an IP packet that is likely one of many, and jiffies after which none of them waits any more.
+#define LONG 1000
+#define SETTLED 2
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -85,18 +89,23 @@ struct slot {
 	__be32 src, dst; // as they come
 	__be16 src_port, dst_port;
 	__u32 way_in; // whose packets: a door, or a way if IS_WAY is set
-	__u32 epoch; // 0: not in use
+	__u32 epoch; // 0: free; or one of the following
 	__u32 way_out; // the same for where they go
 	__be32 new_src, new_dst; // as they go
 	__be16 new_src_port, new_dst_port;
 	__be16 tunnel_port; // source port of tunnel packets
-	__u16 unused;
+	__u16 bulk; // when a long packet came from the underlay, in jiffies
 	// Written here, since the fast path looked:
 	__u64 packets;
 	__u64 bytes; // of IP packets
 	__u64 flags; // of TCP, of all of them
 };
 _Static_assert(sizeof(struct slot) == 64, "one cache line");
+
+// The fast path has taken it back; nobody may have it yet.
+#define RESTING 0xffffffff
+// Somebody is writing it.
+#define CLAIMED 0xfffffffe
 
 #define IS_WAY 0x80000000
 
@@ -124,8 +133,18 @@ struct way {
 	__be32 vtep; // 0: no way
 	__u16 mtu; // of packets in the tunnel
 	__u16 unused2;
+	__be32 pods, pods_mask; // addresses of its pods
 };
-_Static_assert(sizeof(struct way) == 72, "as in layout.rs");
+_Static_assert(sizeof(struct way) == 80, "as in layout.rs");
+
+// Who has an address: a pod of this node, or another node's tunnel.
+struct place {
+	__u64 word; // the address, 0 for nobody; above it the number: a door, or a way if IS_WAY is set
+};
+
+struct place_bucket {
+	struct place places[PLACES];
+};
 
 // What holds for all.
 struct globals {
@@ -154,7 +173,10 @@ _Static_assert(sizeof(struct globals) == 64, "as in layout.rs");
 ARRAY(buckets, 16384, struct bucket);
 ARRAY(doors, 4096, struct door);
 ARRAY(ways, 4096, struct way);
+ARRAY(places, 2048, struct place_bucket);
 ARRAY(globals, 1, struct globals);
+// A bit for each bucket that has slots in use; the fast path takes it back.
+ARRAY(occupied, 256, __u64);
 
 // What is to become of a packet.
 struct decision {
@@ -179,34 +201,104 @@ INLINE struct globals *the_globals(void)
 	return found && READ(found->epoch) ? found : 0;
 }
 
-// The slot of a packet of a connection.
-INLINE struct slot *find(const struct globals *globals, const struct ipv4 *ip, const struct tcp *tcp, __u32 scope)
+INLINE __u32 hash_of(const struct ipv4 *ip, const struct tcp *tcp, __u32 scope)
 {
 	__u64 addresses = (__u64)ip->dst << 32 | ip->src;
 	__u64 ports = (__u64)scope << 32 | (__u32)tcp->dst << 16 | tcp->src;
 	__u64 hash = (addresses * 0x9e3779b97f4a7c15ull) ^ (ports * 0xd6e8feb86659fd93ull);
-	__u32 at = (hash ^ hash >> 29 ^ hash >> 47) & globals->bucket_mask;
-	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
 
-	if (!bucket)
+	return hash ^ hash >> 29 ^ hash >> 47;
+}
+
+// The slot of a packet of a connection.
+INLINE struct slot *find(const struct globals *globals, const struct ipv4 *ip, const struct tcp *tcp, __u32 scope)
+{
+	__u32 at = hash_of(ip, tcp, scope) & globals->bucket_mask;
+	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
+	// Once: free slots have epoch 0, and what was in them.
+	const __u32 epoch = READ(globals->epoch);
+
+	if (!bucket || !epoch)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < SLOTS; i++) {
 		struct slot *slot = &bucket->slots[i];
 
-		if (READ(slot->epoch) == globals->epoch && slot->src == ip->src && slot->dst == ip->dst &&
+		if (READ(slot->epoch) == epoch && slot->src == ip->src && slot->dst == ip->dst &&
 		    slot->src_port == tcp->src && slot->dst_port == tcp->dst && (slot->way_in & IS_WAY) == scope)
 			return slot;
 	}
 	return 0;
 }
 
-// Whether an IP packet of `len` bytes is whole, plain TCP, in the midst of its life, and opens no connection.
+// Gives a connection's direction a slot, in which it stays as it is.
+static __attribute__((noinline)) int enter(const struct globals *globals, const struct slot *from)
+{
+	struct ipv4 ip = { .src = from->src, .dst = from->dst };
+	struct tcp tcp = { .src = from->src_port, .dst = from->dst_port };
+	__u32 hash = hash_of(&ip, &tcp, from->way_in & IS_WAY), at, word;
+	struct bucket *bucket;
+	__u64 *occupied_word;
+
+	if (!globals)
+		return 0;
+	at = hash & globals->bucket_mask;
+	word = at / 64;
+	bucket = bpf_map_lookup_elem(&buckets, &at);
+	occupied_word = bpf_map_lookup_elem(&occupied, &word);
+	if (!bucket || !occupied_word)
+		return 0;
+	for (int i = 0; i < SLOTS; i++) {
+		struct slot *slot = &bucket->slots[i];
+
+		if (READ(slot->epoch) || __sync_val_compare_and_swap(&slot->epoch, 0, CLAIMED))
+			continue;
+		slot->src = slot->new_src = from->src;
+		slot->dst = slot->new_dst = from->dst;
+		slot->src_port = slot->new_src_port = from->src_port;
+		slot->dst_port = slot->new_dst_port = from->dst_port;
+		slot->way_in = from->way_in;
+		slot->way_out = from->way_out;
+		slot->tunnel_port = bpf_htons(0xc000 | hash >> 18);
+		slot->packets = slot->bytes = slot->flags = 0;
+		__sync_fetch_and_or(occupied_word, 1ull << (at % 64));
+		// All of the above comes before.
+		return __sync_val_compare_and_swap(&slot->epoch, CLAIMED, from->epoch) == CLAIMED;
+	}
+	return 0;
+}
+
+// The number of who has an address.
+INLINE __u32 number_of(__be32 address, __u32 scope, __u32 none)
+{
+	__u32 at = (address * 0x9e3779b1u) >> 21;
+	struct place_bucket *bucket = bpf_map_lookup_elem(&places, &at);
+
+	if (!bucket)
+		return none;
+#pragma unroll
+	for (int i = 0; i < PLACES; i++) {
+		__u64 word = READ(bucket->places[i].word);
+		__u32 number = word >> 32;
+
+		if (address && (__u32)word == address && (number & IS_WAY) == scope)
+			return number;
+	}
+	return none;
+}
+
+// Whether an IP packet of `len` bytes is whole, plain TCP.
 INLINE int is_usual(const struct ipv4 *ip, const struct tcp *tcp, __u32 len)
 {
 	return ip->version_ihl == 0x45 && ip->protocol == IPPROTO_TCP && ip->ttl > 1 &&
 	       !(ip->fragment & bpf_htons(0x3fff)) && bpf_ntohs(ip->len) == len && tcp->offset >> 4 >= 5 &&
-	       (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN;
+	       sizeof(struct ipv4) + (tcp->offset >> 4) * 4 <= len;
+}
+
+// Whether it opens a connection.
+INLINE int opens(const struct tcp *tcp)
+{
+	return (tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 // Where the packets of a slot go, if this one fits: as long as an IP packet of `len` bytes, or as the longest of its segments.
@@ -233,7 +325,7 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 
 	to->globals = the_globals();
 	if (!to->globals || head->eth.type != bpf_htons(ETH_P_IP) || !is_usual(&head->ip, &head->tcp, len) ||
-	    !same_mac(head->eth.dst, to->globals->gateway_mac))
+	    opens(&head->tcp) || !same_mac(head->eth.dst, to->globals->gateway_mac))
 		return 0;
 	to->slot = find(to->globals, &head->ip, &head->tcp, 0);
 	if (!to->slot)
@@ -245,6 +337,44 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 	return may_leave(skb, to, &head->tcp, len);
 }
 
+// The slot of a packet that opens a connection to a pod. It goes by its destination whatever else there is, and so do those
+// that follow in both directions: no more is to be decided.
+INLINE struct slot *welcome(const struct globals *globals, const struct outer *head, const struct inner *inner)
+{
+	// Of before anything is looked up: if that changes, so has the epoch.
+	const __u32 none = ~0, epoch = READ(globals->epoch);
+	struct slot request = { .src = inner->ip.src, .dst = inner->ip.dst, .src_port = inner->tcp.src,
+				.dst_port = inner->tcp.dst, .epoch = epoch };
+	struct slot reply = { .src = inner->ip.dst, .dst = inner->ip.src, .src_port = inner->tcp.dst,
+			      .dst_port = inner->tcp.src, .epoch = epoch };
+	struct slot *slot = find(globals, &inner->ip, &inner->tcp, IS_WAY);
+	struct door *door;
+	struct way *way;
+	__u32 at;
+
+	if (slot)
+		return slot->new_src == slot->src && slot->new_dst == slot->dst && slot->new_src_port == slot->src_port &&
+			       slot->new_dst_port == slot->dst_port
+			       ? slot
+			       : 0;
+	request.way_in = number_of(head->ip.src, IS_WAY, none);
+	request.way_out = number_of(inner->ip.dst, 0, none);
+	if (request.way_in == none || request.way_out == none)
+		return 0;
+	at = request.way_in & ~IS_WAY;
+	way = bpf_map_lookup_elem(&ways, &at);
+	if (!way || READ(way->vtep) != head->ip.src || (inner->ip.src & way->pods_mask) != way->pods || !way->pods_mask)
+		return 0;
+	door = bpf_map_lookup_elem(&doors, &request.way_out);
+	if (!door || !READ(door->node_side))
+		return 0;
+	reply.way_in = request.way_out;
+	reply.way_out = request.way_in;
+	if (!enter(globals, &reply) || !enter(globals, &request))
+		return 0;
+	return find(globals, &inner->ip, &inner->tcp, IS_WAY);
+}
+
 // What becomes of what comes from the underlay; 0 if that is for the fast path.
 INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, const struct inner *inner,
 			      struct decision *to)
@@ -254,7 +384,8 @@ INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, c
 	struct way *from;
 
 	to->globals = the_globals();
-	if (!to->globals || !to->globals->vtep || skb->gso_size || skb->vlan_present ||
+	// Where there is no such uplink nobody takes it.
+	if (!to->globals || !to->globals->vtep || to->globals->uplink != skb->ifindex || skb->gso_size || skb->vlan_present ||
 	    head->eth.type != bpf_htons(ETH_P_IP) || !same_mac(head->eth.dst, to->globals->uplink_mac))
 		return 0;
 	if (ip->version_ihl != 0x45 || ip->protocol != IPPROTO_UDP || ip->fragment & bpf_htons(0x3fff) ||
@@ -268,7 +399,8 @@ INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, c
 	// Where the mark of the outer packet would change that of the inner one (RFC 6040).
 	if (ip->class & 3 && (ip->class & 3) != (inner->ip.class & 3))
 		return 0;
-	to->slot = find(to->globals, &inner->ip, &inner->tcp, IS_WAY);
+	to->slot = opens(&inner->tcp) ? welcome(to->globals, head, inner)
+				      : find(to->globals, &inner->ip, &inner->tcp, IS_WAY);
 	if (!to->slot || to->slot->way_out & IS_WAY)
 		return 0;
 	at = to->slot->way_in & ~IS_WAY;
@@ -280,11 +412,12 @@ INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, c
 
 INLINE void count(struct slot *slot, __u32 len, __u8 flags)
 {
-	__sync_fetch_and_add(&slot->packets, 1);
-	__sync_fetch_and_add(&slot->bytes, len);
 	flags &= TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK;
 	if ((READ(slot->flags) & flags) != flags)
 		__sync_fetch_and_or(&slot->flags, flags);
+	__sync_fetch_and_add(&slot->bytes, len);
+	// Last: the fast path takes the others when there are packets.
+	__sync_fetch_and_add(&slot->packets, 1);
 }
 
 INLINE __u32 fold(__u64 sum)
@@ -425,9 +558,20 @@ int from_pod(struct __sk_buff *skb)
 	return bpf_redirect_peer(to.door->node_side, 0);
 }
 
+// Whether a packet of `len` bytes is worth merging with others, or may have such before it in the queue.
+INLINE int is_bulk(struct slot *slot, __u32 len)
+{
+	__u16 now = bpf_jiffies64();
+
+	if (len >= LONG)
+		slot->bulk = now;
+	return (__u16)(now - READ(slot->bulk)) <= SETTLED;
+}
+
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
+	__u32 len;
 	struct decision to;
 	struct inner inner;
 	struct outer head;
@@ -437,19 +581,29 @@ int from_uplink(struct __sk_buff *skb)
 	if (bpf_skb_adjust_room(skb, -(__s32)OUTER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    translate(skb, to.slot) || !to.door || deliver(skb, &to))
 		return DROP;
-	count(to.slot, skb->len - ETH, inner.tcp.flags);
-	// Each CPU has a queue of its own: what it puts there, it takes out itself.
-	skb->queue_mapping = bpf_get_smp_processor_id() + 1;
-	return bpf_redirect(to.door->node_side, 0);
+	len = skb->len - ETH;
+	count(to.slot, len, inner.tcp.flags);
+	if (is_bulk(to.slot, len)) {
+		// By the veth's queue, where segments are merged. Each CPU has one of its own: what it puts there, it takes out itself.
+		skb->queue_mapping = bpf_get_smp_processor_id() + 1;
+		return bpf_redirect(to.door->node_side, 0);
+	}
+	return bpf_redirect_peer(to.door->node_side, 0);
 }
 
 SEC("classifier")
 int into_pod(struct __sk_buff *skb)
 {
-	__u32 at = skb->ifindex - CULVERT0;
+	__u32 at = skb->ifindex - CULVERT0, zero = 0;
 	struct door *door = bpf_map_lookup_elem(&doors, &at);
+	struct globals *all = bpf_map_lookup_elem(&globals, &zero);
+	__u8 stations[12];
 
-	return door ? bpf_redirect(door->tap, BPF_F_INGRESS) : DROP;
+	// Nothing that somebody else in the node sends there.
+	if (!door || !all || bpf_skb_load_bytes(skb, 0, stations, sizeof(stations)) ||
+	    !same_mac(stations + 6, all->gateway_mac))
+		return DROP;
+	return bpf_redirect(door->tap, BPF_F_INGRESS);
 }
 
 // What a packet socket on the uplink is not to see: frames for others, those with a VLAN tag, and what goes by the short cut.

@@ -15,6 +15,16 @@ pub const DOORS: u32 = 4096;
 /// Ways.
 pub const WAYS: u32 = 4096;
 
+/// Places of a bucket, and buckets of them.
+pub const PLACES: usize = 8;
+pub(crate) const PLACE_BUCKETS: usize = 2048;
+
+/// In place of a slot's epoch: it was taken back, and nobody may have it yet.
+pub(crate) const RESTING: u32 = u32::MAX;
+
+/// The same: somebody is writing it.
+pub(crate) const CLAIMED: u32 = u32::MAX - 1;
+
 /// Set in the number of a way where there may be a door instead.
 pub const IS_WAY: u32 = 1 << 31;
 
@@ -31,7 +41,7 @@ pub(crate) struct Slot {
     pub(crate) ports: AtomicU32,
     /// Where its packets come from: a door, or a way.
     pub(crate) way_in: AtomicU32,
-    /// 0: not in use.
+    /// 0: free; or [`RESTING`], or [`CLAIMED`].
     pub(crate) epoch: AtomicU32,
     /// Where its packets go: a door, or a way.
     pub(crate) way_out: AtomicU32,
@@ -40,7 +50,7 @@ pub(crate) struct Slot {
     pub(crate) new_ports: AtomicU32,
     /// UDP source port of tunnel packets.
     pub(crate) tunnel_port: AtomicU16,
-    _unused: AtomicU16,
+    pub(crate) bulk: AtomicU16,
     // What the kernel writes:
     pub(crate) packets: AtomicU64,
     pub(crate) bytes: AtomicU64,
@@ -80,6 +90,24 @@ pub(crate) struct Way {
     /// Of packets in the tunnel.
     pub(crate) mtu: AtomicU16,
     _unused2: AtomicU16,
+    /// Addresses of its pods: what they have in common, and which bits that are; 0: none is known.
+    pub(crate) pods: AtomicU32,
+    pub(crate) pods_mask: AtomicU32,
+}
+
+/// Who has an address.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Place {
+    /// The address, 0 for nobody; above it the number of a door, or a way.
+    pub(crate) word: AtomicU64,
+}
+
+/// Places that an address may be in.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct PlaceBucket {
+    pub(crate) places: [Place; PLACES],
 }
 
 /// What holds for all.
@@ -106,6 +134,6 @@ pub(crate) struct Globals {
 
 const _: () = {
     assert!(size_of::<Bucket>() == 256 && std::mem::offset_of!(Slot, packets) == 40);
-    assert!(size_of::<Door>() == 16 && size_of::<Way>() == 72);
+    assert!(size_of::<Door>() == 16 && size_of::<Way>() == 80);
     assert!(size_of::<Globals>() == 64 && std::mem::offset_of!(Globals, udp_port) == 24);
 };

@@ -29,4 +29,4 @@ pub use error::{PodError, Refusal, ShortcutError, UplinkError};
 pub use kernel::{Joined, Kernel};
 pub use memory::Memory;
 pub use slots::{Direction, End, Passed, Slots};
-pub use ways::{Surroundings, Tunnelled};
+pub use ways::{Pod, Remote, Surroundings, Tunnelled};

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
-use crate::layout::{Bucket, DOORS, Door, Globals, WAYS, Way};
+use crate::layout::{Bucket, DOORS, Door, Globals, PLACE_BUCKETS, PlaceBucket, WAYS, Way};
 
 /// What the programs in the kernel read, and count in. Unmapped when nobody holds it any more.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct Memory {
     buckets: Region<Bucket>,
     doors: Region<Door>,
     ways: Region<Way>,
+    places: Region<PlaceBucket>,
+    occupied: Region<AtomicU64>,
     globals: Region<Globals>,
 }
 
@@ -25,6 +28,8 @@ impl Memory {
             buckets: Region::map(find("buckets")?, buckets)?,
             doors: Region::map(find("doors")?, DOORS as usize)?,
             ways: Region::map(find("ways")?, WAYS as usize)?,
+            places: Region::map(find("places")?, PLACE_BUCKETS)?,
+            occupied: Region::map(find("occupied")?, buckets.div_ceil(64))?,
             globals: Region::map(find("globals")?, 1)?,
         })
     }
@@ -38,6 +43,8 @@ impl Memory {
             buckets: Region::own(buckets)?,
             doors: Region::own(DOORS as usize)?,
             ways: Region::own(WAYS as usize)?,
+            places: Region::own(PLACE_BUCKETS)?,
+            occupied: Region::own(buckets.div_ceil(64))?,
             globals: Region::own(1)?,
         })
     }
@@ -55,6 +62,16 @@ impl Memory {
     /// Other nodes.
     pub(crate) fn ways(&self) -> &[Way] {
         self.ways.values()
+    }
+
+    /// Who has which address.
+    pub(crate) fn places(&self) -> &[PlaceBucket] {
+        self.places.values()
+    }
+
+    /// A bit for each bucket that may have slots in use.
+    pub(crate) fn occupied(&self) -> &[AtomicU64] {
+        self.occupied.values()
     }
 
     /// What holds for all.
@@ -83,6 +100,10 @@ unsafe impl Shared for Bucket {}
 unsafe impl Shared for Door {}
 // SAFETY: as above.
 unsafe impl Shared for Way {}
+// SAFETY: as above.
+unsafe impl Shared for PlaceBucket {}
+// SAFETY: as above.
+unsafe impl Shared for AtomicU64 {}
 // SAFETY: as above.
 unsafe impl Shared for Globals {}
 

@@ -1,27 +1,29 @@
 //! What workers write: slots of connections, and what they read of them again.
 //!
 //! Four slots make a bucket; a connection lies in the one that its hash names, once for each direction, or not at all: this is
-//! a cache of what the fast path has decided. A bucket is locked while one of its slots is given or taken back, by workers
-//! only; programs in the kernel take no lock. They use a slot if its epoch is the present one, so a slot is valid from when
+//! a cache of what the fast path has decided. A bucket is locked while one of its slots is given or taken back by a worker;
+//! programs in the kernel take no lock. They use a slot if its epoch is the present one, so a slot is valid from when
 //! its epoch is written, last of all. When it is taken back the epoch goes first, and nobody gets the slot until every program
-//! that may still be at it has long come to its end.
+//! that may still be at it has long come to its end. Programs give free slots, too, to connections about which nothing is to
+//! be decided; whoever wants a free slot claims it by its epoch.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::tcp::TcpFlags;
 
-use crate::layout::{DOORS, IS_WAY, SLOTS, Slot, WAYS};
+use crate::layout::{CLAIMED, DOORS, IS_WAY, RESTING, SLOTS, Slot, WAYS};
 use crate::memory::Memory;
 
 /// Parts of a second for which a slot that was taken back is nobody's.
 const REST: u64 = 100;
 
-/// Seconds after which a slot without packets is taken back.
+/// Seconds after which a slot without packets is taken back, and one whose connection has not been answered.
 const IDLE: u64 = 10;
+const UNANSWERED: u64 = 2;
 
 /// Where packets come from or go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub enum End {
 
 impl End {
     /// `None` if there is no room for it in the maps.
-    fn to_bits(self) -> Option<u32> {
+    pub(crate) fn to_bits(self) -> Option<u32> {
         match self {
             Self::Door(door) => (u32::from(door) < DOORS).then_some(door.into()),
             Self::Way(way) => (way < WAYS).then_some(IS_WAY | way),
@@ -82,39 +84,38 @@ pub struct Passed {
     pub flags: TcpFlags,
 }
 
-/// What is known of a slot besides what the kernel sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Free,
-    /// Since its last packet was noticed, or since it was given.
-    Given(u64),
-    /// Since it was taken back.
-    Resting(u64),
+/// What workers remember of a slot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watch {
+    /// When it was given, or its last packet was noticed, or when it was taken back; 0: it was never looked at. It may be
+    /// later than when a review began that comes here.
+    since: u64,
+    /// Whether its connection has been answered, for all that is known.
+    is_answered: bool,
 }
 
-/// All slots, shared by the workers. Times are numbers of a clock that runs at the same pace for all.
+/// All slots, shared by the workers. Times are numbers of a clock, never 0, that runs at the same pace for all.
 #[derive(Debug)]
 pub struct Slots {
     memory: Arc<Memory>,
-    uses: Vec<Mutex<[Use; SLOTS]>>,
-    /// A bit for each bucket in which not all slots are free.
-    occupied: Vec<AtomicU64>,
+    watches: Vec<Mutex<[Watch; SLOTS]>>,
     given: AtomicUsize,
     rest: u64,
+    unanswered: u64,
     idle: u64,
 }
 
 impl Slots {
-    /// All free, whatever lies in the memory. The clock ticks `hz` times in a second.
+    /// All as they are in the memory. The clock ticks `hz` times in a second.
     pub fn new(memory: Arc<Memory>, hz: u64) -> Self {
         let buckets = memory.buckets().len();
         debug_assert!(buckets.is_power_of_two(), "as the hash is cut");
         Self {
             memory,
-            uses: (0..buckets).map(|_| Mutex::new([Use::Free; SLOTS])).collect(),
-            occupied: (0..buckets.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            watches: (0..buckets).map(|_| Mutex::default()).collect(),
             given: AtomicUsize::new(0),
             rest: hz / REST,
+            unanswered: hz * UNANSWERED,
             idle: hz * IDLE,
         }
     }
@@ -124,14 +125,19 @@ impl Slots {
         &self.memory
     }
 
-    /// Slots in use.
+    /// Slots in use, as far as workers know.
     pub fn given(&self) -> usize {
         self.given.load(Ordering::Relaxed)
     }
 
+    /// How many there are.
+    pub fn capacity(&self) -> usize {
+        self.watches.len() * SLOTS
+    }
+
     /// Whether all slots are free, and nothing that went by is unknown.
     pub fn is_empty(&self) -> bool {
-        self.occupied.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+        self.memory.occupied().iter().all(|word| word.load(Ordering::Relaxed) == 0)
     }
 
     /// Whether packets may come from there and go to there by the short cut.
@@ -150,25 +156,57 @@ impl Slots {
             return false;
         };
         let at = self.bucket_of(direction.from, &direction.key);
-        let (Some(bucket), Some(uses)) = (self.memory.buckets().get(at), self.uses.get(at)) else {
+        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
             return false;
         };
-        let Ok(mut uses) = uses.try_lock() else { return false };
+        let Ok(mut watches) = watches.try_lock() else { return false };
         let words = Words { way_in, way_out, direction };
-        for (slot, usage) in bucket.slots.iter().zip(&mut *uses) {
-            if matches!(usage, Use::Given(_)) && is_of(slot, direction.from, &direction.key) {
+        for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
+            if is_given(slot) && is_of(slot, direction.from, &direction.key) {
                 if slot.epoch.load(Ordering::Relaxed) == epoch && words.are_in(slot) {
                     return true;
                 }
-                self.take_back(slot, usage, now);
+                self.take_back(slot, watch, now);
             }
         }
-        let Some(free) = uses.iter().position(|usage| *usage == Use::Free) else { return false };
-        words.write(&bucket.slots[free], epoch);
-        uses[free] = Use::Given(now);
+        let claim = |slot: &Slot| {
+            slot.epoch.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        };
+        let Some(free) = bucket.slots.iter().position(claim) else { return false };
+        words.write(&bucket.slots[free]);
+        watches[free] = Watch { since: now, is_answered: false };
         self.given.fetch_add(1, Ordering::Relaxed);
-        self.occupied[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+        self.memory.occupied()[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+        bucket.slots[free].epoch.store(epoch, Ordering::Release);
         true
+    }
+
+    /// What becomes of packets of a connection that come from there, if they go by the short cut under this epoch.
+    pub fn direction(&self, epoch: u32, from: End, key: &FlowKey4) -> Option<Direction> {
+        let slot = self.slot(from, key).filter(|slot| slot.epoch.load(Ordering::Acquire) == epoch)?;
+        let load = Ordering::Relaxed;
+        Some(Direction {
+            from: End::from_bits(slot.way_in.load(load)),
+            key: *key,
+            becomes: key_of(slot.new_src.load(load), slot.new_dst.load(load), slot.new_ports.load(load)),
+            to: End::from_bits(slot.way_out.load(load)),
+            tunnel_port: u16::from_be(slot.tunnel_port.load(load)),
+        })
+    }
+
+    /// Does what the kernel does when a packet goes by the short cut, for tests without it. `false` if there is no slot.
+    #[doc(hidden)]
+    pub fn pass(&self, from: End, key: &FlowKey4, bytes: u64, flags: TcpFlags) -> bool {
+        let Some(slot) = self.slot(from, key) else { return false };
+        slot.bytes.fetch_add(bytes, Ordering::Relaxed);
+        slot.flags.fetch_or(flags.0.into(), Ordering::Relaxed);
+        slot.packets.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn slot(&self, from: End, key: &FlowKey4) -> Option<&Slot> {
+        let bucket = self.memory.buckets().get(self.bucket_of(from, key))?;
+        bucket.slots.iter().find(|slot| is_given(slot) && is_of(slot, from, key))
     }
 
     /// Takes one direction of a connection back, wherever its packets come from. They go by the fast path when this returns,
@@ -181,12 +219,14 @@ impl Slots {
 
     fn forget_from(&self, from: End, key: &FlowKey4, now: u64) {
         let at = self.bucket_of(from, key);
-        let (Some(bucket), Some(uses)) = (self.memory.buckets().get(at), self.uses.get(at)) else { return };
+        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
+            return;
+        };
         // A worker that panicked has not left anything half done that matters here.
-        let mut uses = uses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (slot, usage) in bucket.slots.iter().zip(&mut *uses) {
-            if matches!(usage, Use::Given(_)) && is_of(slot, from, key) {
-                self.take_back(slot, usage, now);
+        let mut watches = watches.lock().unwrap_or_else(PoisonError::into_inner);
+        for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
+            if is_given(slot) && is_of(slot, from, key) {
+                self.take_back(slot, watch, now);
             }
         }
     }
@@ -202,9 +242,9 @@ impl Slots {
         mut tell: impl FnMut(&Passed),
     ) {
         let mut looked = 0;
-        for _ in 0..self.occupied.len() {
-            let word = *cursor % self.occupied.len();
-            let mut bits = self.occupied[word].load(Ordering::Relaxed);
+        for _ in 0..self.memory.occupied().len() {
+            let word = *cursor % self.memory.occupied().len();
+            let mut bits = self.memory.occupied()[word].load(Ordering::Relaxed);
             while bits != 0 {
                 self.review_bucket(word * 64 + bits.trailing_zeros() as usize, epoch, now, &mut tell);
                 bits &= bits - 1;
@@ -218,42 +258,72 @@ impl Slots {
     }
 
     fn review_bucket(&self, at: usize, epoch: u32, now: u64, tell: &mut impl FnMut(&Passed)) {
-        let (bucket, Ok(mut uses)) = (&self.memory.buckets()[at], self.uses[at].try_lock()) else { return };
-        for (slot, usage) in bucket.slots.iter().zip(&mut *uses) {
-            match *usage {
-                Use::Free => {}
-                Use::Given(since) => {
-                    let passed = passed(slot);
-                    let is_over =
-                        passed.flags.contains(TcpFlags::FIN) || passed.flags.contains(TcpFlags::RST);
-                    if passed.packets > 0 {
-                        *usage = Use::Given(now);
-                        tell(&passed);
-                    }
-                    let is_idle = passed.packets == 0 && now.wrapping_sub(since) > self.idle;
-                    if is_over || is_idle || slot.epoch.load(Ordering::Relaxed) != epoch {
-                        self.take_back(slot, usage, now);
-                    }
-                }
-                Use::Resting(since) if now.wrapping_sub(since) > self.rest => {
-                    let passed = passed(slot);
-                    if passed.packets > 0 {
-                        tell(&passed);
-                    }
-                    *usage = Use::Free;
-                }
-                Use::Resting(_) => {}
-            }
+        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
+            return;
+        };
+        let Ok(mut watches) = watches.try_lock() else { return };
+        // What is entered from here on sets the bit again.
+        let (word, bit) = (&self.memory.occupied()[at / 64], 1 << (at % 64));
+        word.fetch_and(!bit, Ordering::SeqCst);
+        let mut is_occupied = false;
+        for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
+            self.review_slot(slot, watch, epoch, now, tell);
+            is_occupied |= slot.epoch.load(Ordering::SeqCst) != 0;
         }
-        if *uses == [Use::Free; SLOTS] {
-            self.occupied[at / 64].fetch_and(!(1 << (at % 64)), Ordering::Relaxed);
+        if is_occupied {
+            word.fetch_or(bit, Ordering::SeqCst);
         }
     }
 
-    fn take_back(&self, slot: &Slot, usage: &mut Use, now: u64) {
-        slot.epoch.store(0, Ordering::Release);
-        *usage = Use::Resting(now);
-        self.given.fetch_sub(1, Ordering::Relaxed);
+    fn review_slot(
+        &self,
+        slot: &Slot,
+        watch: &mut Watch,
+        epoch: u32,
+        now: u64,
+        tell: &mut impl FnMut(&Passed),
+    ) {
+        match slot.epoch.load(Ordering::Acquire) {
+            0 | CLAIMED => {}
+            RESTING if now.saturating_sub(watch.since) > self.rest => {
+                // Since it was taken back, or just before.
+                let passed = passed(slot);
+                if passed.packets > 0 {
+                    tell(&passed);
+                }
+                *watch = Watch::default();
+                slot.epoch.store(0, Ordering::Release);
+            }
+            RESTING => {}
+            own => {
+                if watch.since == 0 {
+                    // Given by the kernel.
+                    watch.since = now;
+                    self.given.fetch_add(1, Ordering::Relaxed);
+                }
+                let passed = passed(slot);
+                if passed.packets > 0 {
+                    watch.since = now;
+                    // An answer to a SYN is none yet.
+                    let opens = passed.packets == 1 && passed.flags.contains(TcpFlags::SYN);
+                    watch.is_answered |= passed.flags.contains(TcpFlags::ACK) && !opens;
+                    tell(&passed);
+                }
+                let is_over = passed.flags.contains(TcpFlags::FIN) || passed.flags.contains(TcpFlags::RST);
+                let patience = if watch.is_answered { self.idle } else { self.unanswered };
+                if is_over || own != epoch || now.saturating_sub(watch.since) > patience {
+                    self.take_back(slot, watch, now);
+                }
+            }
+        }
+    }
+
+    fn take_back(&self, slot: &Slot, watch: &mut Watch, now: u64) {
+        slot.epoch.store(RESTING, Ordering::Release);
+        if watch.since != 0 {
+            self.given.fetch_sub(1, Ordering::Relaxed);
+        }
+        watch.since = now;
     }
 
     /// As `find` in `bpf/shortcut.c`.
@@ -282,7 +352,7 @@ impl Words<'_> {
             && slot.new_ports.load(load) == ports
     }
 
-    fn write(&self, slot: &Slot, epoch: u32) {
+    fn write(&self, slot: &Slot) {
         let Direction { key, becomes, tunnel_port, .. } = self.direction;
         let ((addresses, ports), store) = (key.to_words(), Ordering::Relaxed);
         slot.src.store(addresses as u32, store);
@@ -298,8 +368,12 @@ impl Words<'_> {
         slot.packets.store(0, store);
         slot.bytes.store(0, store);
         slot.flags.store(0, store);
-        slot.epoch.store(epoch, Ordering::Release);
     }
+}
+
+/// Whether it is somebody's, of whatever epoch.
+fn is_given(slot: &Slot) -> bool {
+    !matches!(slot.epoch.load(Ordering::Acquire), 0 | RESTING | CLAIMED)
 }
 
 fn is_of(slot: &Slot, from: End, key: &FlowKey4) -> bool {
@@ -310,24 +384,29 @@ fn is_of(slot: &Slot, from: End, key: &FlowKey4) -> bool {
         && slot.way_in.load(load) & IS_WAY == from.scope()
 }
 
+/// The key of addresses and ports as they are in headers.
+fn key_of(src: u32, dst: u32, ports: u32) -> FlowKey4 {
+    let [a, b, c, d] = ports.to_ne_bytes();
+    let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
+    let (src_port, dst_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    FlowKey4::new(Tenant::DEFAULT, Protocol::TCP, (address(src), src_port), (address(dst), dst_port))
+}
+
 /// Takes what the kernel has counted.
 fn passed(slot: &Slot) -> Passed {
     let load = Ordering::Relaxed;
-    let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
-    let [a, b, c, d] = slot.ports.load(load).to_ne_bytes();
-    let packets = slot.packets.load(load);
+    // Which the kernel counts last.
+    let packets = slot.packets.load(Ordering::Acquire);
     let take = |word: &AtomicU64| if packets == 0 { 0 } else { word.swap(0, load) };
     Passed {
         from: End::from_bits(slot.way_in.load(load)),
-        key: FlowKey4::new(
-            Tenant::DEFAULT,
-            Protocol::TCP,
-            (address(slot.src.load(load)), u16::from_be_bytes([a, b])),
-            (address(slot.dst.load(load)), u16::from_be_bytes([c, d])),
-        ),
+        key: key_of(slot.src.load(load), slot.dst.load(load), slot.ports.load(load)),
         to: End::from_bits(slot.way_out.load(load)),
         packets: take(&slot.packets),
         bytes: take(&slot.bytes),
         flags: TcpFlags(take(&slot.flags) as u8),
     }
 }
+
+#[cfg(test)]
+mod tests;

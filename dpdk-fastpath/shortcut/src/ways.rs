@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use culvert_packet::encap::Template4;
 use culvert_packet::eth::EthAddr;
 
-use crate::layout::Way;
+use crate::layout::{IS_WAY, Way};
 use crate::memory::Memory;
 use crate::slots::End;
 
@@ -34,6 +34,53 @@ pub struct Surroundings {
     pub tunnelled: Option<Tunnelled>,
 }
 
+/// A pod, by the indexes of interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pod {
+    /// The node's end of the pair; not 0.
+    pub node_side: u32,
+    /// Its tap, in the pod.
+    pub tap: u32,
+    /// The longest IP packet that it takes, in bytes.
+    pub mtu: u16,
+    /// Its tap's address.
+    pub mac: EthAddr,
+}
+
+/// Another node.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote<'a> {
+    /// Its end of the tunnel.
+    pub vtep: Ipv4Addr,
+    /// What is in front of packets to it.
+    pub template: &'a Template4,
+    /// The longest of these packets, in bytes.
+    pub mtu: u16,
+    /// A network with pods of it, and its mask: connections from there to a pod of this node need no decision.
+    pub pods: Option<(Ipv4Addr, Ipv4Addr)>,
+}
+
+impl Remote<'_> {
+    fn is_in(&self, way: &Way) -> bool {
+        let (pods, mask) = self.pods.map_or((0, 0), |(net, mask)| (word(net), word(mask)));
+        way.vtep.load(Ordering::Relaxed) == word(self.vtep)
+            && way.mtu.load(Ordering::Relaxed) == self.mtu
+            && way.pods.load(Ordering::Relaxed) == pods
+            && way.pods_mask.load(Ordering::Relaxed) == mask
+            && is(&way.header, self.template.bytes())
+            && way.class_mask.load(Ordering::Relaxed) == self.template.class_mask()
+    }
+}
+
+/// An address as it is in a header.
+fn word(address: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(address.octets())
+}
+
+fn address(word: u32) -> Ipv4Addr {
+    Ipv4Addr::from(word.to_ne_bytes())
+}
+
 impl Memory {
     /// From now on slots of this epoch are used, and no others; none at all if it is 0.
     pub fn set_epoch(&self, epoch: u32) {
@@ -51,7 +98,7 @@ impl Memory {
         let globals = self.globals();
         put(&globals.gateway_mac, &gateway.0);
         put(&globals.uplink_mac, &uplink.0);
-        let vtep = tunnelled.map_or(0, |to| u32::from_ne_bytes(to.vtep.octets()));
+        let vtep = tunnelled.map_or(0, |to| word(to.vtep));
         if let Some(Tunnelled { port, vni, mac, .. }) = tunnelled {
             let [_, a, b, c] = vni.to_be_bytes();
             put(&globals.vxlan, &[8, 0, 0, 0, a, b, c, 0]);
@@ -61,28 +108,72 @@ impl Memory {
         globals.vtep.store(vtep, Ordering::Release);
     }
 
-    /// Says how another node is reached: by these headers, with packets up to `mtu` bytes; `None`: not at all. `false` if there
-    /// is no room for it.
-    pub fn set_way(&self, number: u32, to: Option<(Ipv4Addr, &Template4, u16)>) -> bool {
+    /// Says how a pod is reached; `None`: not at all. `false` if there is no room for it.
+    pub fn set_door(&self, port: u16, to: Option<&Pod>) -> bool {
+        let Some(door) = self.doors().get(usize::from(port)) else { return false };
+        // What is half written must not be used.
+        door.node_side.store(0, Ordering::SeqCst);
+        if let Some(Pod { node_side, tap, mtu, mac }) = to {
+            door.tap.store(*tap, Ordering::Relaxed);
+            door.mtu.store(*mtu, Ordering::Relaxed);
+            put(&door.mac, &mac.0);
+            door.node_side.store(*node_side, Ordering::Release);
+        }
+        true
+    }
+
+    /// Says that no pod is reached any more.
+    pub(crate) fn close_doors(&self) {
+        self.doors().iter().for_each(|door| door.node_side.store(0, Ordering::SeqCst));
+    }
+
+    /// Says which interface leads to other nodes, by its index; 0: none.
+    pub fn set_uplink(&self, index: u32) {
+        self.globals().uplink.store(index, Ordering::Release);
+    }
+
+    /// Says how another node is reached; `None`: not at all. `false` if there is no room for it.
+    pub fn set_way(&self, number: u32, to: Option<&Remote<'_>>) -> bool {
         let Some(way) = self.ways().get(number as usize) else { return false };
-        let same = |(vtep, template, mtu): (Ipv4Addr, &Template4, u16)| {
-            way.vtep.load(Ordering::Relaxed) == u32::from_ne_bytes(vtep.octets())
-                && way.mtu.load(Ordering::Relaxed) == mtu
-                && is(&way.header, template.bytes())
-                && way.class_mask.load(Ordering::Relaxed) == template.class_mask()
-        };
-        if to.is_some_and(same) {
+        if to.is_some_and(|to| to.is_in(way)) {
             return true;
         }
         // What is half written must not be used.
-        way.vtep.store(0, Ordering::SeqCst);
-        if let Some((vtep, template, mtu)) = to {
+        let before = way.vtep.swap(0, Ordering::SeqCst);
+        if before != 0 && to.is_none_or(|to| word(to.vtep) != before) {
+            self.set_place(address(before), End::Way(number), false);
+        }
+        if let Some(Remote { vtep, template, mtu, pods }) = to {
             put(&way.header, template.bytes());
             way.class_mask.store(template.class_mask(), Ordering::Relaxed);
-            way.mtu.store(mtu, Ordering::Relaxed);
-            way.vtep.store(u32::from_ne_bytes(vtep.octets()), Ordering::Release);
+            way.mtu.store(*mtu, Ordering::Relaxed);
+            let (pods, mask) = pods.map_or((0, 0), |(net, mask)| (word(net), word(mask)));
+            way.pods.store(pods, Ordering::Relaxed);
+            way.pods_mask.store(mask, Ordering::Relaxed);
+            way.vtep.store(word(*vtep), Ordering::Release);
+            self.set_place(*vtep, End::Way(number), true);
         }
         true
+    }
+
+    /// Says that somebody has an address, and no other pod or node, or that it no longer has it. Where there is no room for it, connections to it are decided by
+    /// the fast path.
+    pub fn set_place(&self, address: Ipv4Addr, end: End, has: bool) {
+        let (Some(number), address) = (end.to_bits(), word(address)) else { return };
+        let at = address.wrapping_mul(0x9e37_79b1) >> 21;
+        let Some(bucket) = self.places().get(at as usize) else { return };
+        let own = u64::from(number) << 32 | u64::from(address);
+        let find = |is: &dyn Fn(u64) -> bool| {
+            bucket.places.iter().find(|place| is(place.word.load(Ordering::Relaxed)))
+        };
+        let (place, word) = if has {
+            // In place of who had it before, of the same kind.
+            let same = |word| (word ^ own) & (u64::from(IS_WAY) << 32 | u64::from(u32::MAX)) == 0;
+            (find(&same).or_else(|| find(&|word| word == 0)), own)
+        } else {
+            (find(&|word| word == own), 0)
+        };
+        place.into_iter().for_each(|place| place.word.store(word, Ordering::SeqCst));
     }
 
     pub(crate) fn has_way(&self, end: End) -> bool {

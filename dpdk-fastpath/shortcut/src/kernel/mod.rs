@@ -32,6 +32,8 @@ pub struct Kernel {
     home: Netns,
     interfaces: Interfaces,
     uplink: Option<Uplink>,
+    /// Of the pairs' ends in the node.
+    group: u32,
     pods: BTreeMap<u16, Pod>,
 }
 
@@ -54,6 +56,7 @@ impl Kernel {
             home: home.map_err(ShortcutError::of)?,
             interfaces: interfaces.map_err(ShortcutError::of)?,
             uplink: None,
+            group: pair::new_group(),
             pods: BTreeMap::new(),
         })
     }
@@ -68,11 +71,8 @@ impl Drop for Kernel {
     fn drop(&mut self) {
         // A packet socket keeps its filter, and that the map.
         self.memory.globals().epoch.store(0, Ordering::Release);
-        let ports: Vec<u16> = self.pods.keys().copied().collect();
-        for port in ports {
-            if let Err(error) = self.leave_pod(port) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "an interface is left behind");
-            }
+        if let Err(left) = self.leave_all() {
+            tracing::warn!(?left, "interfaces are left behind");
         }
     }
 }

@@ -33,10 +33,10 @@ impl Netlink {
         message.map(Link::from).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// The names of all interfaces.
-    pub(super) async fn names(&self) -> io::Result<Vec<String>> {
+    /// All interfaces.
+    pub(super) async fn links(&self) -> io::Result<Vec<Link>> {
         let all: Vec<_> = self.0.link().get().execute().try_collect().await.map_err(from_netlink)?;
-        Ok(all.into_iter().map(|message| Link::from(message).name).collect())
+        Ok(all.into_iter().map(Link::from).collect())
     }
 
     /// Makes what `message` describes.
@@ -64,14 +64,22 @@ impl Netlink {
 
     /// Deletes the interface of this name; that there is none is as well.
     pub(super) async fn delete(&self, name: &str) -> io::Result<()> {
-        let delete = async {
-            let index = self.link(name).await?.index;
-            self.0.link().del(index).execute().await.map_err(from_netlink)
-        };
-        match delete.await {
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            result => result,
+        match self.link(name).await {
+            Ok(link) => self.delete_index(link.index).await,
+            Err(error) => unless_gone(Err(error)),
         }
+    }
+
+    /// Deletes all interfaces of a group at once, which takes not much longer than one; that there are none is as well.
+    pub(super) async fn delete_group(&self, group: u32) -> io::Result<()> {
+        let mut request = self.0.link().del(0);
+        request.message_mut().attributes.push(LinkAttribute::Group(group));
+        unless_gone(request.execute().await.map_err(from_netlink))
+    }
+
+    /// The same by its index, which no other interface ever has.
+    pub(super) async fn delete_index(&self, index: u32) -> io::Result<()> {
+        unless_gone(self.0.link().del(index).execute().await.map_err(from_netlink))
     }
 }
 
@@ -87,6 +95,14 @@ impl From<LinkMessage> for Link {
             }
         }
         link
+    }
+}
+
+/// That there is no such interface is as well.
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        result => result,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::Ordering;
 
 use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifierLink;
+use culvert_packet::eth::EthAddr;
 use tokio::runtime::{self, Runtime};
 
 use super::ioctl::{name_of_tap, netns_of_tap};
@@ -14,11 +14,12 @@ use super::netns::{Netns, NetnsId, aside};
 use super::pair::{self, Pair, Place, outer_name};
 use super::{Kernel, Programs};
 use crate::error::{Failed, PodError};
+use crate::ways;
 
 /// What has become of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
-    /// Its tap is still in the node's network namespace: there is no pod yet.
+    /// Its tap is still in the node's network namespace, or being renamed: there is no pod yet. Or the tap is gone with its pod.
     NotYet,
     /// Its pod may take the short cut.
     Joined,
@@ -49,27 +50,35 @@ impl Kernel {
         }
         let of = |failed| PodError::of(port, failed);
         let netns = netns_of_tap(tap).and_then(Netns::new);
+        if netns.as_ref().is_err_and(is_gone) {
+            self.leave_pod(port)?;
+            return Ok(Joined::NotYet);
+        }
         let netns = netns.map_err(Failed::to("find the network namespace of the tap")).map_err(of)?;
         if netns.id() == self.home.id() {
             self.leave_pod(port)?;
             return Ok(Joined::NotYet);
         }
-        let link = on_thread(|runtime| runtime.block_on(find(tap, &netns))).map_err(of)?;
+        let Some(link) = on_thread(|runtime| runtime.block_on(find(tap, &netns))).map_err(of)? else {
+            return Ok(Joined::NotYet);
+        };
         let same = |pod: &Pod| pod.netns == netns.id() && pod.tap == link;
         if self.pods.get(&port).is_some_and(same) && self.is_joined(port) {
             return Ok(Joined::Joined);
         }
         self.leave_pod(port)?;
-        let (programs, home) = (&mut self.programs, &self.home);
-        let pod = on_thread(|runtime| runtime.block_on(make(port, link, programs, home, &netns)));
-        let pod = pod.map_err(of)?;
-        let door = &self.memory.doors()[usize::from(port)];
-        door.tap.store(pod.tap.index, Ordering::Relaxed);
-        door.mtu.store(pod.tap.mtu.try_into().unwrap_or(u16::MAX), Ordering::Relaxed);
-        for (to, octet) in door.mac.iter().zip(pod.tap.mac) {
-            to.store(octet, Ordering::Relaxed);
+        let beside = self.pods.iter().filter(|(_, pod)| pod.netns == netns.id());
+        let beside: Vec<u16> = beside.map(|(port, _)| *port).collect();
+        let (programs, home, name) = (&mut self.programs, (&self.home, self.group), link.name.clone());
+        let pod = on_thread(|runtime| runtime.block_on(make(port, link, programs, home, (&netns, &beside))));
+        if pod.is_err() && name_of_tap(tap).is_ok_and(|now| now != name) {
+            return Ok(Joined::NotYet);
         }
-        door.node_side.store(pod.node_side, Ordering::Release);
+        let pod = pod.map_err(of)?;
+        let mtu = pod.tap.mtu.try_into().unwrap_or(u16::MAX);
+        let mac = EthAddr(pod.tap.mac);
+        let door = ways::Pod { node_side: pod.node_side, tap: pod.tap.index, mtu, mac };
+        self.memory.set_door(port, Some(&door));
         self.pods.insert(port, pod);
         Ok(Joined::Joined)
     }
@@ -79,17 +88,28 @@ impl Kernel {
     /// # Errors
     /// When the pair of interfaces cannot be deleted. Nothing goes through it then.
     pub fn leave_pod(&mut self, port: u16) -> Result<(), PodError> {
-        let Some(door) = self.memory.doors().get(usize::from(port)) else { return Ok(()) };
-        door.node_side.store(0, Ordering::Release);
-        if self.pods.remove(&port).is_none() {
-            return Ok(());
-        }
+        self.memory.set_door(port, None);
+        let Some(Pod { node_side, .. }) = self.pods.remove(&port) else { return Ok(()) };
         let home = &self.home;
+        // Not by its name, which another process may have given to a new one.
         let delete = |runtime: &Runtime| {
             enter(home)?;
-            runtime.block_on(async { pair::delete(port, &Place::here()?).await })
+            runtime.block_on(async { pair::delete_made(port, node_side, &Place::here()?).await })
         };
         on_thread(delete).map_err(|failed| PodError::of(port, failed))
+    }
+
+    /// Removes the short cuts of all ports, at once.
+    pub(super) fn leave_all(&mut self) -> Result<(), Failed> {
+        self.memory.close_doors();
+        if std::mem::take(&mut self.pods).is_empty() {
+            return Ok(());
+        }
+        let (home, group) = (&self.home, self.group);
+        on_thread(|runtime| {
+            enter(home)?;
+            runtime.block_on(async { pair::delete_group(group, &Place::here()?).await })
+        })
     }
 
     /// Whether the port has a short cut that is whole. Whoever deletes one of its interfaces, and be it with the pod's network
@@ -99,32 +119,46 @@ impl Kernel {
     }
 }
 
-/// The tap, as it is in its network namespace.
-async fn find(tap: BorrowedFd<'_>, netns: &Netns) -> Result<Link, Failed> {
-    enter(netns)?;
-    let place = Place::here()?;
-    let name = name_of_tap(tap).map_err(Failed::to("learn the name of the tap"))?;
-    place.netlink.link(&name).await.map_err(Failed::to(format!("find the tap {name} in the pod")))
+/// Whether that was said of a tap that somebody has deleted, and be it with its network namespace.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBADFD)
 }
 
-/// Makes the pair of interfaces, and puts the programs where they belong.
+/// The tap, as it is in its network namespace; `None` while it is being renamed, or when it is gone.
+async fn find(tap: BorrowedFd<'_>, netns: &Netns) -> Result<Option<Link>, Failed> {
+    enter(netns)?;
+    let place = Place::here()?;
+    let name = match name_of_tap(tap) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        name => name.map_err(Failed::to("learn the name of the tap"))?,
+    };
+    match place.netlink.link(&name).await {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        link => link.map(Some).map_err(Failed::to(format!("find the tap {name} in the pod"))),
+    }
+}
+
+/// Makes the pair of interfaces, beside those of other ports of the pod, and puts the programs where they belong.
 async fn make(
     port: u16,
     tap: Link,
     programs: &mut Programs,
-    home: &Netns,
-    netns: &Netns,
+    (home, group): (&Netns, u32),
+    (netns, beside): (&Netns, &[u16]),
 ) -> Result<Pod, Failed> {
     enter(home)?;
     let node = Place::here()?;
     enter(netns)?;
     let pod = Place::here()?;
     let made = async {
-        let Pair { outer, inner } = pair::make(port, tap.mtu, (&node, home), &pod).await?;
+        let Pair { outer, inner } = pair::make(port, (tap.mtu, group), (&node, home), &pod, beside).await?;
         let into_pod = programs.attach("into_pod", &inner.name, TcAttachType::Ingress)?;
         let pod_egress = programs.attach("pod_egress", &tap.name, TcAttachType::Egress)?;
         enter(home)?;
         let from_pod = programs.attach("from_pod", &outer.name, TcAttachType::Ingress)?;
+        // The node itself must get nothing that a pod writes there, and be there nobody who forwards.
+        programs.leave("from_pod", &outer.name)?;
+        pair::set_up(&outer, &node, &inner, &pod).await?;
         Ok((outer.index, [into_pod, pod_egress, from_pod]))
     };
     match made.await {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::Map;
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, SocketFilter, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -72,6 +72,21 @@ impl Programs {
             classifier.take_link(link)
         };
         attach().map_err(Failed::to(format!("put the program {program} on {interface}")))
+    }
+
+    /// Lets a program see what comes in at an interface of the calling thread's network namespace, after others, as long as the
+    /// interface is there: also when this process has ended.
+    pub(super) fn leave(&mut self, program: &str, interface: &str) -> Result<(), Failed> {
+        let mut leave = || {
+            qdisc_add_clsact(interface)?;
+            let classifier = self.classifier(program)?;
+            let last = TcAttachOptions::Netlink(NlOptions::default());
+            let link = classifier.attach_with_options(interface, TcAttachType::Ingress, last)?;
+            // Dropped, it would take the program away: by then from another interface of that number, perhaps.
+            std::mem::forget(classifier.take_link(link)?);
+            Ok::<_, ProgramError>(())
+        };
+        leave().map_err(Failed::to(format!("leave the program {program} on {interface}")))
     }
 
     /// Lets the filter decide what a packet socket receives.

@@ -1,7 +1,6 @@
 //! The uplink's part.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::Ordering;
 
 use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifierLink;
@@ -27,7 +26,7 @@ impl Kernel {
     /// When there is no such interface, or the kernel refuses.
     pub fn join_uplink(&mut self, interface: &str, sockets: &[BorrowedFd<'_>]) -> Result<(), UplinkError> {
         let of = |failed| UplinkError::of(interface, failed);
-        self.memory.globals().uplink.store(0, Ordering::Relaxed);
+        self.memory.set_uplink(0);
         self.uplink = None;
         let index = if_nametoindex(interface).map_err(Failed::to("find it")).map_err(of)?;
         let link = self.programs.attach("from_uplink", interface, TcAttachType::Ingress).map_err(of)?;
@@ -35,7 +34,7 @@ impl Kernel {
             self.programs.filter_socket(*socket).map_err(of)?;
         }
         self.uplink = Some(Uplink { _link: link });
-        self.memory.globals().uplink.store(index, Ordering::Release);
+        self.memory.set_uplink(index);
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_pair_that_somebody_deleted_is_made_anew", deleted),
         ("a_tap_that_has_changed_is_joined_anew", changed),
         ("the_pair_of_an_earlier_process_is_replaced", replaced),
+        ("a_process_that_ends_leaves_the_pair_that_the_next_has_made", succeeded),
         ("a_pod_that_is_gone_is_left_and_its_port_joined_again", gone),
         ("what_cannot_be_joined_is_refused_by_port_and_reason_and_leaves_nothing", refusals),
         ("at_the_end_all_pods_are_left", dropped),
@@ -149,6 +150,18 @@ fn replaced() {
     assert!(pod.netns.has("culvert0") && !other.has("culvert0"), "{mine} {others}");
 }
 
+fn succeeded() {
+    let mut node = Node::new(1);
+    let pod = node.pod(7);
+    let mut next = node.netns.within(|| Kernel::load(1).unwrap());
+    let joined = node.netns.within(|| next.join_pod(7, pod.tap.as_fd()));
+    assert_eq!(joined.unwrap(), Joined::Joined);
+    let Node { netns, kernel, .. } = node;
+    assert!(!kernel.is_joined(7), "its pair was replaced");
+    drop(kernel);
+    assert!(next.is_joined(7) && netns.has("culvert-p7@") && pod.netns.has("culvert0@"));
+}
+
 fn gone() {
     let mut node = Node::new(1);
     let pod = node.pod(7);
@@ -156,7 +169,7 @@ fn gone() {
     let Pod { netns, tap, .. } = pod;
     drop(netns);
     crate::within("the pod's namespace is gone", || (!node.kernel.is_joined(7)).then_some(()));
-    assert!(node.kernel.join_pod(7, tap.as_fd()).is_err());
+    assert_eq!(node.kernel.join_pod(7, tap.as_fd()).unwrap(), Joined::NotYet);
     node.kernel.leave_pod(7).unwrap();
     let _pod = node.pod(7);
     assert!(node.kernel.is_joined(7));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bulk;
 mod frame;
 mod joins;
 mod netns;
@@ -11,6 +12,7 @@ mod relay;
 mod tap;
 mod unusual;
 mod uplinks;
+mod welcome;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,7 +31,8 @@ fn main() -> ExitCode {
     // Each has a few namespaces, and transfers that fill all CPUs.
     arguments.test_threads = Some(1);
     let root = nix::unistd::geteuid().is_root();
-    let cases = [joins::cases(), uplinks::cases(), paths::cases(), unusual::cases()];
+    let cases =
+        [joins::cases(), uplinks::cases(), welcome::cases(), bulk::cases(), paths::cases(), unusual::cases()];
     let trials = cases.into_iter().flatten().map(|(name, body)| {
         if !root {
             eprintln!("skipped: {name}: needs root");

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use culvert_packet::encap::{Encapsulation, Endpoints, Marking, Template, Tunnel};
 use culvert_packet::eth::EthAddr;
-use culvert_shortcut::{Joined, Kernel, Slots, Surroundings, Tunnelled};
+use culvert_shortcut::{End, Joined, Kernel, Remote, Slots, Surroundings, Tunnelled};
 
 use crate::netns::Netns;
 use crate::tap::Tap;
@@ -40,8 +40,13 @@ pub(crate) struct Pod {
 impl Node {
     /// Without uplink.
     pub(crate) fn new(number: u8) -> Self {
+        Self::with_slots(number, 4096)
+    }
+
+    /// The same, with so many slots.
+    pub(crate) fn with_slots(number: u8, slots: u32) -> Self {
         let netns = Netns::new(&format!("n{number}"));
-        let kernel = netns.within(|| Kernel::load(4096).unwrap());
+        let kernel = netns.within(|| Kernel::load(slots).unwrap());
         let slots = Slots::new(kernel.memory().clone(), HZ);
         kernel.memory().set_surroundings(&Surroundings {
             gateway: GATEWAY,
@@ -65,7 +70,8 @@ impl Node {
         pod
     }
 
-    /// Joins the uplink, which has these packet sockets, and makes `remote` way 0 for packets up to `mtu` bytes.
+    /// Joins the uplink, which has these packet sockets, and makes `remote` way 0 for packets up to `mtu` bytes. Its pods have
+    /// addresses in 10.244.`remote`.0/24.
     pub(crate) fn connect(&mut self, remote: u8, mtu: u16, sockets: &[BorrowedFd<'_>]) {
         self.netns.within(|| self.kernel.join_uplink("wire", sockets)).unwrap();
         let tunnel = Tunnel {
@@ -81,8 +87,14 @@ impl Node {
             inner_src: vtep_mac(self.number),
         };
         let template = Template::new(&tunnel);
-        let way = Some((vtep(remote), template.fixed4().unwrap(), mtu));
-        assert!(self.kernel.memory().set_way(0, way));
+        let pods = Some((Ipv4Addr::new(10, 244, remote, 0), Ipv4Addr::new(255, 255, 255, 0)));
+        let way = Remote { vtep: vtep(remote), template: template.fixed4().unwrap(), mtu, pods };
+        assert!(self.kernel.memory().set_way(0, Some(&way)));
+    }
+
+    /// Says that the kernel may take connections to a pod without asking, or no longer.
+    pub(crate) fn welcomes(&self, pod: &Pod, port: u16, does: bool) {
+        self.kernel.memory().set_place(pod.address, End::Door(port), does);
     }
 
     /// Joins the node's network namespace with another one by a cable with a NIC at each end that cuts no packets.

@@ -1,8 +1,9 @@
 //! What the short cut leaves to the fast path.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
+use std::time::Duration;
 
 use culvert_shortcut::End;
 use nix::sys::socket::{
@@ -29,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_slot_of_another_epoch_is_not_used", epochs),
         ("a_pod_that_has_left_is_no_destination", closed),
         ("what_a_pod_sends_by_culvert0_itself_goes_nowhere", culvert0),
+        ("what_the_node_sends_by_culvert0_itself_reaches_no_pod", into_pod),
     ]
 }
 
@@ -87,6 +89,12 @@ fn send(netns: &Netns, packet: &[u8]) {
 fn unusual() {
     let (node, pod, _uplink) = connected();
     type Change = fn(&mut Segment);
+    let mut packet = Segment { payload: vec![1; 39], ..segment(&pod) }.packet();
+    for (header, expected) in [(0xe0, ByTheShortCut), (0xf0, ToTheFastPath)] {
+        // Of 56 bytes, and of 60, where 59 are left.
+        packet[32] = header;
+        assert_eq!(went(&node, &pod, &packet), expected, "{header:#x}");
+    }
     let changes: [(&str, Change, Went); 13] = [
         ("nothing", |_| {}, ByTheShortCut),
         ("the last hop", |s| s.ip.time_to_live = 1, ToTheFastPath),
@@ -152,4 +160,29 @@ fn culvert0() {
     assert!(arrived.trim().parse::<u64>().unwrap() > 0, "it was the program that dropped it");
     assert_eq!(passed(&node), []);
     assert!(std::iter::from_fn(|| uplink.read()).all(|frame| Segment::parse(&frame).is_none()));
+}
+
+fn into_pod() {
+    let (node, pod, _uplink) = connected();
+    for command in [
+        "link set culvert-p3 arp on".to_owned(),
+        "addr add 10.9.9.1/32 dev culvert-p3".to_owned(),
+        format!("route add {} dev culvert-p3", pod.address),
+        format!("neigh add {} lladdr {} dev culvert-p3", pod.address, pod.mac),
+    ] {
+        node.netns.ip(&command);
+    }
+    let to = (pod.address, 5000);
+    let receiver = pod.netns.within(|| UdpSocket::bind(to).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let sender = node.netns.within(|| UdpSocket::bind(("10.9.9.1", 0)).unwrap());
+    sender.send_to(b"from the node", to).unwrap();
+    // So it is that, and nothing else, which is wrong with it.
+    node.netns.ip(&format!("link set culvert-p3 address {GATEWAY}"));
+    // Which takes the neighbours away.
+    node.netns.ip(&format!("neigh replace {} lladdr {} dev culvert-p3", pod.address, pod.mac));
+    sender.send_to(b"from the gateway", to).unwrap();
+    let mut data = [0; 100];
+    let len = receiver.recv(&mut data).unwrap();
+    assert_eq!(&data[..len], b"from the gateway");
 }

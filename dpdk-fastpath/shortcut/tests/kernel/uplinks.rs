@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use culvert_packet::eth::EthAddr;
 use culvert_shortcut::End;
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, socket};
 
 use crate::frame::Segment;
 use crate::netns::Netns;
@@ -18,9 +18,9 @@ use crate::{Case, within};
 /// What the pod has connected to.
 const SERVICE: Station = (Ipv4Addr::new(10, 96, 0, 1), 80);
 /// Who answers.
-const SERVER: Station = (Ipv4Addr::new(10, 244, 2, 9), 8080);
+pub(crate) const SERVER: Station = (Ipv4Addr::new(10, 244, 2, 9), 8080);
 /// The pod's port, and that of a second connection.
-const PORTS: [u16; 2] = [1000, 1001];
+pub(crate) const PORTS: [u16; 2] = [1000, 1001];
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -33,26 +33,30 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Who has seen a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub(crate) enum By {
     Pod,
     Socket,
     Nobody,
 }
 
 /// A node whose uplink is a tap, with a pod that has two connections.
-struct Uplink {
-    node: Node,
-    pod: Pod,
-    tap: Tap,
+pub(crate) struct Uplink {
+    pub(crate) node: Node,
+    pub(crate) pod: Pod,
+    pub(crate) tap: Tap,
     /// On the uplink.
-    at_uplink: OwnedFd,
+    pub(crate) at_uplink: OwnedFd,
     /// On all interfaces of the pod.
-    in_pod: OwnedFd,
+    pub(crate) in_pod: OwnedFd,
 }
 
 impl Uplink {
-    fn new() -> Self {
-        let mut node = Node::new(1);
+    pub(crate) fn new() -> Self {
+        Self::of(Node::new(1))
+    }
+
+    /// The same of a node that is there.
+    pub(crate) fn of(mut node: Node) -> Self {
         let tap = node.netns.within(|| Tap::new("wire"));
         node.netns.ip(&format!("link set wire address {} up", wire_mac(1)));
         let at_uplink = packet_socket(&node.netns);
@@ -67,12 +71,12 @@ impl Uplink {
     }
 
     /// A segment from the server in a connection of the pod.
-    fn segment(&self, port: u16) -> Segment {
+    pub(crate) fn segment(&self, port: u16) -> Segment {
         Segment::new((vtep_mac(2), SERVER), (vtep_mac(1), (self.pod.address, port)), 100)
     }
 
     /// Who sees a frame that comes in, which has the identification 7 at the end of its way. What comes after it, is seen after it.
-    fn seen(&self, frame: &[u8]) -> By {
+    pub(crate) fn seen(&self, frame: &[u8]) -> By {
         self.tap.write(frame);
         let mut marker = self.segment(PORTS[1]);
         marker.ip.identification = 8;
@@ -98,9 +102,9 @@ impl Uplink {
 }
 
 /// What is in front of a frame in the tunnel.
-struct Tunnelled {
+pub(crate) struct Tunnelled {
     to: EthAddr,
-    from: Ipv4Addr,
+    pub(crate) from: Ipv4Addr,
     vni: u32,
     class: u8,
     /// Behind all.
@@ -114,7 +118,7 @@ impl Default for Tunnelled {
 }
 
 impl Tunnelled {
-    fn frame(&self, inner: &Segment) -> Vec<u8> {
+    pub(crate) fn frame(&self, inner: &Segment) -> Vec<u8> {
         let mut payload = vec![8, 0, 0, 0];
         payload.extend((self.vni << 8).to_be_bytes());
         payload.extend(inner.frame());
@@ -134,20 +138,26 @@ impl Tunnelled {
 }
 
 /// Sees all that there is in a network namespace.
-fn packet_socket(netns: &Netns) -> OwnedFd {
+pub(crate) fn packet_socket(netns: &Netns) -> OwnedFd {
     let flags = SockFlag::SOCK_NONBLOCK;
     netns.within(|| socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap())
 }
 
-fn receive(socket: &OwnedFd) -> Option<Vec<u8>> {
-    let mut frame = vec![0; 2048];
-    let len = recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()).ok()?;
+/// What has come, whichever interface it was at.
+pub(crate) fn receive(socket: &OwnedFd) -> Option<Vec<u8>> {
+    Some(receive_at(socket)?.1)
+}
+
+/// What has come, and the index of the interface.
+pub(crate) fn receive_at(socket: &OwnedFd) -> Option<(usize, Vec<u8>)> {
+    let mut frame = vec![0; 1 << 16];
+    let (len, from) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame).ok()?;
     frame.truncate(len);
-    Some(frame)
+    Some((from.unwrap().ifindex(), frame))
 }
 
 /// Whether a frame, or what it has in its tunnel, has this identification.
-fn is_marked(frame: &[u8], identification: u16) -> bool {
+pub(crate) fn is_marked(frame: &[u8], identification: u16) -> bool {
     [18, 68].iter().any(|at| frame.get(*at..*at + 2) == Some(&identification.to_be_bytes()))
 }
 
