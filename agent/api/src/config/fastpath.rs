@@ -43,6 +43,19 @@ pub struct FastPathConfig {
     pub hang: Duration,
     /// Bytes that each pod's port may hand over in a round of its worker, before the next one's turn comes.
     pub pod_budget: u32,
+    /// Whether decided connections go by programs in the kernel.
+    pub short_cut: ShortCut,
+}
+
+/// Whether connections of ordinary pods that the fast path has decided are forwarded by programs in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ShortCut {
+    /// Where the kernel can, for pods with a tap of our own.
+    #[default]
+    Auto,
+    /// All packets go by the fast path.
+    Off,
 }
 
 /// What makes pods' ports.
@@ -210,6 +223,8 @@ struct Raw {
     hang_seconds: u32,
     #[serde(default = "default_pod_budget")]
     pod_budget_kilobytes: u32,
+    #[serde(default)]
+    short_cut: ShortCut,
 }
 
 #[derive(Deserialize)]
@@ -309,6 +324,7 @@ impl Raw {
             standby,
             hang_seconds,
             pod_budget_kilobytes,
+            short_cut,
         } = self;
         super::check_socket("socket", &socket)?;
         check_workers(&workers)?;
@@ -342,6 +358,7 @@ impl Raw {
             standby,
             hang: Duration::from_secs(hang_seconds.into()),
             pod_budget: pod_budget_kilobytes << 10,
+            short_cut,
         })
     }
 }

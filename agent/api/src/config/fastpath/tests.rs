@@ -29,6 +29,7 @@ fn only_the_uplink_has_no_default() {
         standby: false,
         hang: Duration::from_secs(5),
         pod_budget: 256 << 10,
+        short_cut: ShortCut::Auto,
     };
     assert_eq!(config, expected);
     assert!(error("controlCpu: 0\n").contains("missing field `uplink`"));
@@ -55,6 +56,7 @@ podQueues: perWorker
 standby: true
 hangSeconds: 3600
 podBudgetKilobytes: 65536
+shortCut: off
 ",
     )
     .unwrap();
@@ -76,6 +78,7 @@ podBudgetKilobytes: 65536
         standby: true,
         hang: Duration::from_secs(3600),
         pod_budget: 64 << 20,
+        short_cut: ShortCut::Off,
     };
     assert_eq!(config, expected);
     let off = FastPathConfig::from_yaml(&format!("{UPLINK}memory: {{ hugepages: off }}\n")).unwrap();
@@ -131,6 +134,7 @@ fn a_value_of_another_type_is_refused_with_its_line_and_column() {
         ("controlCpu: 65536", "line 2 column 13"),
         ("workers: 1", "line 2 column 10"),
         ("memory: { hugepages: maybe }", "unknown variant `maybe`"),
+        ("shortCut: on", "unknown variant `on`"),
         ("memory: { mbufs: 4294967296 }", "line 2 column 18"),
         ("flows: 1\nflows: 2", "duplicate"),
     ] {
