@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::fastpath::{
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::control::{AttachError, Call, ControlSocket, FastPath, Service, SocketError};
 use crate::counter::counters;
 use crate::flow::{FlowMemoryError, TakenOver, Takeover};
@@ -33,6 +35,7 @@ use crate::port::{BackendError, Devices, Drivers, Interface, InterfaceError, Por
 use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
 use crate::resume::Beginning;
+use crate::shortcut::Shortcut;
 use crate::table::Port;
 use crate::worker::{Recruit, Resting, WorkerError};
 
@@ -259,11 +262,15 @@ fn start(
     }
     let (tables, readers) = quiescent::channel(snapshot, workers.len());
     let pulse = keep.is_kept().then(|| Pulse::new(workers.len())).flatten();
+    let shortcut = match config.pod_ports {
+        PodPorts::Tap => Shortcut::start(config.short_cut, clock.hz()),
+        PodPorts::NetTap | PodPorts::VhostNet => Shortcut::none("podPorts is not tap"),
+    };
     let recruits = config.workers.iter().zip(readers).zip(writers).zip(workers).enumerate();
     let recruits = recruits.map(|(number, (((&cpu, tables), counters), flows))| Recruit {
         cpu: cpu.into(),
         tables,
-        pipeline: Pipeline::new(flows, counters),
+        pipeline: with_shortcut(Pipeline::new(flows, counters), &shortcut, number == 0, clock),
         beat: pulse.as_ref().map_or_else(Beat::default, |pulse| pulse.worker(number)),
     });
     let drivers = Drivers {
@@ -303,6 +310,7 @@ fn start(
         _ => None,
     };
     let mut fast_path = FastPath::new(instance()?, backend, tables, counters, flows, clock);
+    fast_path.take_shortcut(shortcut);
     fast_path.remember(remembering, recalled, &neighbours);
     let attached = attach_uplink(config, &mut fast_path, uplink_mac.or(nic_mac));
     if let Err(error) = attached {
@@ -334,6 +342,13 @@ fn start(
         keep.watch(&pulse);
     }
     Ok(fast_path)
+}
+
+fn with_shortcut(mut pipeline: Pipeline, shortcut: &Shortcut, reviews: bool, clock: Clock) -> Pipeline {
+    if let Some(slots) = shortcut.slots() {
+        pipeline.take_shortcut(Arc::clone(slots), reviews, clock.hz());
+    }
+    pipeline
 }
 
 fn attach_uplink(

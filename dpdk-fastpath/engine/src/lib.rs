@@ -27,5 +27,6 @@ pub mod port;
 pub mod preflight;
 pub mod quiescent;
 mod resume;
+mod shortcut;
 pub mod table;
 pub mod worker;

@@ -9,6 +9,7 @@ use super::FastPath;
 use crate::balance::Moment;
 use crate::explain::{Present, QuestionError};
 use crate::port::{Device, Entry};
+use crate::shortcut::{SLOTS, Shortcut};
 use crate::table::{PortKind, Service, Sharing, octets, overhead};
 use crate::worker::Team;
 
@@ -37,6 +38,7 @@ impl FastPath {
                 local.underlay_mtu.saturating_sub(over).into()
             }),
             path_mtus: self.path_mtus.iter().map(|(vtep, mtu)| self.show_path(vtep, mtu)).collect(),
+            short_cut: Some((&self.shortcut).into()),
         }
     }
 
@@ -110,6 +112,7 @@ impl FastPath {
             drops: named(self.counters.port_drops(entry.index)),
             waking: waking.into(),
             segmentation,
+            short_cut: self.shortcut.is_joined(entry.index),
         }
     }
 
@@ -168,6 +171,7 @@ impl FastPath {
             }
         };
         let (flows, errors) = (self.counters.flows(), self.counters.errors());
+        let shortcut = self.counters.shortcut();
         proto::Counters {
             drops: named(self.counters.drops()),
             answered: named(self.counters.answered()),
@@ -182,6 +186,19 @@ impl FastPath {
             cycles: tsc::now(),
             cycles_per_second: self.clock.hz(),
             instance: self.instance.clone(),
+            short_cut_packets: shortcut.packets,
+            short_cut_bytes: shortcut.bytes,
+        }
+    }
+}
+
+impl From<&Shortcut> for proto::ShortCut {
+    fn from(shortcut: &Shortcut) -> Self {
+        Self {
+            why_not: shortcut.why_not().unwrap_or_default().to_owned(),
+            pods: shortcut.pods() as u32,
+            slots: shortcut.slots().map_or(0, |slots| slots.given() as u32),
+            slot_capacity: shortcut.slots().map_or(0, |_| SLOTS),
         }
     }
 }
@@ -189,4 +206,20 @@ impl FastPath {
 fn named(counters: Vec<(&'static str, u64)>) -> Vec<proto::NamedCounter> {
     let named = |(name, value): (&str, u64)| proto::NamedCounter { name: name.to_owned(), value };
     counters.into_iter().map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use culvert_api::config::fastpath::ShortCut;
+
+    use super::*;
+    use crate::table::PortIndex;
+
+    #[test]
+    fn of_a_short_cut_that_is_not_there_the_reason_is_told_and_no_slots() {
+        let off = Shortcut::start(ShortCut::Off, 1_000_000_000);
+        let told = proto::ShortCut { why_not: "switched off".to_owned(), ..proto::ShortCut::default() };
+        assert_eq!(proto::ShortCut::from(&off), told);
+        assert!(!off.is_joined(PortIndex(0)));
+    }
 }

@@ -20,6 +20,7 @@ use crate::neighbour::{Announcements, Neighbours, Timing};
 use crate::path_mtu::PathMtus;
 use crate::port::{BackendError, Device, Devices, Entry, ManagerError, PortManager};
 use crate::quiescent::Publisher;
+use crate::shortcut::Shortcut;
 use crate::table::{Applied, Builder, MAX_PORTS, Port, PortIndex, PortKind, Snapshot, TableError};
 use crate::worker::{Team, WorkerError};
 
@@ -58,6 +59,7 @@ pub struct FastPath {
     takeover: Option<(Arc<Takeover>, Keep)>,
     /// Where this thread shows that it goes on.
     beat: Beat,
+    pub(super) shortcut: Shortcut,
 }
 
 /// What [`FastPath::replace`] or [`FastPath::change`] did.
@@ -97,6 +99,7 @@ impl FastPath {
             restart: proto::Restart::default(),
             takeover: None,
             beat: Beat::default(),
+            shortcut: Shortcut::none("is not wanted"),
         }
     }
 
@@ -204,6 +207,11 @@ impl FastPath {
         self.beat = beat;
     }
 
+    /// Has decided connections go by the short cut, if there is one.
+    pub fn take_shortcut(&mut self, shortcut: Shortcut) {
+        self.shortcut = shortcut;
+    }
+
     /// Starts a port whose kernel interface has the address `mac`, or changes the one of that name, and lets packets
     /// through.
     ///
@@ -223,9 +231,16 @@ impl FastPath {
         if before.is_none() {
             self.counters.restart_port(index);
         }
+        if before.as_ref() != Some(&port) {
+            // Before its old address counts under another epoch. It joins again as it is then.
+            self.shortcut.leave(index);
+        }
         match self.ports.attach(port, mac) {
             Ok(entry) => {
-                publish(&mut self.builder, &mut self.tables);
+                publish(&mut self.builder, &mut self.tables, &mut self.shortcut);
+                if entry.port.kind == PortKind::Uplink {
+                    self.shortcut.join_uplink(entry);
+                }
                 let (name, owner) = (&entry.port.name, &entry.port.owner);
                 tracing::info!(port = %name, %owner, worker = entry.worker, new = before.is_none(), "port attached");
                 Ok(entry)
@@ -246,7 +261,7 @@ impl FastPath {
     /// As for [`Builder::attach`].
     pub fn adopt(&mut self, index: PortIndex, port: Port) -> Result<(), TableError> {
         self.builder.attach(index, port)?;
-        publish(&mut self.builder, &mut self.tables);
+        self.publish();
         Ok(())
     }
 
@@ -257,7 +272,8 @@ impl FastPath {
     pub fn detach(&mut self, name: &str) -> Result<bool, ManagerError<BackendError>> {
         let Some(leaving) = self.ports.detach(name)? else { return Ok(false) };
         self.builder.detach(leaving.index());
-        publish(&mut self.builder, &mut self.tables);
+        self.shortcut.leave(leaving.index());
+        self.publish();
         self.memory.has_ports(self.list_ports());
         self.ports.close(leaving)?;
         tracing::info!(port = name, "port detached");
@@ -317,8 +333,13 @@ impl FastPath {
         for slot in &applied.new_services {
             self.counters.restart_service(*slot);
         }
-        publish(&mut self.builder, &mut self.tables);
+        self.publish();
         Published { applied, adopted_after: begin.elapsed() }
+    }
+
+    /// Lets workers use what the builder knows.
+    pub(super) fn publish(&mut self) {
+        publish(&mut self.builder, &mut self.tables, &mut self.shortcut);
     }
 
     fn check_underlay_mtu(&self, tables: &proto::Tables) -> Result<(), ReplaceError> {
@@ -342,12 +363,13 @@ impl FastPath {
             team.check()?;
         }
         self.tables.reclaim();
-        let next = self.attend_underlay(now);
+        let next = self.attend_underlay(now).min(self.shortcut.attend(now, self.ports.iter()));
         Ok(if self.finish_takeover() { next } else { next.min(now + TAKEOVER) })
     }
 
     /// Stops the workers and closes what two processes cannot have at once, so that another one can go on where they end.
     pub fn stop_forwarding(&mut self) {
+        self.shortcut.stop();
         if let Err(error) = self.ports.backend_mut().stop_workers() {
             tracing::error!(%error, "stopping the workers");
         }
@@ -380,8 +402,10 @@ fn with_flows(restart: proto::Restart, taken: &TakenOver) -> proto::Restart {
 
 /// Lets workers use what the builder knows, and waits until all of them do. Snapshots that some worker still uses after
 /// a second are dropped later.
-pub(super) fn publish(builder: &mut Builder, tables: &mut Publisher<Snapshot>) {
-    tables.publish(builder.snapshot());
+fn publish(builder: &mut Builder, tables: &mut Publisher<Snapshot>, shortcut: &mut Shortcut) {
+    let snapshot = builder.snapshot();
+    shortcut.follow(&snapshot);
+    tables.publish(snapshot);
     let begin = Instant::now();
     while tables.reclaim() > 0 {
         match begin.elapsed() {

@@ -8,7 +8,6 @@ use culvert_dpdk::Mbuf;
 use culvert_packet::eth::EthAddr;
 
 use super::FastPath;
-use super::state::publish;
 use crate::neighbour::{Heard, State, write_announcement, write_solicitation};
 use crate::pipeline::{Learned, Neighbour, PathMtu};
 
@@ -94,7 +93,7 @@ impl FastPath {
     /// Lets the tables know what the ways to other nodes take.
     fn tell_paths(&mut self) {
         if self.builder.set_path_mtus(self.path_mtus.iter()) {
-            publish(&mut self.builder, &mut self.tables);
+            self.publish();
         }
     }
 
@@ -111,8 +110,8 @@ impl FastPath {
     fn tell_neighbours(&mut self) {
         let known = || self.neighbours.iter().filter_map(|(hop, _, mac)| Some((hop, mac?)));
         if self.builder.set_neighbours(known().map(|(hop, mac)| (hop, EthAddr(mac.octets())))) {
-            publish(&mut self.builder, &mut self.tables);
             self.memory.has_neighbours(known());
+            self.publish();
         }
     }
 

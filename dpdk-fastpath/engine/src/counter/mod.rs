@@ -92,6 +92,15 @@ pub struct ErrorCounts {
     pub limited: u64,
 }
 
+/// Counters of what went by the short cut; they are those of ports and services, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShortcutCounts {
+    /// Packets; super-packets count as one.
+    pub packets: u64,
+    /// Bytes of these, from the IP header on.
+    pub bytes: u64,
+}
+
 /// Counters of one worker's polling loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoopCounts {
@@ -141,6 +150,7 @@ counted! { FinishCells => FinishCounts { by_device, by_us, refused } }
 counted! { ServiceCells => ServiceCounts { packets, bytes, new_flows, rejected } }
 counted! { FlowCells => FlowCounts { created, expired, stateless, forgotten } }
 counted! { ErrorCells => ErrorCounts { translated, limited } }
+counted! { ShortcutCells => ShortcutCounts { packets, bytes } }
 counted! { LoopCells => LoopCounts { polls, empty_polls, packets, busy_cycles, total_cycles } }
 
 /// A port's drops by reason.
@@ -154,6 +164,7 @@ struct Block {
     turns: LoopCells,
     flows: FlowCells,
     errors: ErrorCells,
+    shortcut: ShortcutCells,
     drops: [Cell; DropReason::COUNT],
     answered: [Cell; Answered::ALL.len()],
     ports: Box<[PortCells]>,
@@ -169,6 +180,7 @@ impl Block {
             turns: LoopCells::default(),
             flows: FlowCells::default(),
             errors: ErrorCells::default(),
+            shortcut: ShortcutCells::default(),
             drops: array::from_fn(|_| Cell::default()),
             answered: array::from_fn(|_| Cell::default()),
             ports: (0..MAX_PORTS).map(|_| PortCells::default()).collect(),
@@ -260,6 +272,11 @@ impl CounterSet {
     /// Counters of ICMP errors.
     pub fn errors(&self) -> ErrorCounts {
         self.blocks.iter().fold(ErrorCounts::default(), |sum, block| sum.plus(&block.errors))
+    }
+
+    /// Counters of what went by the short cut.
+    pub fn shortcut(&self) -> ShortcutCounts {
+        self.blocks.iter().fold(ShortcutCounts::default(), |sum, block| sum.plus(&block.shortcut))
     }
 
     /// Counters of one worker's loop; zeros for a worker that does not exist.

@@ -40,6 +40,7 @@ fn workers_are_added_up() {
         writer.service_rejected(1);
         writer.flows_expired(5);
         writer.client_forgotten();
+        writer.shortcut(3, 90);
     }
     writers[1].polled(0, 10);
     writers[1].polled(2, 30);
@@ -56,6 +57,7 @@ fn workers_are_added_up() {
     assert_eq!(set.finished(port), FinishCounts { by_device: 2, by_us: 4, refused: 2 });
     assert_eq!(set.service(1), ServiceCounts { packets: 2, bytes: 80, new_flows: 2, rejected: 2 });
     assert_eq!(set.flows(), FlowCounts { created: 2, expired: 10, stateless: 0, forgotten: 2 });
+    assert_eq!(set.shortcut(), ShortcutCounts { packets: 6, bytes: 180 });
     assert_eq!(set.dropped(DropReason::NO_ROUTE), 2);
     assert!(set.drops().contains(&("no-route", 2)));
     assert!(set.answered().contains(&("echo-reply", 2)));

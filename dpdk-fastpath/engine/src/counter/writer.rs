@@ -106,7 +106,7 @@ impl CounterWriter {
 
     /// Packets of a service's flows were translated; `bytes` from the IP header on.
     #[inline]
-    fn service_packets(&mut self, slot: u32, packets: u64, bytes: u64) {
+    pub fn service_packets(&mut self, slot: u32, packets: u64, bytes: u64) {
         if let Some(cells) = self.0.service(slot) {
             cells.packets.add(packets);
             cells.bytes.add(bytes);
@@ -157,6 +157,12 @@ impl CounterWriter {
     #[inline]
     pub fn error_limited(&mut self) {
         self.0.errors.limited.add(1);
+    }
+
+    /// Packets went by the short cut; `bytes` from the IP header on.
+    pub fn shortcut(&mut self, packets: u64, bytes: u64) {
+        self.0.shortcut.packets.add(packets);
+        self.0.shortcut.bytes.add(bytes);
     }
 
     /// Flows left the table.

@@ -185,14 +185,14 @@ impl<K: Key> Arena<K> {
     }
 
     /// Helps an index that grows, looks at the next few records, ends flows that have been silent for too long or that `is_over` says are over, and
-    /// makes their records usable again. Tells `closed` of each that was [open](State::is_open) until then, and returns how
-    /// many flows it ended.
+    /// makes their records usable again. Tells `over` of each, and whether it was [open](State::is_open) until then, and
+    /// returns how many flows it ended.
     pub fn sweep(
         &mut self,
         table: &Table<K>,
         sweep: Sweep,
         is_over: impl Fn(&Record<K>) -> bool,
-        mut closed: impl FnMut(&Record<K>),
+        mut over: impl FnMut(&Record<K>, bool),
     ) -> u64 {
         table.tend(SWEEP_MOVES);
         let mut ended = 0;
@@ -209,9 +209,7 @@ impl<K: Key> Arena<K> {
                 let ending = if expired { table.end(index, meta.sequence()) } else { None };
                 if let Some(state) = ending {
                     ended += 1;
-                    if state.is_open() {
-                        closed(&record);
-                    }
+                    over(&record, state.is_open());
                 }
             }
             if words.meta().state() == Some(State::Ended) {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use culvert_packet::tcp::TcpFlags;
+
 use super::key::Key;
 use super::out::{Out, OutBits};
 use super::state::{Signal, State};
@@ -89,6 +91,26 @@ impl Meta {
             None | Some(State::Ending | State::Ended) => self,
             Some(state) => Self::new(self.sequence(), now, state.after(reply, signal)),
         }
+    }
+
+    /// What it becomes by packets of a TCP connection that have gone, `reply` for those of the server, as far as the control
+    /// bits of all of them tell.
+    pub(super) fn after_many(self, now: Tick, reply: bool, flags: TcpFlags) -> Self {
+        const ANSWER: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+        const CLOSE: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+        let mut meta = self;
+        if matches!(self.state(), Some(State::SynSent | State::SynReceived)) {
+            // The server has answered, and unless that is all, its answer was answered.
+            meta = meta.after(now, true, ANSWER);
+            if !reply || flags.contains(TcpFlags::FIN) {
+                meta = meta.after(now, false, TcpFlags::ACK);
+            }
+        }
+        meta = meta.after(now, reply, TcpFlags::ACK);
+        if flags.contains(TcpFlags::FIN) {
+            meta = meta.after(now, reply, CLOSE);
+        }
+        if flags.contains(TcpFlags::RST) { meta.after(now, reply, TcpFlags::RST) } else { meta }
     }
 
     /// Whether the record is that of an open flow.

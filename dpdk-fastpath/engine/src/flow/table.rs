@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use culvert_packet::tcp::TcpFlags;
+
 use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::index::{Index, LinkError, View};
@@ -190,6 +192,12 @@ impl<K: Key> Table<K> {
             return 0;
         }
         self.change(index, meta, |meta| meta.after(now, reply, signal))
+    }
+
+    /// Notes that packets of a TCP connection have gone without this table; `flags` are the control bits of all of them. Returns
+    /// what [`touch`](Self::touch) does.
+    pub fn catch_up(&self, hit: &Hit<K>, now: Tick, flags: TcpFlags) -> i32 {
+        self.change(hit.index, hit.meta, |meta| meta.after_many(now, hit.reply, flags))
     }
 
     /// Changes a live record's meta word, as long as the record is the same flow's and that is as open as it was. Returns

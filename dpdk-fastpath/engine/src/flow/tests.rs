@@ -175,7 +175,7 @@ fn an_ended_flow_is_gone_and_what_still_points_to_it_does_no_harm() {
 
     // The sweep makes the record usable again, for another flow with the same route.
     let sweep = SWEEP;
-    assert_eq!(arena.sweep(table, sweep, |_| false, |_| ()), 0);
+    assert_eq!(arena.sweep(table, sweep, |_| false, |_, _| ()), 0);
     for n in 1..=table.capacity() as u32 {
         table.insert(arena, &record(n, 1), tick(0), State::SynSent).unwrap();
     }
@@ -204,7 +204,7 @@ fn silent_flows_end_by_the_timeout_of_their_state() {
         let mut worker = FlowTables::new(1).unwrap().worker();
         let (table, arena) = (&worker.tables.v4, &mut worker.arena4);
         table.insert(arena, &record(0, 1), tick(100), state).unwrap();
-        let mut sweep = |now| arena.sweep(table, Sweep { now: tick(now), ..SWEEP }, |_| false, |_| ());
+        let mut sweep = |now| arena.sweep(table, Sweep { now: tick(now), ..SWEEP }, |_| false, |_, _| ());
         assert_eq!(sweep(100 + timeout), 0, "{state:?}");
         assert_eq!(sweep(100 + timeout + 2), 1, "{state:?}");
         assert_eq!(sweep(100 + timeout + 2), 0, "{state:?}");
@@ -219,7 +219,7 @@ fn under_pressure_embryonic_flows_go_and_established_ones_stay() {
     table.insert(arena, &record(0, 1), tick(0), State::SynSent).unwrap();
     table.insert(arena, &record(1, 1), tick(0), State::Established).unwrap();
     let mut sweep =
-        |pressure| arena.sweep(table, Sweep { now: tick(10), pressure, ..SWEEP }, |_| false, |_| ());
+        |pressure| arena.sweep(table, Sweep { now: tick(10), pressure, ..SWEEP }, |_| false, |_, _| ());
     assert_eq!((sweep(false), sweep(true)), (0, 1));
     assert!(get(table, &record(1, 1).original).is_some());
 }
@@ -235,7 +235,7 @@ fn a_sweep_goes_on_where_the_last_one_stopped_and_ends_what_is_over() {
     let sweep = Sweep { records: 100, ..SWEEP };
     let mut ended = 0;
     for _ in 0..8 {
-        let some = arena.sweep(table, sweep, |record| record.service % 2 == 0, |_| ());
+        let some = arena.sweep(table, sweep, |record| record.service % 2 == 0, |_, _| ());
         assert!(some <= 50);
         ended += some;
     }
@@ -329,7 +329,7 @@ fn readers_never_see_another_flow_while_flows_come_and_go() {
                         },
                     }
                     let sweep = Sweep { records: 4, ..SWEEP };
-                    worker.arena4.sweep(table, sweep, |_| false, |_| ());
+                    worker.arena4.sweep(table, sweep, |_| false, |_, _| ());
                 }
             });
         }
@@ -377,7 +377,7 @@ proptest! {
                     // The same client port and backend: these are the same flow here.
                     Err(InsertError::ReplyTaken) => prop_assert_eq!(model.get(&n), Some(&b)),
                     Err(InsertError::Full) => {
-                        arena.sweep(table, Sweep { records: 256, ..SWEEP }, |_| false, |_| ());
+                        arena.sweep(table, Sweep { records: 256, ..SWEEP }, |_| false, |_, _| ());
                     }
                 },
                 Step::Remove(n) => {
@@ -386,7 +386,7 @@ proptest! {
                     prop_assert!(hit.is_none_or(|hit| table.remove(&hit).is_some()));
                 }
                 Step::Sweep => {
-                    arena.sweep(table, Sweep { records: 50, ..SWEEP }, |_| false, |_| ());
+                    arena.sweep(table, Sweep { records: 50, ..SWEEP }, |_| false, |_, _| ());
                 }
             }
         }

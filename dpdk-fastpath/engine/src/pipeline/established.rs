@@ -7,6 +7,7 @@
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
+use super::shortcut;
 use super::stage::{Origin, Packet, Stage, Step};
 use super::verdict::Verdict;
 use crate::counter::DropReason;
@@ -132,6 +133,7 @@ impl Stage<'_> {
 
     fn end<K: Key>(&mut self, hit: &Hit<K>) {
         if let Some(state) = K::table(self.tables).remove(hit) {
+            shortcut::forget(self.slots, &hit.record);
             self.counters.flows_expired(1);
             if state.is_open() {
                 self.flows.loads.add(hit.record.backend, -1);

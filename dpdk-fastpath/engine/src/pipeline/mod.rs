@@ -44,6 +44,7 @@ mod pod;
 mod recent;
 mod route;
 mod service;
+mod shortcut;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,7 @@ use culvert_packet::{Malformed, PacketBuf, Parsed};
 use self::allowance::Allowances;
 use self::recent::Recent;
 use self::route::DestinationBits;
+use self::shortcut::Shortcut;
 use self::stage::{Admitted, Origin, Packet, Stage, Step};
 use self::usual::{Expected, Lane};
 use self::verdict::Exits;
@@ -101,6 +103,8 @@ pub struct Pipeline {
     allowances: Allowances,
     /// What the packets of a burst told.
     learned: Vec<Learned>,
+    /// By which decided connections go, if there is such a way.
+    shortcut: Option<Shortcut>,
     /// Whether no packet counts as usual, to compare the two ways.
     #[cfg(test)]
     nothing_is_usual: bool,
@@ -152,6 +156,7 @@ impl Pipeline {
             vteps: Recent::new(),
             allowances: Allowances::new(),
             learned: Vec::with_capacity(BATCH),
+            shortcut: None,
             #[cfg(test)]
             nothing_is_usual: false,
         }
@@ -230,8 +235,10 @@ impl Pipeline {
             vteps,
             allowances,
             learned,
+            shortcut,
             ..
         } = self;
+        let slots = shortcut.as_ref().map(|shortcut| &*shortcut.slots);
         destinations.renew(view.serial());
         vteps.renew(view.serial());
         batch4.clear();
@@ -253,6 +260,7 @@ impl Pipeline {
             allowances,
             tally,
             learned,
+            slots,
         };
         let mut batch =
             Batch { lanes: &mut lanes[..bufs.len()], bufs, verdicts, others4: batch4, others6: batch6 };
@@ -274,6 +282,9 @@ impl Pipeline {
         if !batch.others6.is_empty() {
             stage.finish6(&mut batch);
             exits.add_other();
+        }
+        if let Some(slots) = slots {
+            stage.offer_some(slots, port.kind != PortKind::Uplink, &batch);
         }
         stage.tally.flush(stage.counters);
     }

@@ -11,6 +11,7 @@ use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
 use super::NOWHERE;
+use super::shortcut;
 use super::stage::{Packet, Stage, Step};
 use super::verdict::Verdict;
 use crate::balance::least_loaded;
@@ -197,7 +198,13 @@ impl Stage<'_> {
         let (table, arena, loads) = K::parts(self.flows);
         if !arena.is_in_vain(self.now) {
             let gone = |record: &Record<K>| !view.has_backend(record.backend);
-            let ended = arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1));
+            let slots = self.slots;
+            let ended = arena.sweep(table, sweep, gone, |record, open| {
+                shortcut::forget(slots, record);
+                if open {
+                    loads.add(record.backend, -1);
+                }
+            });
             self.counters.flows_expired(ended);
         }
     }

@@ -7,6 +7,7 @@ use culvert_packet::flow::{FlowKey4, FlowKey6, Tenant};
 use culvert_packet::offload::Offload;
 use culvert_packet::parse::{L3, L4};
 use culvert_packet::{PacketBuf, Parsed, parse};
+use culvert_shortcut::Slots;
 
 use super::allowance::Allowances;
 use super::output::Inner;
@@ -43,6 +44,8 @@ pub(super) struct Stage<'a> {
     pub(super) tally: ServiceTally,
     /// What packets that ended as [`Verdict::Learned`] told.
     pub(super) learned: &'a mut Vec<Learned>,
+    /// Of the short cut.
+    pub(super) slots: Option<&'a Slots>,
 }
 
 /// Where a packet comes from, which is where an answer to it goes.

@@ -1,7 +1,9 @@
 //! What a worker does for its flows between bursts: a few at a time are forgotten that are over, or entered that another
 //! process has left.
 
-use super::Pipeline;
+use culvert_shortcut::Slots;
+
+use super::{Pipeline, shortcut};
 use crate::balance::LoadWriter;
 use crate::flow::{Arena, FlowWorker, Key, Record, Sweep, Table, Tick};
 use crate::table::{FlowPolicy, Snapshot};
@@ -25,8 +27,9 @@ impl Pipeline {
         let FlowWorker { tables, arena4, arena6, loads, calendar, forgetting, .. } = &mut self.flows;
         calendar.at(now);
         tables.overflow.forget(forgetting, now);
-        let ended =
-            age_some(arena4, &tables.v4, loads, view, now) + age_some(arena6, &tables.v6, loads, view, now);
+        let slots = self.shortcut.as_ref().map(|shortcut| &*shortcut.slots);
+        let mut ended = age_some(arena4, &tables.v4, (loads, slots), view, now);
+        ended += age_some(arena6, &tables.v6, (loads, slots), view, now);
         self.counters.flows_expired(ended);
     }
 
@@ -49,7 +52,7 @@ impl Pipeline {
 fn age_some<K: Key>(
     arena: &mut Arena<K>,
     table: &Table<K>,
-    loads: &mut LoadWriter,
+    (loads, slots): (&mut LoadWriter, Option<&Slots>),
     view: &Snapshot,
     now: Tick,
 ) -> u64 {
@@ -57,5 +60,10 @@ fn age_some<K: Key>(
     let FlowPolicy { timeouts, .. } = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows);
     let sweep = Sweep { now, pressure: arena.is_short(table), records, flows: ENDED, timeouts };
     let gone = |record: &Record<K>| !view.has_backend(record.backend);
-    arena.sweep(table, sweep, gone, |record| loads.add(record.backend, -1))
+    arena.sweep(table, sweep, gone, |record, open| {
+        shortcut::forget(slots, record);
+        if open {
+            loads.add(record.backend, -1);
+        }
+    })
 }

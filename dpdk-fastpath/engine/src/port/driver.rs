@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Weak;
 
 use culvert_api::config::fastpath::TunnelSegmentation;
 use culvert_api::value::{IfName, Mac, PciAddress};
@@ -66,8 +67,8 @@ pub enum Device {
         /// Of the uplink: who cuts super-packets.
         segmentation: Option<Segmentation>,
     },
-    /// The tap of this name, which goes with its last queue and once its descriptors are not kept.
-    Tap(IfName),
+    /// The tap of this name, which goes with its last queue and once its descriptors are not kept; its first queue.
+    Tap(IfName, Weak<OwnedFd>),
     /// Packet sockets, which go with the last queue.
     Sockets(Losses),
 }
@@ -81,7 +82,7 @@ impl Device {
                 let missed = port.stats().map_or(*before, |stats| stats.rx_missed);
                 missed.saturating_sub(std::mem::replace(before, missed))
             }
-            Self::Tap(_) => 0,
+            Self::Tap(..) => 0,
             Self::Sockets(losses) => losses.take(),
         }
     }
@@ -92,7 +93,7 @@ impl Device {
     pub fn notice(&self) -> Notice {
         match self {
             Self::Dpdk { port, .. } => port.notice(),
-            Self::Tap(_) | Self::Sockets(..) => Notice::Readable,
+            Self::Tap(..) | Self::Sockets(..) => Notice::Readable,
         }
     }
 
@@ -100,7 +101,7 @@ impl Device {
     pub fn segmentation(&self) -> Option<&Segmentation> {
         match self {
             Self::Dpdk { segmentation, .. } => segmentation.as_ref(),
-            Self::Tap(_) | Self::Sockets(..) => None,
+            Self::Tap(..) | Self::Sockets(..) => None,
         }
     }
 }
@@ -342,7 +343,7 @@ impl Devices {
         self.keep.store(&kept_as(name), &tap.descriptors());
         let rx = tap.rx(&self.memory, budget).into_iter().map(Rx::Tap).collect();
         let tx = tap.tx(workers).into_iter().map(Tx::Tap).collect();
-        Ok((Device::Tap(port.interface.clone()), Queues { rx, tx }))
+        Ok((Device::Tap(port.interface.clone(), tap.first_queue()), Queues { rx, tx }))
     }
 }
 
@@ -394,7 +395,7 @@ impl Backend for Devices {
         match device {
             // A device that is still in use goes when the last user drops it.
             Device::Dpdk { port, .. } => port.remove().map_err(|(_, error)| error.into()),
-            Device::Tap(name) => {
+            Device::Tap(name, _) => {
                 self.keep.close(&kept_as(name.as_str()));
                 Ok(())
             }

@@ -51,5 +51,6 @@ pub use self::remote::{MAX_REMOTES, Remote, Unreachable, Way, overhead};
 pub use self::route::Target;
 pub(crate) use self::service::octets;
 pub use self::service::{Backend, MAX_SERVICES, Service, ServiceKey, Stickiness};
+pub(crate) use self::snapshot::Remotes;
 pub use self::snapshot::{BackendId, Snapshot};
 pub use self::tunnel::Tunnels;

@@ -7,7 +7,7 @@ use culvert_api::fastpath as proto;
 use culvert_packet::encap::{Endpoints, OVERHEAD_V4, OVERHEAD_V6, Template, Template4, Tunnel};
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::domain;
 use super::error::{Problem, TableError};
@@ -95,6 +95,8 @@ pub struct Remote {
     pub mtu: u16,
     /// The outer headers.
     pub template: Result<Template, Unreachable>,
+    /// The first range of the node's IPv4 pods of the default tenant.
+    pub pods4: Option<Ipv4Net>,
 }
 
 /// All that it takes to send to another node that can be reached by headers over IPv4 that are the same for all packets.
@@ -132,7 +134,11 @@ impl Remote {
         let underlay = local.map_or(0, |local| local.underlay_mtu);
         let mtu = underlay.min(path_mtu.unwrap_or(underlay)).saturating_sub(overhead(node.vtep));
         let template = Self::template(node, tenant, local, uplink, neighbours);
-        Self { name: node.name.clone(), tenant, vtep: node.vtep, mtu, template }
+        let pods4 = node.pod_cidrs.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(*net),
+            IpNet::V6(_) => None,
+        });
+        Self { name: node.name.clone(), tenant, vtep: node.vtep, mtu, template, pods4 }
     }
 
     fn template(

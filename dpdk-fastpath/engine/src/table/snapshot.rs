@@ -45,8 +45,9 @@ pub(super) struct Ports {
     pods6: Map<(Tenant, Ipv6Addr), PortIndex>,
 }
 
+/// Other nodes.
 #[derive(Debug, Default)]
-pub(super) struct Remotes {
+pub(crate) struct Remotes {
     pub(super) by_slot: Vec<Option<Remote>>,
     pub(super) ways: Vec<Option<Way>>,
     /// Slots of the default tenant by tunnel endpoint.
@@ -179,6 +180,11 @@ impl Snapshot {
     #[inline]
     pub fn ways(&self) -> &[Option<Way>] {
         &self.remotes.ways
+    }
+
+    /// All of them, as they are shared by snapshots.
+    pub(crate) fn shared_remotes(&self) -> &Arc<Remotes> {
+        &self.remotes
     }
 
     /// All remote nodes, once for each of their tenants.

@@ -80,7 +80,7 @@ impl Runner {
             let takes_over = forwarder.pipeline.take_over(tables.pin(), *now, packets == 0);
             empty = if packets == 0 && !takes_over { empty.saturating_add(1) } else { 0 };
             if rounds % HOUSEKEEPING == 0 || slept {
-                self.keep_house();
+                self.keep_house(slept);
             }
             self.forwarder.pipeline.counters().polled(packets, tsc::now().wrapping_sub(begin));
             slept = self.rest(empty);
@@ -143,9 +143,10 @@ impl Runner {
     }
 
     /// What is done from time to time.
-    fn keep_house(&mut self) {
+    fn keep_house(&mut self, idle: bool) {
         self.now = self.clock.tick();
         self.forwarder.pipeline.age(self.tables.pin(), self.now);
+        self.forwarder.pipeline.review_shortcut(self.tables.pin(), self.now, idle);
     }
 }
 

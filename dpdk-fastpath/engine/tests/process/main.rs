@@ -10,6 +10,7 @@ mod programs;
 mod refusals;
 mod restart;
 mod shares;
+mod shortcut;
 mod uplinks;
 mod waking;
 
@@ -23,7 +24,7 @@ use libtest_mimic::{Arguments, Trial};
 struct Case {
     name: &'static str,
     root: bool,
-    /// A device node that not every kernel has.
+    /// A device node that not every kernel has, or what else it lacks.
     device: Option<&'static str>,
     body: fn(),
 }
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         restart::cases(),
         manager::cases(),
         shares::cases(),
+        shortcut::cases(),
         waking::cases(),
     ];
     let trials = cases.into_iter().flatten().map(|Case { name, root: needed, device, body }| {

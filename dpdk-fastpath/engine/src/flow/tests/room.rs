@@ -12,14 +12,14 @@ fn all_records_are_looked_at_once_in_vain_and_then_not_before_time_goes_on() {
     let sweep = |now| Sweep { now: tick(now), pressure: true, records: 64, flows: 4, ..SWEEP };
     let sweeps = (0..).take_while(|_| {
         let more = !arena.is_in_vain(tick(2));
-        assert_eq!(arena.sweep(table, sweep(2), |_| false, |_| ()), 0);
+        assert_eq!(arena.sweep(table, sweep(2), |_| false, |_, _| ()), 0);
         more
     });
     assert_eq!(sweeps.count(), 1024 / 64);
     assert!(!arena.is_in_vain(tick(6)));
     // Then they go, a few at a time.
     for _ in 0..250 {
-        assert_eq!(arena.sweep(table, sweep(6), |_| false, |_| ()), 4);
+        assert_eq!(arena.sweep(table, sweep(6), |_| false, |_, _| ()), 4);
         assert!(!arena.is_in_vain(tick(6)));
     }
     assert_eq!(table.iter().count(), 0);
@@ -81,12 +81,12 @@ fn live_and_die<K: Key>(
     // None of them goes too early, and all go at the end, a bounded number at a time.
     let sweep = |now| Sweep { now: tick(now), pressure: false, records: 256, flows: 32, ..SWEEP };
     for _ in 0..flows / 256 {
-        assert_eq!(arena.sweep(table, sweep(240), |_| false, |_| ()), 0);
+        assert_eq!(arena.sweep(table, sweep(240), |_| false, |_, _| ()), 0);
     }
     let mut sweeps = 0;
     let mut left = flows;
     while left > 0 {
-        let ended = arena.sweep(table, sweep(250), |_| false, |_| ());
+        let ended = arena.sweep(table, sweep(250), |_| false, |_, _| ());
         assert!((1..=32).contains(&ended));
         left -= ended as u32;
         sweeps += 1;

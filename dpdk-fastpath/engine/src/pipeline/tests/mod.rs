@@ -17,6 +17,7 @@ mod property;
 mod route;
 mod sctp;
 mod service;
+mod shortcut;
 mod takeover;
 mod tenant;
 mod tunnel;

@@ -26,7 +26,7 @@ mod wire;
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use culvert_api::value::{IfName, Mac};
 use culvert_dpdk::Mempool;
@@ -173,6 +173,11 @@ impl Tap {
     /// What keeps the tap, each queue of it, while it is held open.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.descriptors.iter().map(|queue| queue.as_fd()).collect()
+    }
+
+    /// The first queue, for as long as it lives.
+    pub fn first_queue(&self) -> Weak<OwnedFd> {
+        self.descriptors.first().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// The receiving ends, one for each queue, each of which there must be once. Each hands over as much in a round as the

@@ -78,7 +78,7 @@ fn work(tables: &Arc<FlowTables>, thread: u64, log: &[AtomicU64]) {
             (Step::Sweep, _) => {
                 let timeouts = Timeouts::DEFAULT;
                 let sweep = Sweep { now: at(100).0, pressure: false, records: 64, timeouts, flows: 64 };
-                arena.sweep(table, sweep, |_| false, |_| ());
+                arena.sweep(table, sweep, |_| false, |_, _| ());
             }
             _ => {}
         }

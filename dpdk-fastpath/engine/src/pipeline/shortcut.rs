@@ -1,0 +1,210 @@
+//! The short cut: TCP connections that are decided go by programs in the kernel, as far as there is such a way.
+//!
+//! Some packets of each burst are offered: if it is clear where both directions of their connection come from and go to, and
+//! the ends can be reached, both get a slot in the table that the kernel looks into. From then on the pipeline sees no more
+//! than the packets that open connections, and whatever is unusual. What went by the slots is asked for from time to time: it
+//! keeps the flows alive, moves their states on, and is counted as if it had come through here.
+
+use std::sync::Arc;
+
+use culvert_dpdk::tsc;
+use culvert_packet::PacketBuf;
+use culvert_packet::flow::{FlowKey4, Tenant, entropy_port};
+use culvert_packet::ip::Protocol;
+use culvert_packet::parse::L4;
+use culvert_packet::tcp::TcpFlags;
+use culvert_shortcut::{Direction, End, Passed, Slots};
+
+use super::route::Destination;
+use super::stage::{Origin, Stage};
+use super::{Batch, Pipeline, Verdict};
+use crate::flow::{FlowWorker, Hit, Key, Out, Record, State, Tick};
+use crate::table::{PortIndex, Snapshot};
+
+/// Packets of a burst that are offered, at most, of each kind.
+const OFFERED: usize = 4;
+
+/// Parts of a second between two looks at what went by the slots, at the least.
+const REVIEWS: u64 = 100;
+
+/// Buckets of slots that one look is about, with packets waiting and without.
+const REVIEWED: [usize; 2] = [256, 4096];
+
+/// Bytes of an Ethernet header, and of what is in front of a packet on the underlay.
+const FRAME: u64 = 14;
+const TUNNEL: u64 = 64;
+
+/// Where the control bits of TCP are in a packet without IP options.
+const FLAGS: usize = 33;
+
+/// A worker's part in the short cut.
+#[derive(Debug)]
+pub(super) struct Shortcut {
+    pub(super) slots: Arc<Slots>,
+    /// Whether it is this worker that looks at what went by. One does.
+    reviews: bool,
+    /// Where the next look begins, and when the last one was.
+    cursor: usize,
+    reviewed: u64,
+    /// Cycles of the time stamp counter between two looks.
+    pause: u64,
+}
+
+impl Pipeline {
+    /// Lets connections go by these slots; one worker `reviews` them. The time stamp counter counts `hz` in a second.
+    pub fn take_shortcut(&mut self, slots: Arc<Slots>, reviews: bool, hz: u64) {
+        self.shortcut = Some(Shortcut { slots, reviews, cursor: 0, reviewed: 0, pause: hz / REVIEWS });
+    }
+
+    /// Takes notice of what went by the short cut, a part at a time; a larger one if it is `idle`. To be called as
+    /// [`age`](Self::age).
+    pub fn review_shortcut(&mut self, view: &Snapshot, now: Tick, idle: bool) {
+        let Self { shortcut: Some(shortcut), flows, counters, .. } = self else { return };
+        let Shortcut { slots, reviews, cursor, reviewed, pause } = shortcut;
+        let count = tsc::now();
+        if !*reviews || slots.is_empty() || count.wrapping_sub(*reviewed) < *pause {
+            return;
+        }
+        *reviewed = count;
+        slots.review(cursor, REVIEWED[usize::from(idle)], view.epoch(), count, |passed| {
+            let &Passed { from, to, packets, bytes, .. } = passed;
+            let frames = |end| bytes + packets * if let End::Door(_) = end { FRAME } else { TUNNEL };
+            let port = |end| if let End::Door(port) = end { Some(PortIndex(port)) } else { view.uplink() };
+            port(from).into_iter().for_each(|port| counters.received(port, packets, frames(from)));
+            port(to).into_iter().for_each(|port| counters.sent(port, packets, frames(to), 0));
+            counters.shortcut(packets, bytes);
+            if let Some(service) = catch_up(flows, view, now, passed) {
+                counters.service_packets(service, packets, bytes);
+            }
+        });
+    }
+}
+
+/// Moves the flow on that packets belong to; the slot of its service, if it has one still.
+fn catch_up(flows: &mut FlowWorker, view: &Snapshot, now: Tick, passed: &Passed) -> Option<u32> {
+    let table = &flows.tables.v4;
+    let hit = table.lookup(&passed.key, passed.key.hash64())?;
+    let opened = table.catch_up(&hit, now, passed.flags);
+    if opened != 0 {
+        flows.loads.add(hit.record.backend, opened);
+    }
+    view.has_backend(hit.record.backend).then_some(hit.record.service)
+}
+
+/// Lets nothing of a flow go by the short cut any more.
+pub(super) fn forget<K: Key>(slots: Option<&Slots>, record: &Record<K>) {
+    let Some(slots) = slots else { return };
+    for key in [record.original, record.translated.reversed()] {
+        let key = FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination());
+        if let Some(key) = key.filter(is_eligible) {
+            slots.forget(&key, tsc::now());
+        }
+    }
+}
+
+/// Whether there may be slots for such a flow.
+fn is_eligible(key: &FlowKey4) -> bool {
+    key.protocol() == Protocol::TCP && key.tenant() == Tenant::DEFAULT
+}
+
+/// Whether a packet with these control bits closes its connection, on one side at least.
+fn closes(flags: TcpFlags) -> bool {
+    flags.contains(TcpFlags::FIN) || flags.contains(TcpFlags::RST)
+}
+
+const fn end(out: Out) -> Option<End> {
+    match out {
+        Out::Pod(port) => Some(End::Door(port.0)),
+        Out::Remote(slot) => Some(End::Way(slot)),
+        Out::Nowhere => None,
+    }
+}
+
+impl Stage<'_> {
+    /// Offers some of a burst's packets, which have been decided on.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn offer_some<B: PacketBuf>(&mut self, slots: &Slots, from_pod: bool, batch: &Batch<'_, B>) {
+        let is_sent = |at: usize| matches!(batch.verdicts.get(at), Some(Verdict::Send(_)));
+        for other in batch.others4.iter().filter(|other| is_sent(other.at)).take(OFFERED) {
+            let parsed = &other.parsed;
+            if parsed.l4 == L4::Tcp && !parsed.is_fragment() && !closes(parsed.tcp_flags) {
+                self.offer(slots, other.origin, &other.key, other.hash);
+            }
+        }
+        let lanes = batch.lanes.iter().enumerate().filter(|(at, lane)| lane.is_usual() && is_sent(*at));
+        for (at, lane) in lanes.take(OFFERED) {
+            let origin = if from_pod { Origin::Pod } else { Origin::Tunnel(lane.slot) };
+            // The packet is the end of the frame, whatever is in front of it by now.
+            let frame = batch.bufs[at].data();
+            let flags = frame.len().checked_sub(lane.len.into()).and_then(|packet| frame.get(packet + FLAGS));
+            if !flags.is_none_or(|flags| closes(TcpFlags(*flags))) {
+                self.offer(slots, origin, &lane.key, lane.hash);
+            }
+        }
+    }
+
+    /// Lets the connection of a packet go by the short cut, if it can.
+    fn offer(&mut self, slots: &Slots, origin: Origin, key: &FlowKey4, hash: u64) {
+        if !is_eligible(key) {
+            return;
+        }
+        let from = match origin {
+            Origin::Pod => End::Door(self.in_port.0),
+            Origin::Tunnel(slot) => End::Way(slot),
+        };
+        let found = self.tables.v4.lookup(key, hash);
+        let (client, server, original, translated) = match &found {
+            Some(hit) => {
+                let Record { original, translated, route, .. } = hit.record;
+                let embryonic = matches!(hit.state(), State::SynSent | State::SynReceived);
+                let open = hit.state().is_open();
+                // Those that nobody has answered go first when there is no room: so their state has to be the true one.
+                let full = embryonic && self.flows.arena4.is_short(&self.tables.v4);
+                let ends = end(route.reply).zip(end(route.forward));
+                let Some((client, server)) =
+                    ends.filter(|_| open && !full && route.epoch == self.view.epoch())
+                else {
+                    return;
+                };
+                if from != if hit.reply { server } else { client } {
+                    return;
+                }
+                (client, server, original, translated)
+            }
+            // It may have a record that is not entered yet, or be answered without one.
+            None if self.flows.takes_over() || self.overflows() => return,
+            None => match (self.pod_at(key.source().0), self.pod_at(key.destination().0)) {
+                (Some(client), Some(server)) if client == from => (client, server, *key, *key),
+                _ => return,
+            },
+        };
+        if !slots.joins(client, server) {
+            return;
+        }
+        let (now, epoch) = (tsc::now(), self.view.epoch());
+        let ways = [
+            (client, original, translated, server),
+            (server, translated.reversed(), original.reversed(), client),
+        ];
+        for (from, key, becomes, to) in ways {
+            let tunnel_port = entropy_port(key.hash64());
+            slots.enter(epoch, &Direction { from, key, becomes, to, tunnel_port }, now);
+        }
+        // Another worker may have ended the flow meanwhile, and have found nothing to be forgotten.
+        let is_same = |hit: &Hit<_>| (hit.record.original, hit.record.translated) == (original, translated);
+        if let Some(hit) = found
+            && !self.tables.v4.lookup(key, hash).as_ref().is_some_and(is_same)
+        {
+            forget(Some(slots), &hit.record);
+        }
+    }
+
+    /// Where the pod of the default tenant is that has an address.
+    fn pod_at(&mut self, address: std::net::IpAddr) -> Option<End> {
+        match self.destination(Tenant::DEFAULT, address) {
+            Destination::Pod(out) => end(out),
+            Destination::Local | Destination::Vip => None,
+        }
+    }
+}

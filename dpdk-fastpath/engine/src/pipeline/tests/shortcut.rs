@@ -1,0 +1,268 @@
+use culvert_shortcut::{Direction, End, Memory, Pod, Remote, Slots};
+
+use super::*;
+use crate::flow::State;
+
+const CLIENT: u16 = 1000;
+
+/// A node whose pods A and B have joined the short cut, and the way to node B; and its slots, none of which is ever idle.
+struct Joined {
+    node: Node,
+    slots: Arc<Slots>,
+}
+
+impl Joined {
+    fn new() -> Self {
+        let node = Node::new();
+        let memory = Memory::own(1024).unwrap();
+        memory.set_uplink(1);
+        for (port, mac) in [(POD_A, POD_A_MAC), (POD_B, POD_B_MAC)] {
+            memory.set_door(port.0, Some(&Pod { node_side: 10, tap: 11, mtu: 1450, mac }));
+        }
+        let slots = Arc::new(Slots::new(Arc::new(memory), 1 << 40));
+        let mut joined = Self { node, slots };
+        joined.node.pipeline.take_shortcut(Arc::clone(&joined.slots), true, 0);
+        joined.follow();
+        joined
+    }
+
+    /// Tells the short cut of the ways, as the control thread does.
+    fn follow(&self) {
+        for (slot, way) in self.node.view.ways().iter().enumerate() {
+            let way = way.as_ref().zip(self.node.view.remote(slot as u32));
+            let way = way.and_then(|(way, remote)| match remote.vtep {
+                IpAddr::V4(vtep) => Some(Remote { vtep, template: &way.template, mtu: way.mtu, pods: None }),
+                IpAddr::V6(_) => None,
+            });
+            self.slots.memory().set_way(slot as u32, way.as_ref());
+        }
+    }
+
+    fn serve(&mut self, backend: IpAddr) {
+        self.node.program(&[service(proto::Protocol::Tcp, v4().vip, &[(backend, 8080)])]);
+        self.follow();
+    }
+
+    fn direction(&self, from: End, key: &FlowKey4) -> Option<Direction> {
+        self.slots.direction(self.node.view.epoch(), from, key)
+    }
+
+    fn review(&mut self) {
+        let now = Tick::at(Duration::from_secs(self.node.seconds));
+        self.node.pipeline.review_shortcut(&self.node.view, now, true);
+    }
+
+    fn state(&self) -> Option<State> {
+        self.node.flows.v4.iter().next().map(|hit| hit.state())
+    }
+}
+
+fn v4() -> Ips {
+    both()[0]
+}
+
+fn key(src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey4 {
+    FlowKey4::between(Tenant::DEFAULT, Protocol::TCP, src, dst).unwrap()
+}
+
+fn end(port: PortIndex) -> End {
+    End::Door(port.0)
+}
+
+/// The way to node B.
+const NODE_B: End = End::Way(0);
+
+fn to_vip(flags: TcpFlags) -> Vec<u8> {
+    from_a(testkit::tcp(at(v4().a, CLIENT), at(v4().vip, 80), flags, b""))
+}
+
+#[test]
+fn a_connection_to_a_service_has_slots_from_its_first_packet_on() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    let (original, reply) = (key((ips.a, CLIENT), (ips.vip, 80)), key((ips.on_b, 8080), (ips.a, CLIENT)));
+    let direction = joined.direction(end(POD_A), &original).unwrap();
+    assert_eq!((direction.becomes, direction.to), (reply.reversed(), NODE_B));
+    assert!(direction.tunnel_port >= 0xc000);
+    let direction = joined.direction(NODE_B, &reply).unwrap();
+    assert_eq!((direction.becomes, direction.to), (original.reversed(), end(POD_A)));
+    assert_eq!(joined.slots.given(), 2);
+}
+
+#[test]
+fn a_connection_without_a_service_has_slots_in_either_way() {
+    let ips = v4();
+    for from_pod in [true, false] {
+        let mut joined = Joined::new();
+        let (a, b) = (at(ips.a, CLIENT), at(ips.on_b, 80));
+        let outcome = match from_pod {
+            true => joined.node.run(POD_A, &from_a(testkit::tcp(a, b, TcpFlags::SYN, b""))),
+            false => joined.node.run_tunnelled(testkit::tcp(b, a, TcpFlags::ACK, b"x")),
+        };
+        assert!(matches!(outcome.verdict, Verdict::Send(_)), "{outcome:?}");
+        let there = key((ips.a, CLIENT), (ips.on_b, 80));
+        for (from, key, to) in [(end(POD_A), there, NODE_B), (NODE_B, there.reversed(), end(POD_A))] {
+            let direction = joined.direction(from, &key).unwrap();
+            assert_eq!((direction.becomes, direction.to), (key, to));
+        }
+    }
+}
+
+#[test]
+fn pods_of_one_node_have_slots_for_each_other() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.b);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    let there = joined.direction(end(POD_A), &key((ips.a, CLIENT), (ips.vip, 80))).unwrap();
+    let back = joined.direction(end(POD_B), &key((ips.b, 8080), (ips.a, CLIENT))).unwrap();
+    assert_eq!((there.to, back.to), (end(POD_B), end(POD_A)));
+}
+
+#[test]
+fn what_the_kernel_cannot_forward_has_no_slot() {
+    let [v4, v6] = both();
+    let long = testkit::tcp(at(v4.a, CLIENT), at(v4.on_b, 80), TcpFlags::ACK, &[0; 2000]);
+    let fragment = testkit::fragments(&long, 1450).remove(0);
+    for (name, packet) in [
+        ("IPv6", testkit::tcp(at(v6.a, CLIENT), at(v6.on_b, 80), TcpFlags::SYN, b"")),
+        ("UDP", testkit::udp(at(v4.a, CLIENT), at(v4.on_b, 80), b"x")),
+        ("over IPv6", testkit::tcp(at(v4.a, CLIENT), at(v4.on_c, 80), TcpFlags::SYN, b"")),
+        ("to nobody", testkit::tcp(at(v4.a, CLIENT), at(v4.nobody, 80), TcpFlags::SYN, b"")),
+        ("to itself", testkit::tcp(at(v4.a, CLIENT), at(v4.a, 80), TcpFlags::SYN, b"")),
+        ("the last one", testkit::tcp(at(v4.a, CLIENT), at(v4.on_b, 80), TcpFlags::FIN | TcpFlags::ACK, b"")),
+        ("a fragment", fragment),
+    ] {
+        let mut joined = Joined::new();
+        joined.node.run(POD_A, &from_a(packet));
+        assert_eq!(joined.slots.given(), 0, "{name}");
+    }
+    let mut joined = Joined::new();
+    joined.slots.memory().set_door(POD_A.0, None);
+    joined.serve(v4.on_b);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    assert_eq!(joined.slots.given(), 0, "a pod that has not joined");
+}
+
+#[test]
+fn after_a_change_a_connection_is_decided_again_before_it_has_slots() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    let original = key((ips.a, CLIENT), (ips.vip, 80));
+    joined.serve(ips.b);
+    assert_eq!(joined.direction(end(POD_A), &original), None, "of another epoch");
+    let outcome = joined.node.run(POD_A, &to_vip(TcpFlags::ACK));
+    assert_eq!(outcome.verdict, Verdict::Send(POD_A), "refused");
+    assert_eq!(joined.direction(end(POD_A), &original), None);
+    assert_eq!(joined.slots.given(), 0, "with its flow");
+}
+
+#[test]
+fn a_connection_that_goes_on_has_slots_again_with_its_next_packet() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    let both = [service(proto::Protocol::Tcp, ips.vip, &[(ips.on_b, 8080)])];
+    let mut remotes = remotes();
+    remotes.remove(1);
+    joined.node.program_all(local_node(), remotes, &both);
+    joined.follow();
+    let original = key((ips.a, CLIENT), (ips.vip, 80));
+    assert_eq!(joined.direction(end(POD_A), &original), None);
+    joined.node.run(POD_A, &to_vip(TcpFlags::ACK));
+    assert!(joined.direction(end(POD_A), &original).is_some());
+}
+
+#[test]
+fn what_went_by_keeps_a_flow_alive_moves_its_state_and_is_counted() {
+    use TcpFlags as F;
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(F::SYN));
+    let (original, reply) = (key((ips.a, CLIENT), (ips.vip, 80)), key((ips.on_b, 8080), (ips.a, CLIENT)));
+    assert_eq!(joined.state(), Some(State::SynSent));
+    for (from, key, flags, expected) in [
+        (NODE_B, &reply, F::SYN | F::ACK, State::SynReceived),
+        (end(POD_A), &original, F::ACK, State::Established),
+        (NODE_B, &reply, F::ACK, State::Established),
+    ] {
+        assert!(joined.slots.pass(from, key, 1000, flags));
+        joined.review();
+        assert_eq!(joined.state(), Some(expected));
+    }
+    let before = joined.node.seconds;
+    for _ in 0..3 {
+        joined.node.seconds += 80_000;
+        assert!(joined.slots.pass(end(POD_A), &original, 1000, F::ACK));
+        joined.review();
+        joined.node.age();
+        assert_eq!(joined.state(), Some(State::Established));
+    }
+    assert_eq!(joined.node.seconds, before + 240_000);
+    let (pod, uplink) = (joined.node.counters.port(POD_A), joined.node.counters.port(UPLINK));
+    assert_eq!((pod.rx_packets, uplink.tx_packets), (1 + 4, 4));
+    assert_eq!((pod.tx_packets, pod.tx_bytes), (2, 2 * 1014));
+    assert_eq!((uplink.tx_bytes, uplink.rx_bytes), (4 * 1064, 2 * 1064));
+    assert_eq!(joined.node.counters.service(0).packets, 1 + 6);
+    assert_eq!(joined.node.counters.shortcut().bytes, 6000);
+    for (from, key, expected) in
+        [(end(POD_A), &original, State::FinFromClient), (NODE_B, &reply, State::TimeWait)]
+    {
+        assert!(joined.slots.pass(from, key, 1000, F::FIN | F::ACK));
+        joined.review();
+        assert_eq!(joined.state(), Some(expected));
+    }
+    assert_eq!(joined.slots.given(), 0, "it is over");
+}
+
+/// However the packets of a connection are lumped together, and in whatever order the directions are looked at.
+#[test]
+fn a_whole_connection_that_went_by_at_once_is_as_one_that_was_followed() {
+    use TcpFlags as F;
+    let ips = v4();
+    let (original, reply) = (key((ips.a, CLIENT), (ips.vip, 80)), key((ips.on_b, 8080), (ips.a, CLIENT)));
+    let (client, server) = ((end(POD_A), &original), (NODE_B, &reply));
+    let (ack, fin, answer) = (F::ACK, F::ACK | F::FIN, F::ACK | F::SYN);
+    for (name, packets, expected) in [
+        ("answered", &[(server, answer)][..], State::SynReceived),
+        ("open", &[(client, ack), (server, answer)], State::Established),
+        ("closed", &[(server, answer | F::FIN), (client, fin)], State::TimeWait),
+        ("closed by the client", &[(client, fin), (server, answer)], State::FinFromClient),
+        ("closed by the server", &[(server, answer | F::FIN), (client, ack)], State::FinFromServer),
+        ("refused", &[(server, ack | F::RST)], State::Reset),
+        ("broken off", &[(client, ack | F::RST), (server, answer)], State::Reset),
+    ] {
+        for reversed in [false, true] {
+            let mut joined = Joined::new();
+            joined.serve(ips.on_b);
+            joined.node.run(POD_A, &to_vip(F::SYN));
+            let mut packets = packets.to_vec();
+            if reversed {
+                packets.reverse();
+            }
+            for ((from, key), flags) in packets {
+                assert!(joined.slots.pass(from, key, 60, flags), "{name}");
+                joined.review();
+            }
+            let got = joined.state().unwrap();
+            // What is looked at after a reset may have come before it.
+            let after_reset = expected == State::Reset && !got.is_open() || got == expected;
+            assert!(
+                after_reset || name == "broken off" && reversed == (got == State::Reset),
+                "{name}: {got:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn with_a_flow_its_slots_go() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    assert_eq!(joined.slots.given(), 2);
+    joined.node.seconds += 100_000;
+    joined.node.age();
+    assert_eq!((joined.state(), joined.slots.given()), (None, 0));
+}
