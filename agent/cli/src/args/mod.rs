@@ -64,6 +64,7 @@ Of a worker:
 Of a port, TX is what its pod receives:
   DEFERRED/S   turns that ended before all was received: it sends faster than it has turns
   DROPPED/S    of both directions, and what most were dropped for
+What goes by the short cut is in the rates of ports, but not in those of workers, who have nothing to do with it.
 
 At a terminal what is shown is replaced, and `top` goes on when the agent or the fast path is started anew.
 Elsewhere tables follow each other, and JSON is one object per line and interval.

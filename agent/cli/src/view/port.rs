@@ -32,6 +32,8 @@ struct PortView {
     socket: String,
     /// What makes a worker that sleeps look at the port: `kernel`, `interrupt`, or `timer`.
     woken_by: &'static str,
+    /// Decided connections of the pod may go by the short cut; of the uplink: those with pods of other nodes.
+    short_cut: bool,
     rx_packets: u64,
     rx_bytes: u64,
     rx_dropped: u64,
@@ -101,6 +103,7 @@ fn port_view(port: Port) -> PortView {
         device,
         socket: port.socket,
         woken_by,
+        short_cut: port.short_cut,
         name: port.name,
         owner: port.owner,
         addresses: port.addresses.iter().map(|a| address(a)).collect(),
@@ -149,6 +152,7 @@ impl View for List {
             "DEVICE",
             "WOKEN BY",
             "CUT BY",
+            "SHORT CUT",
             "RX PACKETS",
             "RX DROPPED",
             "TX PACKETS",
@@ -169,6 +173,7 @@ impl View for List {
                 p.device.unwrap_or("kernel").to_owned(),
                 p.woken_by.to_owned(),
                 or_dash(p.segmentation.as_ref().map_or("", |segmentation| segmentation.by)),
+                or_dash(if p.short_cut { "yes" } else { "" }),
                 p.rx_packets.to_string(),
                 p.rx_dropped.to_string(),
                 p.tx_packets.to_string(),
@@ -194,6 +199,18 @@ mod tests {
             serde_json::to_value(list(ListPortsResponse { ports: vec![port] })).expect("is JSON")[0]["kind"],
             "host"
         );
+    }
+
+    #[test]
+    fn whether_a_port_has_the_short_cut_is_a_column_of_its_own() {
+        let port = |name: &str, short_cut| Port { name: name.to_owned(), short_cut, ..Port::default() };
+        let list = list(ListPortsResponse { ports: vec![port("a", true), port("b", false)] });
+        let [Block::Table(heading, rows)] = &list.blocks()[..] else { panic!("the ports are a table") };
+        let at = heading.iter().position(|title| *title == "SHORT CUT").expect("the column");
+        assert_eq!(rows.iter().map(|row| row[at].as_str()).collect::<Vec<_>>(), ["yes", "-"]);
+        assert!(rows.iter().all(|row| row.len() == heading.len()));
+        let json = serde_json::to_value(&list).expect("is JSON");
+        assert_eq!((&json[0]["shortCut"], &json[1]["shortCut"]), (&true.into(), &false.into()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The agent's own state.
 
 use culvert_api::agent::{StatusReply, Subsystem};
-use culvert_api::fastpath::{FlowPolicy, Info, LostConnections, PathMtu, Restart};
+use culvert_api::fastpath::{FlowPolicy, Info, LostConnections, PathMtu, Restart, ShortCut};
 use serde::Serialize;
 
 use super::{address, or_dash};
@@ -48,6 +48,20 @@ struct FastPath {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_mtu: Option<u32>,
     path_mtus: Vec<PathMtuView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    short_cut: Option<ShortCutView>,
+}
+
+/// Decided connections that programs in the kernel forward.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShortCutView {
+    /// Why there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    why_not: String,
+    pods: u32,
+    slots: u32,
+    slot_capacity: u32,
 }
 
 /// The way to a node that takes less than the link does.
@@ -132,6 +146,25 @@ fn fastpath(info: Info) -> FastPath {
         underlay_mtu: Some(info.underlay_mtu).filter(|mtu| *mtu > 0),
         pod_mtu: Some(info.pod_mtu).filter(|mtu| *mtu > 0),
         path_mtus: info.path_mtus.into_iter().map(path_mtu).collect(),
+        short_cut: info.short_cut.map(short_cut),
+    }
+}
+
+fn short_cut(told: ShortCut) -> ShortCutView {
+    let ShortCut { why_not, pods, slots, slot_capacity } = told;
+    ShortCutView { why_not, pods, slots, slot_capacity }
+}
+
+impl ShortCutView {
+    /// For people, in one line.
+    fn line(&self) -> String {
+        let Self { why_not, pods, slots, slot_capacity } = self;
+        if why_not.is_empty() {
+            let plural = if *pods == 1 { "" } else { "s" };
+            format!("  short cut: {pods} pod{plural}, {slots} of {slot_capacity} slots")
+        } else {
+            format!("  short cut: none: {why_not}")
+        }
     }
 }
 
@@ -232,6 +265,7 @@ impl View for Status {
                 f.mbufs_total,
             ));
             lines.extend(f.mtu_lines());
+            lines.extend(f.short_cut.as_ref().map(ShortCutView::line));
             lines.extend(f.restart.as_ref().map(RestartView::line));
         }
         let rows = self
@@ -293,6 +327,21 @@ mod tests {
         let without = fastpath(Info::default());
         assert_eq!(without.mtu_lines().count(), 0, "no tables yet");
         assert!(serde_json::to_value(&without).unwrap().get("podMtu").is_none());
+    }
+
+    #[test]
+    fn of_the_short_cut_its_pods_and_slots_are_shown_or_why_there_is_none() {
+        let shown = |told| fastpath(Info { short_cut: Some(told), ..Info::default() });
+        let line = |told| shown(told).short_cut.expect("was told").line();
+        let some = ShortCut { pods: 3, slots: 12, slot_capacity: 65_536, ..ShortCut::default() };
+        assert_eq!(line(some.clone()), "  short cut: 3 pods, 12 of 65536 slots");
+        assert_eq!(line(ShortCut { pods: 1, ..some.clone() }), "  short cut: 1 pod, 12 of 65536 slots");
+        let none = ShortCut { why_not: "switched off".to_owned(), ..ShortCut::default() };
+        assert_eq!(line(none.clone()), "  short cut: none: switched off");
+        let json = |told| serde_json::to_value(shown(told)).expect("is JSON")["shortCut"].take();
+        assert_eq!(json(some), serde_json::json!({ "pods": 3, "slots": 12, "slotCapacity": 65_536 }));
+        assert_eq!(json(none)["whyNot"], "switched off");
+        assert!(fastpath(Info::default()).short_cut.is_none(), "an older fast path says nothing of it");
     }
 
     #[test]

@@ -1,4 +1,6 @@
-use culvert_api::fastpath::{Backend, NamedCounter, Port, PortCounters, Scheduling, Service, WorkerCounters};
+use culvert_api::fastpath::{
+    Backend, NamedCounter, Port, PortCounters, Scheduling, Service, ShortCut, WorkerCounters,
+};
 use culvert_device_plugin::PoolStatus;
 use culvert_host::netlink::VfCounters;
 use std::collections::BTreeSet;
@@ -45,14 +47,17 @@ fn snapshot(state: &str) -> Snapshot {
         scheduling: Some(scheduling),
         ..WorkerCounters::default()
     };
+    let short_cut = ShortCut { pods: 2, slots: 6, slot_capacity: 8, ..ShortCut::default() };
     Snapshot {
         subsystems: vec![Subsystem { name: "fastpath".into(), state: state.into(), detail: "why".into() }],
-        info: Some(Info { mbufs_total: 16, mbufs_free: 15, ..Info::default() }),
+        info: Some(Info { mbufs_total: 16, mbufs_free: 15, short_cut: Some(short_cut), ..Info::default() }),
         counters: Some(Counters {
             drops: vec![NamedCounter { name: "ipv4-checksum".into(), value: 3 }],
             ports: vec![port],
             workers: vec![worker, WorkerCounters { worker: 1, ..WorkerCounters::default() }],
             cycles_per_second: 2_000_000_000,
+            short_cut_packets: 11,
+            short_cut_bytes: 1100,
             ..Counters::default()
         }),
         services: vec![ServiceStatus { service: Some(service), packets: 9, ..ServiceStatus::default() }],
@@ -145,6 +150,12 @@ fn every_counter_of_the_snapshot_is_in_the_metrics() {
         "culvert_port_drops_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\",reason=\"vlan-tag\"} 2",
         "culvert_port_rx_packets_total{port=\"cv1\",owner=\"default/\\\"odd\\\"\"} 7",
         "culvert_fastpath_mbufs_free 15",
+        "culvert_short_cut_up 1",
+        "culvert_short_cut_pods 2",
+        "culvert_short_cut_slots 6",
+        "culvert_short_cut_slot_capacity 8",
+        "culvert_short_cut_packets_total 11",
+        "culvert_short_cut_bytes_total 1100",
         "culvert_fastpath_up 1",
         "culvert_service_packets_total{namespace=\"default\",service=\"web\",vip=\"10.96.0.10\",port=\"80\",protocol=\"TCP\"} 9",
         "culvert_service_backends{namespace=\"default\",service=\"web\",vip=\"10.96.0.10\",port=\"80\",protocol=\"TCP\"} 4",

@@ -21,11 +21,21 @@ pub(crate) struct Interval {
     seconds: f64,
     workers: Vec<WorkerRates>,
     ports: Vec<PortRates>,
+    /// What went by the short cut: in the rates of ports, too, but not in those of workers.
+    short_cut: ShortCutRates,
     #[serde(skip)]
     total: Total,
     /// Ports that are left out.
     #[serde(skip)]
     more: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShortCutRates {
+    packets_per_second: f64,
+    /// From the IP header on.
+    bits_per_second: f64,
 }
 
 /// Packets per second of all ports, also of those that are left out.
@@ -90,6 +100,10 @@ impl Interval {
             at,
             seconds: rate::rounded(span.seconds()),
             workers: after.workers.iter().map(worker).collect(),
+            short_cut: ShortCutRates {
+                packets_per_second: span.rate(before.short_cut_packets, after.short_cut_packets),
+                bits_per_second: span.bit_rate(before.short_cut_bytes, after.short_cut_bytes),
+            },
             total: Total {
                 rx: sum(|p| p.rx_packets_per_second),
                 tx: sum(|p| p.tx_packets_per_second),
@@ -150,7 +164,6 @@ impl PortRates {
     fn between(span: Span, before: Option<&Port>, after: &Port) -> Self {
         let then = before.and_then(|port| port.counters).unwrap_or_default();
         let now = after.counters.unwrap_or_default();
-        let bits = |then, now| rate::rounded(8.0 * rate::grown(then, now) as f64 / span.seconds());
         let drops_before = |reason: &str| {
             let drops = before.map_or(&[][..], |port| &port.drops);
             drops.iter().find(|drop| drop.name == reason).map_or(0, |drop| drop.value)
@@ -161,9 +174,9 @@ impl PortRates {
             owner: after.owner.clone(),
             worker: after.worker,
             rx_packets_per_second: span.rate(then.rx_packets, now.rx_packets),
-            rx_bits_per_second: bits(then.rx_bytes, now.rx_bytes),
+            rx_bits_per_second: span.bit_rate(then.rx_bytes, now.rx_bytes),
             tx_packets_per_second: span.rate(then.tx_packets, now.tx_packets),
-            tx_bits_per_second: bits(then.tx_bytes, now.tx_bytes),
+            tx_bits_per_second: span.bit_rate(then.tx_bytes, now.tx_bytes),
             rx_deferred_per_second: span.rate(then.rx_deferred, now.rx_deferred),
             rx_dropped_per_second: span.rate(then.rx_dropped, now.rx_dropped),
             tx_dropped_per_second: span.rate(then.tx_dropped, now.tx_dropped),

@@ -33,6 +33,11 @@ impl Span {
     pub(super) fn rate(self, then: u64, now: u64) -> f64 {
         rounded(grown(then, now) as f64 / self.seconds())
     }
+
+    /// Bits a second, of bytes that have been counted.
+    pub(super) fn bit_rate(self, then: u64, now: u64) -> f64 {
+        rounded(8.0 * grown(then, now) as f64 / self.seconds())
+    }
 }
 
 /// By how much a count has grown. One that is less than it was has begun anew: a port went, another came under its name.

@@ -34,12 +34,13 @@ const PORTS: [&str; 10] = [
 impl View for Interval {
     fn blocks(&self) -> Vec<Block> {
         let head = format!(
-            "{}, {:.1} s: {} packets/s received, {} sent, {} dropped",
+            "{}, {:.1} s: {} packets/s received, {} sent, {} dropped{}",
             self.at,
             self.seconds,
             short(self.total.rx),
             short(self.total.tx),
             short(self.total.dropped),
+            self.by_short_cut(),
         );
         let mut blocks = vec![
             Block::Lines(vec![head]),
@@ -50,6 +51,18 @@ impl View for Interval {
             blocks.push(Block::Lines(vec![format!("and {} more", self.more)]));
         }
         blocks
+    }
+}
+
+impl Interval {
+    /// Which share of what was received the workers had nothing to do with.
+    fn by_short_cut(&self) -> String {
+        let packets = self.short_cut.packets_per_second;
+        if packets == 0.0 {
+            return String::new();
+        }
+        // Its packets are in the counters of ports a moment earlier than in its own.
+        format!("; {} by the short cut", percent((packets / self.total.rx).min(1.0)))
     }
 }
 

@@ -123,6 +123,28 @@ fn a_port_has_rates_of_both_directions_and_of_each_reason() {
 }
 
 #[test]
+fn what_goes_by_the_short_cut_has_a_rate_and_a_share_of_all_that_is_received() {
+    let counted = |seconds: u64, by_short_cut: u64| Counters {
+        short_cut_packets: by_short_cut,
+        short_cut_bytes: by_short_cut * 1000,
+        ..sample(seconds, vec![], vec![port("a", 2000 * seconds)])
+    };
+    let interval = between(&counted(1, 7), &counted(3, 3007)).expect("the same process");
+    let expected = ShortCutRates { packets_per_second: 1500.0, bits_per_second: 12_000_000.0 };
+    assert_eq!(interval.short_cut, expected);
+    let head = |interval: &Interval| match interval.blocks().into_iter().next() {
+        Some(Block::Lines(lines)) => lines.concat(),
+        _ => String::new(),
+    };
+    let line = "now, 2.0 s: 2000 packets/s received, 4000 sent, 300 dropped";
+    assert_eq!(head(&interval), format!("{line}; 75.0% by the short cut"));
+    let without = between(&counted(1, 7), &counted(3, 7)).expect("the same process");
+    assert_eq!(head(&without), line, "none of it");
+    let all = between(&counted(1, 7), &counted(3, 9007)).expect("the same process");
+    assert_eq!(head(&all), format!("{line}; 100.0% by the short cut"), "never more than all");
+}
+
+#[test]
 fn a_port_that_came_or_came_anew_has_counted_from_zero() {
     let before = sample(0, vec![], vec![port("again", 5000)]);
     let after = sample(1, vec![], vec![port("again", 100), port("new", 40)]);

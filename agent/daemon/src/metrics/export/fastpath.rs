@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use culvert_api::fastpath::{
-    Counters, Info, NamedCounter, Port, PortCounters, Protocol, Restart, Scheduling, ServiceStatus,
+    Counters, Info, NamedCounter, Port, PortCounters, Protocol, Restart, Scheduling, ServiceStatus, ShortCut,
     WorkerCounters,
 };
 
@@ -31,10 +31,25 @@ impl Sink<'_> {
         self.gauge("fastpath_mbufs_free", "Packet buffers free at this moment", one(info.mbufs_free))?;
         self.gauge("fastpath_flows", "Entries of the flow table in use, one per direction", one(info.flows))?;
         self.gauge("fastpath_flow_capacity", "Entries that the flow table holds", one(info.flow_capacity))?;
+        if let Some(short_cut) = &info.short_cut {
+            self.short_cut(short_cut)?;
+        }
         if let Some(restart) = &info.restart {
             self.restart(restart)?;
         }
         Ok(())
+    }
+
+    fn short_cut(&mut self, short_cut: &ShortCut) -> fmt::Result {
+        let there = u64::from(short_cut.why_not.is_empty());
+        let text = "Whether decided connections may be forwarded by programs in the kernel";
+        self.gauge("short_cut_up", text, one(there))?;
+        let text = "Pods whose connections may go by the short cut";
+        self.gauge("short_cut_pods", text, one(u64::from(short_cut.pods)))?;
+        let text = "Slots of the short cut in use, one per direction of a connection";
+        self.gauge("short_cut_slots", text, one(u64::from(short_cut.slots)))?;
+        let text = "Slots that the short cut has";
+        self.gauge("short_cut_slot_capacity", text, one(u64::from(short_cut.slot_capacity)))
     }
 
     fn restart(&mut self, restart: &Restart) -> fmt::Result {
@@ -81,6 +96,10 @@ impl Sink<'_> {
             "Packets translated without a flow entry, since the flow table was full",
             one(c.stateless_packets),
         )?;
+        let text = "Packets that went by the short cut, past the workers";
+        self.counter("short_cut_packets", text, one(c.short_cut_packets))?;
+        let text = "Bytes of packets that went by the short cut, from the IP header on";
+        self.counter("short_cut_bytes", text, one(c.short_cut_bytes))?;
         self.ports(&c.ports)?;
         self.workers(&c.workers)?;
         self.scheduling(&c.workers)?;
