@@ -218,4 +218,5 @@ def main():
         print(check(packets, sources, where, vtep, int(wire_mtu), int(vni)))
 
 
-main()
+if __name__ == "__main__":
+    main()

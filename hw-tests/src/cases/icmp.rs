@@ -175,7 +175,7 @@ const fn far_router(family: Family) -> &'static str {
 }
 
 /// Puts these pods' port `target` behind the Service, and waits until that is in force.
-fn serve(net: &Topology, backends: &[&str], target: u16) -> Outcome {
+pub(super) fn serve(net: &Topology, backends: &[&str], target: u16) -> Outcome {
     net.node.manifests.service(&Service { target, ..net.web(backends) })?;
     let addresses: Vec<IpAddr> = backends.iter().flat_map(|name| net.pod(name).addresses.both()).collect();
     wait_for("the Service is as it was written", Duration::from_secs(5), || {

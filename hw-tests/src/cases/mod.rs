@@ -20,6 +20,7 @@ mod resilience;
 mod restart;
 mod sctp;
 mod service;
+mod shortcut;
 mod sriov;
 mod sriov_cni;
 mod sriov_return;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
         icmp::CASES,
         resilience::CASES,
         restart::CASES,
+        shortcut::CASES,
         malformed::CASES,
         wire::CASES,
         lossy::CASES,

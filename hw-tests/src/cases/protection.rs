@@ -92,7 +92,7 @@ fn identity(pod: &Pod) -> Outcome<[String; 5]> {
 }
 
 /// Packets that came to a namespace with a watch, by the rule's comment; merged ones count as one.
-fn watched(netns: &net::Netns, rule: &str) -> Outcome<u64> {
+pub(super) fn watched(netns: &net::Netns, rule: &str) -> Outcome<u64> {
     let counted = format!("s/.*counter packets \\([0-9]*\\) .*\"{rule}\".*/\\1/p");
     Ok(netns.sh(&format!("nft list table inet watch | sed -n '{counted}'"))?.trim().parse()?)
 }

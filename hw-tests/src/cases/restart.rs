@@ -73,7 +73,7 @@ fn remote_only(context: &Context) -> Outcome<Topology> {
     Ok(net)
 }
 
-fn kill_forwarder(net: &Topology) -> Outcome {
+pub(super) fn kill_forwarder(net: &Topology) -> Outcome {
     for id in net.node.forwarders()? {
         kill(id, Signal::SIGKILL)?;
     }

@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-const SCRIPT: &str = include_str!("../../scapy/segments.py");
+pub(super) const SCRIPT: &str = include_str!("../../scapy/segments.py");
 
 /// The far node's kernel need not know Geneve: it only carries these packets.
 const GENEVE: &str = ", encapsulation: geneve";

@@ -88,6 +88,12 @@ impl Control {
         Ok(self.call(async move { client.list_ports(fastpath::ListPortsRequest {}).await })?.ports)
     }
 
+    /// The tracked flows, both directions of each.
+    pub fn flows(&self) -> Outcome<Vec<fastpath::Flow>> {
+        let mut client = self.client.clone();
+        Ok(self.call(async move { client.list_flows(fastpath::ListFlowsRequest::default()).await })?.flows)
+    }
+
     /// All counters.
     pub fn counters(&self) -> Outcome<Counters> {
         let mut client = self.client.clone();

@@ -20,6 +20,7 @@ pub mod netdevsim;
 mod node;
 mod pod;
 pub mod sriov;
+mod two_nodes;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use control::Control;
 pub use far::Far;
 pub use node::Node;
 pub use pod::Pod;
+pub use two_nodes::TwoNodes;
 pub use wire::{Quality, Wire};
 
 use crate::frame::{Context, Outcome, Stop, wait_for};
@@ -45,6 +47,8 @@ use sriov::Pf;
 pub const POD_PORT: u16 = 8080;
 /// Port of the Service.
 pub const SERVICE_PORT: u16 = 80;
+/// The uplink where it is an interface that the kernel keeps.
+const VETH: &str = "uplink0";
 /// What a bad wire's choice of packets begins with.
 const SEED: u32 = 5;
 /// The pods that serve: two here, two on the far node.
@@ -103,7 +107,8 @@ impl Topology {
         overlay: &str,
         quality: Option<Quality>,
     ) -> Outcome<Self> {
-        let lay = |node: &Node, far: &Far| {
+        let lay = |node: &mut Node, far: &Far| {
+            node.start_fastpath()?;
             let mut wire = Wire::create(node.netns())?;
             match quality {
                 None => wire.connect()?,
@@ -118,7 +123,7 @@ impl Topology {
     /// The same with a NIC that the kernel has given away as uplink, and one of the kernel's on the same wire for the far node.
     pub fn start_by_nic(context: &Context, ours: &Pf, far: &Pf) -> Outcome<Self> {
         let uplink = format!("uplink: {{ nic: {{ pci: '{}' }} }}\n", ours.pci);
-        let lay = |node: &Node, other: &Far| {
+        let lay = |node: &mut Node, other: &Far| {
             let netns = node.netns().name();
             for arguments in [
                 format!("link set {} down", far.interface),
@@ -130,6 +135,27 @@ impl Topology {
             // An emulated NIC makes no checksums inside of tunnels.
             other.netns().sh(&format!("ethtool -K {} tx off >&2", Far::WIRE))?;
             Ok(wire)
+        };
+        Self::laid_out(context, Family::V4, ["", &uplink], lay)?.with_pods(context)
+    }
+
+    /// The same with a veth to the far node, whose near end is the uplink by packet sockets, and more lines of the fast path's
+    /// configuration.
+    pub fn start_by_veth(context: &Context, lines: &str) -> Outcome<Self> {
+        let uplink = format!("uplink: {{ afPacket: {{ interface: {VETH} }} }}\n{lines}");
+        let lay = |node: &mut Node, far: &Far| {
+            let wire = Far::WIRE;
+            node.netns().ip(&format!(
+                "link add {VETH} mtu 1500 type veth peer name {wire} mtu 1500\nlink set {VETH} up"
+            ))?;
+            // What is longer than the MTU is cut before it enters the wire.
+            for end in [VETH, wire] {
+                node.netns().sh(&format!(
+                    "ethtool -K {end} tx off gso off tso off gro off tx-udp-segmentation off >&2"
+                ))?;
+            }
+            node.start_fastpath()?;
+            far.take_wire(node.netns()).map(|()| None)
         };
         Self::laid_out(context, Family::V4, ["", &uplink], lay)?.with_pods(context)
     }
@@ -163,19 +189,19 @@ impl Topology {
         Self::laid_out(context, underlay, [overlay, ""], on_the_tap)
     }
 
-    /// With more keys of the agent's overlay, and more lines of the fast path's configuration.
+    /// With more keys of the agent's overlay, and more lines of the fast path's configuration. `lay` starts the fast path, and lays
+    /// the wire.
     fn laid_out(
         context: &Context,
         underlay: Family,
         [overlay, fastpath]: [&str; 2],
-        lay: impl FnOnce(&Node, &Far) -> Outcome<Option<Wire>>,
+        lay: impl FnOnce(&mut Node, &Far) -> Outcome<Option<Wire>>,
     ) -> Outcome<Self> {
         let far = Far::create(2, underlay)?;
         let manifests = Manifests::create(context.dir())?;
         manifests.nodes(underlay)?;
         let mut node = Node::create(context, manifests, overlay, fastpath)?;
-        node.start_fastpath()?;
-        let wire = lay(&node, &far)?;
+        let wire = lay(&mut node, &far)?;
         node.start_agent()?;
         Ok(Self { dir: context.dir().to_owned(), pods: BTreeMap::new(), node, far, wire })
     }
@@ -222,6 +248,7 @@ impl Topology {
 }
 
 /// Nothing between the nodes: the far one has the uplink's kernel end.
-fn on_the_tap(node: &Node, far: &Far) -> Outcome<Option<Wire>> {
+fn on_the_tap(node: &mut Node, far: &Far) -> Outcome<Option<Wire>> {
+    node.start_fastpath()?;
     far.take_wire(node.netns()).map(|()| None)
 }

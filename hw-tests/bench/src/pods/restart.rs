@@ -63,17 +63,20 @@ fn one(
     })
 }
 
-/// The longest time for which the pod's interface receives nothing.
+/// The longest time for which the pod receives nothing.
 fn longest_silence(pod: &Netns, over: &AtomicBool) -> Result<Duration, PodsError> {
     let watch = || -> std::io::Result<Duration> {
-        let (mut longest, mut last, mut before) = (Duration::ZERO, Instant::now(), String::new());
+        let (mut longest, mut last, mut before) = (Duration::ZERO, Instant::now(), 0);
         while !over.load(Ordering::Relaxed) {
             let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
-            let line = devices.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"));
-            let received = line.and_then(|line| line.split_whitespace().next()).unwrap_or_default();
+            // By whichever interface: the short cut has one of its own.
+            let counts = devices.lines().filter_map(|line| line.trim_start().split_once(':'));
+            let bytes = |counts: &str| counts.split_whitespace().next()?.parse::<u64>().ok();
+            let others = counts.filter(|(name, _)| *name != "lo");
+            let received = others.filter_map(|(_, counts)| bytes(counts)).sum::<u64>();
             if received != before {
                 longest = longest.max(last.elapsed());
-                (last, before) = (Instant::now(), received.to_owned());
+                (last, before) = (Instant::now(), received);
             }
             thread::sleep(Duration::from_micros(500));
         }
