@@ -368,6 +368,9 @@ fn attach_uplink(
         Uplink::AfPacket { interface: name, mac } | Uplink::AfXdp { interface: name, mac } => {
             let interface = Interface::find(name)?;
             let ours = mac.unwrap_or(interface.mac);
+            if matches!(config.uplink, Uplink::AfPacket { .. }) {
+                fast_path.join_uplink(name.as_str(), ours, ours != interface.mac);
+            }
             (name, ours, interface.mtu, ours)
         }
         Uplink::Nic { mac, .. } => {

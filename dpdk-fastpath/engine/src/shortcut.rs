@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::fastpath::ShortCut;
+use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
 use culvert_shortcut::{End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled};
 
 use crate::control::chain;
+use crate::port::packet_socket::Sees;
 use crate::port::{Device, Entry};
 use crate::table::{PortIndex, PortKind, Remotes, Snapshot};
 
@@ -40,8 +42,8 @@ pub struct Shortcut {
     off: String,
     surroundings: Option<Surroundings>,
     remotes: Arc<Remotes>,
-    /// The uplink, if it has joined.
-    uplink: Option<PortIndex>,
+    /// Whether the uplink has joined.
+    has_uplink: bool,
     /// Ports whose pods have joined, or could not: with their address, and when it is looked at them again.
     ports: BTreeMap<PortIndex, (Ipv4Addr, Instant)>,
     next: Instant,
@@ -56,7 +58,7 @@ impl Shortcut {
             off: reason.to_owned(),
             surroundings: None,
             remotes: Arc::default(),
-            uplink: None,
+            has_uplink: false,
             ports: BTreeMap::new(),
             next: Instant::now(),
         }
@@ -97,10 +99,10 @@ impl Shortcut {
     }
 
     /// Whether decided connections of a port's pod may go by it; of the uplink, those with pods of other nodes.
-    pub fn is_joined(&self, port: PortIndex) -> bool {
+    pub fn is_joined(&self, port: PortIndex, kind: PortKind) -> bool {
         let Some(kernel) = &self.kernel else { return false };
         let tunnels = || self.surroundings.is_some_and(|surroundings| surroundings.tunnelled.is_some());
-        if self.uplink == Some(port) { tunnels() } else { kernel.is_joined(port.0) }
+        if kind == PortKind::Uplink { self.has_uplink && tunnels() } else { kernel.is_joined(port.0) }
     }
 
     /// Tells the kernel what workers are about to work by.
@@ -126,19 +128,24 @@ impl Shortcut {
         memory.set_epoch(epoch);
     }
 
-    /// Takes the uplink in, if it is an interface that the kernel keeps.
-    pub fn join_uplink(&mut self, entry: &Entry<Device>) {
-        let (Some(kernel), Device::Sockets(sockets)) = (&mut self.kernel, &entry.device) else { return };
-        let sockets = sockets.sockets();
-        let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-        self.uplink = match kernel.join_uplink(&entry.port.name, &sockets) {
-            Ok(()) => Some(entry.index),
-            Err(error) => {
-                let (reason, uplink) = (chain(&error), &entry.port.name);
-                tracing::warn!(uplink, reason, "there is no short cut to other nodes");
-                None
+    /// Takes an uplink in that is an interface of the kernel's, before packet sockets are there; `mac` is the address of the fast
+    /// path there, `apart` if it is none of the interface's. Returns what the sockets are to see.
+    pub fn join_uplink(&mut self, interface: &str, mac: EthAddr, apart: bool) -> Sees {
+        let Some(kernel) = &mut self.kernel else { return Sees::All };
+        match kernel.join_uplink(interface, mac, apart) {
+            Ok(()) => {
+                self.has_uplink = true;
+                Sees::TheRest
             }
-        };
+            Err(error) => {
+                tracing::warn!(
+                    uplink = interface,
+                    reason = chain(&error),
+                    "there is no short cut to other nodes"
+                );
+                Sees::All
+            }
+        }
     }
 
     /// Takes in pods that have come since, and those whose interface somebody has removed. Returns when to be called again.

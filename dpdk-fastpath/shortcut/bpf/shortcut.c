@@ -157,7 +157,8 @@ struct globals {
 	__u8 uplink_mac[6];
 	__u8 vtep_mac[6]; // inner
 	__u8 gateway_mac[6];
-	__u8 unused[20];
+	__u8 is_apart; // whether the uplink's address is none of the kernel's
+	__u8 unused[19];
 };
 _Static_assert(sizeof(struct globals) == 64, "as in layout.rs");
 
@@ -568,6 +569,17 @@ INLINE int is_bulk(struct slot *slot, __u32 len)
 	return (__u16)(now - READ(slot->bulk)) <= SETTLED;
 }
 
+// Whether a frame has a VLAN tag and is for the address of the fast path alone. Who gets it after this program sees no tag any more.
+INLINE int is_misled(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct globals *all = bpf_map_lookup_elem(&globals, &zero);
+	__u8 stations[12];
+
+	return skb->vlan_present && all && all->is_apart && !bpf_skb_load_bytes(skb, 0, stations, sizeof(stations)) &&
+	       same_mac(stations, all->uplink_mac);
+}
+
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
@@ -576,6 +588,8 @@ int from_uplink(struct __sk_buff *skb)
 	struct inner inner;
 	struct outer head;
 
+	if (is_misled(skb))
+		return DROP;
 	if (!is_expected(skb, &head, &inner, &to))
 		return NEXT;
 	if (bpf_skb_adjust_room(skb, -(__s32)OUTER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
@@ -604,23 +618,6 @@ int into_pod(struct __sk_buff *skb)
 	    !same_mac(stations + 6, all->gateway_mac))
 		return DROP;
 	return bpf_redirect(door->tap, BPF_F_INGRESS);
-}
-
-// What a packet socket on the uplink is not to see: frames for others, those with a VLAN tag, and what goes by the short cut.
-SEC("socket")
-int not_ours(struct __sk_buff *skb)
-{
-	__u32 zero = 0;
-	struct globals *all = bpf_map_lookup_elem(&globals, &zero);
-	struct decision to;
-	struct inner inner;
-	struct outer head;
-
-	if (skb->vlan_present || !all || bpf_skb_load_bytes(skb, 0, &head.eth, ETH))
-		return 0;
-	if (!(head.eth.dst[0] & 1) && !same_mac(head.eth.dst, all->uplink_mac))
-		return 0;
-	return is_expected(skb, &head, &inner, &to) ? 0 : -1;
 }
 
 char license_[] SEC("license") = "Apache-2.0";

@@ -129,7 +129,9 @@ pub(crate) struct Globals {
     /// In the tunnel.
     pub(crate) vtep_mac: [AtomicU8; 6],
     pub(crate) gateway_mac: [AtomicU8; 6],
-    _unused: [AtomicU8; 20],
+    /// Whether the uplink's address is none of the kernel's.
+    pub(crate) is_apart: AtomicU8,
+    _unused: [AtomicU8; 19],
 }
 
 const _: () = {

@@ -2,7 +2,7 @@
 //!
 //! An ordinary pod's interface is a tap, whose other end the fast path reads. Its packets go through two more processes
 //! and as many changes of CPU than those of a kernel's own interface. So the fast path writes what it has decided about a
-//! connection, a slot for each direction, into memory that five eBPF programs read (`bpf/shortcut.c`):
+//! connection, a slot for each direction, into memory that four eBPF programs read (`bpf/shortcut.c`):
 //!
 //! ```text
 //! pod    tap, egress: pod_egress - - - - - - - - - - - - - - -> culvert0    culvert0, ingress: into_pod -> tap

@@ -127,9 +127,18 @@ impl Memory {
         self.doors().iter().for_each(|door| door.node_side.store(0, Ordering::SeqCst));
     }
 
-    /// Says which interface leads to other nodes, by its index; 0: none.
-    pub fn set_uplink(&self, index: u32) {
-        self.globals().uplink.store(index, Ordering::Release);
+    /// Says which interface leads to other nodes, by its index, and the address of the fast path there, which is `apart` if no
+    /// interface of the kernel has it.
+    pub fn set_uplink(&self, index: u32, mac: EthAddr, apart: bool) {
+        let globals = self.globals();
+        put(&globals.uplink_mac, &mac.0);
+        globals.is_apart.store(apart.into(), Ordering::Relaxed);
+        globals.uplink.store(index, Ordering::Release);
+    }
+
+    /// Says that no interface leads to other nodes.
+    pub(crate) fn close_uplink(&self) {
+        self.globals().uplink.store(0, Ordering::SeqCst);
     }
 
     /// Says how another node is reached; `None`: not at all. `false` if there is no room for it.

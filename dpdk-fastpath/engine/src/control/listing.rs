@@ -112,7 +112,7 @@ impl FastPath {
             drops: named(self.counters.port_drops(entry.index)),
             waking: waking.into(),
             segmentation,
-            short_cut: self.shortcut.is_joined(entry.index),
+            short_cut: self.shortcut.is_joined(entry.index, entry.port.kind),
         }
     }
 
@@ -213,13 +213,13 @@ mod tests {
     use culvert_api::config::fastpath::ShortCut;
 
     use super::*;
-    use crate::table::PortIndex;
+    use crate::table::{PortIndex, PortKind};
 
     #[test]
     fn of_a_short_cut_that_is_not_there_the_reason_is_told_and_no_slots() {
         let off = Shortcut::start(ShortCut::Off, 1_000_000_000);
         let told = proto::ShortCut { why_not: "switched off".to_owned(), ..proto::ShortCut::default() };
         assert_eq!(proto::ShortCut::from(&off), told);
-        assert!(!off.is_joined(PortIndex(0)));
+        assert!(!off.is_joined(PortIndex(0), PortKind::Pod));
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use culvert_api::fastpath as proto;
 use culvert_api::value::Mac;
+use culvert_packet::eth::EthAddr;
 
 use super::error::{AttachError, ReplaceError};
 use super::remember::Memory;
@@ -212,6 +213,13 @@ impl FastPath {
         self.shortcut = shortcut;
     }
 
+    /// Has the short cut take in the uplink that is about to be attached, an interface of the kernel's with another address than
+    /// `mac` if that is `apart`.
+    pub fn join_uplink(&mut self, interface: &str, mac: Mac, apart: bool) {
+        let sees = self.shortcut.join_uplink(interface, EthAddr(mac.octets()), apart);
+        self.ports.backend_mut().set_sees(sees);
+    }
+
     /// Starts a port whose kernel interface has the address `mac`, or changes the one of that name, and lets packets
     /// through.
     ///
@@ -238,9 +246,6 @@ impl FastPath {
         match self.ports.attach(port, mac) {
             Ok(entry) => {
                 publish(&mut self.builder, &mut self.tables, &mut self.shortcut);
-                if entry.port.kind == PortKind::Uplink {
-                    self.shortcut.join_uplink(entry);
-                }
                 let (name, owner) = (&entry.port.name, &entry.port.owner);
                 tracing::info!(port = %name, %owner, worker = entry.worker, new = before.is_none(), "port attached");
                 Ok(entry)

@@ -11,7 +11,7 @@ use culvert_dpdk::{Eal, Mempool, Notice, Port, PortConfig, PortError, TxOffloads
 use super::af_xdp::{self, AfXdpError};
 use super::memif::{self, MemifError};
 use super::nic::NicError;
-use super::packet_socket::{Losses, PacketSocketError, PacketSockets};
+use super::packet_socket::{Losses, PacketSocketError, PacketSockets, Sees};
 use super::release::once_released;
 use super::segmentation::{Asking, Segmentation};
 use super::tap::{self, Behind, Budget, Tap, TapError, TapMemory};
@@ -160,6 +160,8 @@ pub struct Devices {
     succeeds: bool,
     /// The uplink's NIC, from when it is taken until it is started.
     nic: Option<Port>,
+    /// What the uplink's packet sockets see.
+    sees: Sees,
 }
 
 impl Devices {
@@ -179,7 +181,18 @@ impl Devices {
         let team = Team::start(eal, recruits, clock, resting)?;
         let (keep, left) = (Keep::nobody(), BTreeMap::new());
         let (eal, succeeds) = (eal.clone(), false);
-        Ok(Self { drivers, team: Some(team), workers, memory, eal, keep, left, succeeds, nic: None })
+        Ok(Self {
+            drivers,
+            team: Some(team),
+            workers,
+            memory,
+            eal,
+            keep,
+            left,
+            succeeds,
+            nic: None,
+            sees: Sees::All,
+        })
     }
 
     /// Has the descriptors of taps kept, and goes on with those that another process left.
@@ -208,6 +221,11 @@ impl Devices {
         let (mac, port) = taken.map_err(|source| NicError::Refused { pci, source: Box::new(source) })?;
         self.nic = Some(port);
         Ok(Mac::try_from(mac).unwrap_or_else(|_| Mac::local_from(0)))
+    }
+
+    /// Has the uplink's packet sockets see what they will see, if it is made after that.
+    pub fn set_sees(&mut self, sees: Sees) {
+        self.sees = sees;
     }
 
     /// Whether the tap of this name is one that another process left.
@@ -314,7 +332,7 @@ impl Devices {
     fn packet_sockets(&self, port: &NewPort<'_>) -> Result<(Device, Queues), BackendError> {
         let interface = Interface::find(port.interface)?;
         let workers = usize::from(self.workers);
-        let sockets = PacketSockets::open(port.interface, &interface, port.mac, workers)?;
+        let sockets = PacketSockets::open(port.interface, &interface, port.mac, workers, self.sees)?;
         let losses = sockets.losses();
         let (rx, tx) = sockets.ends(&self.memory);
         let rx = rx.into_iter().map(|rx| Rx::Packet(Box::new(rx))).collect();

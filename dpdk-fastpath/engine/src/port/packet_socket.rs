@@ -2,9 +2,9 @@
 //!
 //! With `PACKET_VNET_HDR` a packet socket speaks as a tap does, so the transmitting end is that of a [tap](super::tap): checksums
 //! that the kernel has left open are completed, and one write hands over many tunnel packets. What comes lies in a [ring], which
-//! takes no call to be read. A filter in the kernel lets
-//! through what is for the address of the uplink, or for several stations, and has no VLAN tag: a tagged packet would
-//! arrive without its tag, as if it belonged here.
+//! takes no call to be read. A filter in the kernel lets through
+//! what is for the address of the uplink, or for several stations, and had no VLAN tag: a tagged packet would arrive without its
+//! tag, as if it belonged here.
 //!
 //! The kernel goes on to look at what it receives. So an address that the fast path has on the underlay is none of the
 //! kernel's; and it takes the kernel the least time if the MAC address is none of its own, either.
@@ -62,21 +62,41 @@ pub enum PacketSocketError {
     },
 }
 
-/// Packet sockets on one interface, which share what comes in.
+/// Packet sockets on one interface, which share what comes in. Each packet that has been sent tells its socket so, and with it
+/// all who wait for that: those that a worker waits at send nothing.
 #[derive(Debug)]
-pub struct PacketSockets(Vec<Pair>);
+pub struct PacketSockets {
+    rx: Vec<Receiver>,
+    tx: Vec<OwnedFd>,
+}
 
-/// A worker's two sockets. Each packet that has been sent tells its socket so, and with it all who wait for that: the one that
-/// a worker waits at sends nothing.
 #[derive(Debug)]
-struct Pair {
-    rx: Arc<OwnedFd>,
+struct Receiver {
+    socket: Arc<OwnedFd>,
     ring: Ring,
-    tx: OwnedFd,
+}
+
+/// When packet sockets see what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sees {
+    /// First of all: one socket for each worker.
+    All,
+    /// What programs in the kernel that look at what an interface receives have left, such as those of the short cut: one socket
+    /// for each worker and protocol.
+    TheRest,
+}
+
+impl Sees {
+    const fn protocols(self) -> &'static [libc::c_int] {
+        match self {
+            Self::All => &[libc::ETH_P_ALL],
+            Self::TheRest => &[libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP],
+        }
+    }
 }
 
 impl PacketSockets {
-    /// Makes so many on the interface `name`, for frames to the address `mac`.
+    /// Makes sockets for so many workers on the interface `name`, for frames to the address `mac`.
     ///
     /// # Errors
     /// When the process may make none, or the kernel is too old.
@@ -84,63 +104,82 @@ impl PacketSockets {
         name: &IfName,
         interface: &Interface,
         mac: Mac,
-        sockets: usize,
+        workers: usize,
+        sees: Sees,
     ) -> Result<Self, PacketSocketError> {
-        let mut opened: Vec<Pair> = Vec::with_capacity(sockets);
-        let mut group = FANOUT_HASH_NEW;
-        for _ in 0..sockets {
-            let failed = |(action, source): (_, io::Error)| match source.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => {
-                    PacketSocketError::NotPermitted { interface: name.clone() }
-                }
-                _ => PacketSocketError::Refused { interface: name.clone(), action, source },
-            };
-            let pair = Pair::open(interface, mac).map_err(failed)?;
-            if sockets > 1 {
-                set(&pair.rx, PACKET_FANOUT, &group).map_err(|e| failed(("share packets", e)))?;
-                if opened.is_empty() {
-                    // The number that the kernel chose, for the others to join.
-                    let new: libc::c_int =
-                        get(&pair.rx, PACKET_FANOUT).map_err(|e| failed(("share packets", e)))?;
-                    group = new & 0xffff;
-                }
-            }
-            opened.push(pair);
+        let failed = |(action, source): Failed| match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => PacketSocketError::NotPermitted { interface: name.clone() },
+            _ => PacketSocketError::Refused { interface: name.clone(), action, source },
+        };
+        let filter = filter(mac, sees, mac == interface.mac);
+        let mut rx = Vec::with_capacity(workers * sees.protocols().len());
+        for protocol in sees.protocols() {
+            rx.extend(group(interface, mac, *protocol, &filter, workers).map_err(failed)?);
         }
-        Ok(Self(opened))
+        let tx = (0..workers).map(|_| transmitter(interface)).collect::<Result<_, _>>().map_err(failed)?;
+        Ok(Self { rx, tx })
     }
 
     /// What there will have been no room for.
     pub fn losses(&self) -> Losses {
-        Losses::new(self.0.iter().map(|pair| &pair.rx))
+        Losses::new(self.rx.iter().map(|rx| &rx.socket))
     }
 
-    /// Receiving and transmitting ends, one of each for each socket.
+    /// Receiving ends, one for each worker and then for each again if there are several protocols; and transmitting ends, one for
+    /// each worker.
     pub fn ends(self, memory: &TapMemory) -> (Vec<PacketRx>, Vec<TapTx>) {
-        let ends = self.0.into_iter().map(|Pair { rx, ring, tx }| {
-            let rx = PacketRx::new(rx, ring, memory.clone());
-            (rx, TapTx::new(Arc::new(tx), Behind::Socket))
-        });
-        ends.unzip()
+        let rx = |Receiver { socket, ring }| PacketRx::new(socket, ring, memory.clone());
+        let tx = |socket| TapTx::new(Arc::new(socket), Behind::Socket);
+        (self.rx.into_iter().map(rx).collect(), self.tx.into_iter().map(tx).collect())
     }
 }
 
 /// What could not be done, and why.
 type Failed = (&'static str, io::Error);
 
-impl Pair {
-    fn open(interface: &Interface, mac: Mac) -> Result<Self, Failed> {
-        let (rx, tx) = (socket()?, socket()?);
-        let on: libc::c_int = 1;
-        set(&rx, PACKET_IGNORE_OUTGOING, &on).map_err(|error| ("pass over what the kernel sends", error))?;
-        let ring = Ring::new(&rx, usize::from(interface.mtu.get()))?;
-        for (socket, option) in [(&rx, libc::SO_RCVBUFFORCE), (&tx, libc::SO_SNDBUFFORCE)] {
-            set_at(socket, libc::SOL_SOCKET, option, &BUFFER)
-                .map_err(|error| ("have large buffers", error))?;
+/// Sockets that share what comes of a protocol.
+fn group(
+    interface: &Interface,
+    mac: Mac,
+    protocol: libc::c_int,
+    filter: &[libc::sock_filter],
+    sockets: usize,
+) -> Result<Vec<Receiver>, Failed> {
+    let mut group = FANOUT_HASH_NEW;
+    let mut opened: Vec<Receiver> = Vec::with_capacity(sockets);
+    for _ in 0..sockets {
+        let receiver = Receiver::open(interface, mac, protocol, filter)?;
+        if sockets > 1 {
+            set(&receiver.socket, PACKET_FANOUT, &group).map_err(|error| ("share packets", error))?;
+            if opened.is_empty() {
+                // The number that the kernel chose, for the others to join.
+                let new: libc::c_int =
+                    get(&receiver.socket, PACKET_FANOUT).map_err(|error| ("share packets", error))?;
+                group = new & 0xffff;
+            }
         }
-        let mut filter = filter(mac);
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        set_at(&rx, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+        opened.push(receiver);
+    }
+    Ok(opened)
+}
+
+impl Receiver {
+    fn open(
+        interface: &Interface,
+        mac: Mac,
+        protocol: libc::c_int,
+        filter: &[libc::sock_filter],
+    ) -> Result<Self, Failed> {
+        let socket = socket()?;
+        let on: libc::c_int = 1;
+        set(&socket, PACKET_IGNORE_OUTGOING, &on)
+            .map_err(|error| ("pass over what the kernel sends", error))?;
+        let ring = Ring::new(&socket, usize::from(interface.mtu.get()))?;
+        set_at(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &BUFFER)
+            .map_err(|error| ("have large buffers", error))?;
+        // Which the call does not write to.
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        set_at(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
             .map_err(|error| ("have a filter", error))?;
         // Neighbour discovery asks at multicast addresses, of which the NIC knows only the kernel's own.
         let promiscuous =
@@ -151,12 +190,19 @@ impl Pair {
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        set(&rx, libc::PACKET_ADD_MEMBERSHIP, &membership)
+        set(&socket, libc::PACKET_ADD_MEMBERSHIP, &membership)
             .map_err(|error| ("receive what is for us", error))?;
-        bind(&rx, interface, libc::ETH_P_ALL).map_err(|error| ("be bound", error))?;
-        bind(&tx, interface, 0).map_err(|error| ("be bound", error))?;
-        Ok(Self { rx: Arc::new(rx), ring, tx })
+        bind(&socket, interface, protocol).map_err(|error| ("be bound", error))?;
+        Ok(Self { socket: Arc::new(socket), ring })
     }
+}
+
+fn transmitter(interface: &Interface) -> Result<OwnedFd, Failed> {
+    let socket = socket()?;
+    set_at(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &BUFFER)
+        .map_err(|error| ("have large buffers", error))?;
+    bind(&socket, interface, 0).map_err(|error| ("be bound", error))?;
+    Ok(socket)
 }
 
 /// A socket whose frames have a vnet header. It receives nothing yet.
@@ -189,25 +235,43 @@ fn bind(socket: &OwnedFd, interface: &Interface, protocol: libc::c_int) -> io::R
     Ok(())
 }
 
-/// Lets through frames to `mac` and to several stations, without a VLAN tag (classic BPF, linux/filter.h).
-fn filter(mac: Mac) -> [libc::sock_filter; 10] {
-    /// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`.
-    const VLAN_TAG_PRESENT: u32 = (-0x1000_i32 + 48) as u32;
+/// Lets through frames to `mac` and to several stations, without a VLAN tag (classic BPF, linux/filter.h). `own` says whether
+/// `mac` is that of the interface.
+///
+/// Where sockets see [the rest](Sees::TheRest), a tag is gone by then; but the kernel takes a frame that had one for another
+/// host's (`skb_vlan_tag_present` in `__netif_receive_skb_core`). It does so with all frames to an address that no interface has,
+/// of which the program that came before has left none with a tag.
+fn filter(mac: Mac, sees: Sees, own: bool) -> Vec<libc::sock_filter> {
+    /// `SKF_AD_OFF`, from which on a load is of what the kernel knows of the packet.
+    const KNOWN: i32 = -0x1000;
+    /// `SKF_AD_PKTTYPE` and `SKF_AD_VLAN_TAG_PRESENT`.
+    const KIND: u32 = (KNOWN + 4) as u32;
+    const VLAN_TAG_PRESENT: u32 = (KNOWN + 48) as u32;
+    /// `PACKET_OTHERHOST`.
+    const OTHERS: u32 = libc::PACKET_OTHERHOST as u32;
     const LOAD: u32 = libc::BPF_LD | libc::BPF_ABS;
     const IS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const HAS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
     let line = |code: u32, k, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
     let [a, b, c, d, e, f] = mac.octets();
-    [
-        line(LOAD | libc::BPF_B, VLAN_TAG_PRESENT, 0, 0),
-        line(IS, 0, 0, 6),
+    let (known, wrong) = match sees {
+        Sees::All => (VLAN_TAG_PRESENT, 1),
+        Sees::TheRest => (KIND, OTHERS),
+    };
+    // Nothing is wrong with an address apart.
+    let unicast = if sees == Sees::TheRest && !own { u32::MAX } else { wrong };
+    vec![
         line(LOAD | libc::BPF_B, 0, 0, 0),
-        line(HAS, 1, 5, 0),
+        line(HAS, 1, 6, 0),
         line(LOAD | libc::BPF_W, 0, 0, 0),
-        line(IS, u32::from_be_bytes([a, b, c, d]), 0, 2),
+        line(IS, u32::from_be_bytes([a, b, c, d]), 0, 6),
         line(LOAD | libc::BPF_H, 4, 0, 0),
-        line(IS, u16::from_be_bytes([e, f]).into(), 1, 0),
+        line(IS, u16::from_be_bytes([e, f]).into(), 0, 4),
+        line(LOAD | libc::BPF_B, known, 0, 0),
+        line(IS, unicast, 2, 3),
+        line(LOAD | libc::BPF_B, known, 0, 0),
+        line(IS, wrong, 0, 1),
         line(RETURN, 0, 0, 0),
         line(RETURN, u32::MAX, 0, 0),
     ]
@@ -243,8 +307,8 @@ fn get<T: FromBytes>(socket: &OwnedFd, option: libc::c_int) -> io::Result<T> {
 mod tests {
     use super::*;
 
-    /// What a classic BPF program of this module's kind returns for a frame.
-    fn passes(program: &[libc::sock_filter], frame: &[u8], tagged: bool) -> bool {
+    /// What a classic BPF program of this module's kind returns for a frame, with what the kernel knows of it: kind and tag.
+    fn passes(program: &[libc::sock_filter], frame: &[u8], (kind, tagged): (u8, bool)) -> bool {
         let (mut at, mut a) = (0, 0_u32);
         loop {
             let libc::sock_filter { code, jt, jf, k } = program[at];
@@ -255,7 +319,8 @@ mod tests {
                 libc::BPF_RET => return k != 0,
                 libc::BPF_JMP if code & 0xf0 == libc::BPF_JSET => jump = if a & k != 0 { jt } else { jf },
                 libc::BPF_JMP => jump = if a == k { jt } else { jf },
-                _ if k > u32::MAX / 2 => a = tagged.into(),
+                _ if k == (-0x1000_i32 + 4) as u32 => a = kind.into(),
+                _ if k == (-0x1000_i32 + 48) as u32 => a = tagged.into(),
                 _ => {
                     let size = match code & 0x18 {
                         libc::BPF_B => 1,
@@ -269,19 +334,46 @@ mod tests {
         }
     }
 
+    const HOST: u8 = libc::PACKET_HOST;
+    const OTHERHOST: u8 = libc::PACKET_OTHERHOST;
+
     #[test]
     fn frames_for_others_and_with_a_tag_are_left_to_the_kernel() {
-        let program = filter("02:00:00:00:00:07".parse().unwrap());
-        for (to, tagged, expected) in [
-            ([2, 0, 0, 0, 0, 7], false, true),
-            ([2, 0, 0, 0, 0, 7], true, false),
-            ([2, 0, 0, 0, 0, 8], false, false),
-            ([2, 0, 0, 9, 0, 7], false, false),
-            ([0xff; 6], false, true),
-            ([0xff; 6], true, false),
-            ([0x33, 0x33, 0xff, 0, 0, 1], false, true),
+        let mac = "02:00:00:00:00:07".parse().unwrap();
+        for own in [false, true] {
+            let program = filter(mac, Sees::All, own);
+            for (to, tagged, expected) in [
+                ([2, 0, 0, 0, 0, 7], false, true),
+                ([2, 0, 0, 0, 0, 7], true, false),
+                ([2, 0, 0, 0, 0, 8], false, false),
+                ([2, 0, 0, 9, 0, 7], false, false),
+                ([0xff; 6], false, true),
+                ([0xff; 6], true, false),
+                ([0x33, 0x33, 0xff, 0, 0, 1], false, true),
+            ] {
+                let known = (if own { HOST } else { OTHERHOST }, tagged);
+                assert_eq!(passes(&program, &to, known), expected, "{to:?} {tagged}");
+            }
+        }
+    }
+
+    #[test]
+    fn behind_programs_a_frame_that_had_a_tag_is_told_by_whose_the_kernel_takes_it_for() {
+        let mac = "02:00:00:00:00:07".parse().unwrap();
+        for (own, to, kind, expected) in [
+            (true, [2, 0, 0, 0, 0, 7], HOST, true),
+            (true, [2, 0, 0, 0, 0, 7], OTHERHOST, false),
+            // Of those with a tag none is left.
+            (false, [2, 0, 0, 0, 0, 7], OTHERHOST, true),
+            (false, [2, 0, 0, 0, 0, 8], OTHERHOST, false),
+            (true, [2, 0, 0, 9, 0, 7], OTHERHOST, false),
+            (false, [0xff; 6], libc::PACKET_BROADCAST, true),
+            (false, [0xff; 6], OTHERHOST, false),
+            (true, [0x33, 0x33, 0xff, 0, 0, 1], libc::PACKET_MULTICAST, true),
+            (true, [0x33, 0x33, 0xff, 0, 0, 1], OTHERHOST, false),
         ] {
-            assert_eq!(passes(&program, &to, tagged), expected, "{to:?} {tagged}");
+            let program = filter(mac, Sees::TheRest, own);
+            assert_eq!(passes(&program, &to, (kind, false)), expected, "{own} {to:?} {kind}");
         }
     }
 }

@@ -69,7 +69,7 @@ impl Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        // A packet socket keeps its filter, and that the map.
+        // What stays at the node's end of a pair keeps the map.
         self.memory.globals().epoch.store(0, Ordering::Release);
         if let Err(left) = self.leave_all() {
             tracing::warn!(?left, "interfaces are left behind");

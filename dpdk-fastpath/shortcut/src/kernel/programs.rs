@@ -1,11 +1,11 @@
 //! The programs in the kernel, and where they are put.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use aya::maps::Map;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, SocketFilter, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
@@ -17,9 +17,6 @@ const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
 
 /// What sees the packets of an interface.
 const CLASSIFIERS: [&str; 4] = ["pod_egress", "from_pod", "from_uplink", "into_pod"];
-
-/// What sees those of a packet socket.
-const FILTER: &str = "not_ours";
 
 /// Programs and maps that are in the kernel.
 #[derive(Debug)]
@@ -42,8 +39,6 @@ impl Programs {
             let loaded = programs.classifier(name).and_then(SchedClassifier::load);
             loaded.map_err(Failed::to(format!("load the program {name}"))).map_err(ShortcutError::of)?;
         }
-        let loaded = programs.filter().and_then(SocketFilter::load);
-        loaded.map_err(Failed::to(format!("load the program {FILTER}"))).map_err(ShortcutError::of)?;
         Ok(programs)
     }
 
@@ -89,17 +84,7 @@ impl Programs {
         leave().map_err(Failed::to(format!("leave the program {program} on {interface}")))
     }
 
-    /// Lets the filter decide what a packet socket receives.
-    pub(super) fn filter_socket(&mut self, socket: BorrowedFd<'_>) -> Result<(), Failed> {
-        let attached = self.filter().and_then(|filter| filter.attach(socket));
-        attached.map_err(Failed::to(format!("put the program {FILTER} on a packet socket")))
-    }
-
     fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier, ProgramError> {
         self.0.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
-    }
-
-    fn filter(&mut self) -> Result<&mut SocketFilter, ProgramError> {
-        self.0.program_mut(FILTER).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
     }
 }

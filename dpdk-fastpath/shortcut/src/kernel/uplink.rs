@@ -1,9 +1,8 @@
 //! The uplink's part.
 
-use std::os::fd::BorrowedFd;
-
 use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifierLink;
+use culvert_packet::eth::EthAddr;
 use nix::net::if_::if_nametoindex;
 
 use super::Kernel;
@@ -16,25 +15,24 @@ pub(super) struct Uplink {
 }
 
 impl Kernel {
-    /// Takes what comes at the interface `interface` of the calling thread's network namespace, and hides it from packet
-    /// sockets there, whatever filter they had before. They go on to see frames to the uplink's address and to several stations,
-    /// without a VLAN tag: so that address must be known by now.
+    /// Takes what comes at the interface `interface` of the calling thread's network namespace and belongs to decided connections.
+    /// `mac` is the address of the fast path there, `apart` if no interface of the kernel has it.
     ///
-    /// Another uplink that was joined before is left. If it fails, it may be that some of the sockets have the filter.
+    /// A packet socket for all protocols sees frames before, one for a protocol after that, and without their VLAN tag. Of frames
+    /// with a tag that are for an address apart nobody sees anything; others are `PACKET_OTHERHOST` then.
+    ///
+    /// Another uplink that was joined before is left.
     ///
     /// # Errors
     /// When there is no such interface, or the kernel refuses.
-    pub fn join_uplink(&mut self, interface: &str, sockets: &[BorrowedFd<'_>]) -> Result<(), UplinkError> {
+    pub fn join_uplink(&mut self, interface: &str, mac: EthAddr, apart: bool) -> Result<(), UplinkError> {
         let of = |failed| UplinkError::of(interface, failed);
-        self.memory.set_uplink(0);
+        self.memory.close_uplink();
         self.uplink = None;
         let index = if_nametoindex(interface).map_err(Failed::to("find it")).map_err(of)?;
         let link = self.programs.attach("from_uplink", interface, TcAttachType::Ingress).map_err(of)?;
-        for socket in sockets {
-            self.programs.filter_socket(*socket).map_err(of)?;
-        }
         self.uplink = Some(Uplink { _link: link });
-        self.memory.set_uplink(index);
+        self.memory.set_uplink(index, mac, apart);
         Ok(())
     }
 }

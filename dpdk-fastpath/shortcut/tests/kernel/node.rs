@@ -1,7 +1,7 @@
 //! Nodes with the short cut, and pods.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use culvert_packet::encap::{Encapsulation, Endpoints, Marking, Template, Tunnel};
 use culvert_packet::eth::EthAddr;
@@ -72,8 +72,9 @@ impl Node {
 
     /// Joins the uplink, which has these packet sockets, and makes `remote` way 0 for packets up to `mtu` bytes. Its pods have
     /// addresses in 10.244.`remote`.0/24.
-    pub(crate) fn connect(&mut self, remote: u8, mtu: u16, sockets: &[BorrowedFd<'_>]) {
-        self.netns.within(|| self.kernel.join_uplink("wire", sockets)).unwrap();
+    pub(crate) fn connect(&mut self, remote: u8, mtu: u16) {
+        let mac = wire_mac(self.number);
+        self.netns.within(|| self.kernel.join_uplink("wire", mac, false)).unwrap();
         let tunnel = Tunnel {
             outer_dst: wire_mac(remote),
             outer_src: wire_mac(self.number),

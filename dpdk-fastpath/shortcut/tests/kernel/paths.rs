@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::frame::Segment;
 use crate::netns::Netns;
 use crate::node::{MTU, Node, VNI, vtep, vtep_mac, wire_mac};
 use crate::relay::{Station, deliver, enter_plain, enter_translated, passed, relay};
-use crate::uplinks::{packet_socket, receive};
+use crate::uplinks::{packet_socket4, receive};
 use crate::{Case, within};
 
 /// Bytes in each direction.
@@ -36,8 +35,8 @@ pub(crate) fn cases() -> Vec<Case> {
 fn node_to_node() {
     let (mut near, mut far) = (Node::new(1), Node::new(2));
     near.wire(2, &far.netns);
-    near.connect(2, MTU, &[]);
-    far.connect(1, MTU, &[]);
+    near.connect(2, MTU);
+    far.connect(1, MTU);
     let (client, server) = (near.pod(3), far.pod(4));
     let listening = (server.address, PORT);
     let open = |syn: Segment| {
@@ -95,7 +94,7 @@ fn kernel_node(near: &Node) -> Netns {
 fn to_the_kernel() {
     let mut near = Node::new(1);
     let far = kernel_node(&near);
-    near.connect(2, MTU, &[]);
+    near.connect(2, MTU);
     let client = near.pod(3);
     let listening = (Ipv4Addr::new(10, 244, 2, 1), PORT);
     let tunnel = near.netns.within(|| UdpSocket::bind((vtep(1), 0)).unwrap());
@@ -116,8 +115,8 @@ fn to_the_kernel() {
 fn from_the_kernel() {
     let mut near = Node::new(1);
     let far = kernel_node(&near);
-    let at_uplink = packet_socket(&near.netns);
-    near.connect(2, MTU, &[at_uplink.as_fd()]);
+    let at_uplink = packet_socket4(&near.netns);
+    near.connect(2, MTU);
     let server = near.pod(3);
     near.welcomes(&server, 3, true);
     let listening = (server.address, PORT);

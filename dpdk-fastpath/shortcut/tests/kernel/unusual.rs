@@ -48,7 +48,7 @@ fn connected() -> (Node, Pod, Tap) {
     let mut node = Node::new(1);
     let uplink = node.netns.within(|| Tap::new("wire"));
     node.netns.ip("link set wire up");
-    node.connect(2, WAY_MTU, &[]);
+    node.connect(2, WAY_MTU);
     let pod = node.pod(3);
     enter_plain(&node, (End::Door(3), End::Way(0)), (pod.address, PORT), SERVER);
     (node, pod, uplink)

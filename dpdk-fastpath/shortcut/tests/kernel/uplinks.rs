@@ -1,7 +1,7 @@
 //! What comes from the underlay, and what packet sockets there see of it.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use culvert_packet::eth::EthAddr;
 use culvert_shortcut::End;
@@ -59,8 +59,8 @@ impl Uplink {
     pub(crate) fn of(mut node: Node) -> Self {
         let tap = node.netns.within(|| Tap::new("wire"));
         node.netns.ip(&format!("link set wire address {} up", wire_mac(1)));
-        let at_uplink = packet_socket(&node.netns);
-        node.connect(2, MTU, &[at_uplink.as_fd()]);
+        let at_uplink = packet_socket4(&node.netns);
+        node.connect(2, MTU);
         let pod = node.pod(3);
         for port in PORTS {
             let client = (pod.address, port);
@@ -143,6 +143,12 @@ pub(crate) fn packet_socket(netns: &Netns) -> OwnedFd {
     netns.within(|| socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap())
 }
 
+/// Sees IPv4 packets in a network namespace, once programs have seen them.
+pub(crate) fn packet_socket4(netns: &Netns) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK;
+    netns.within(|| socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthIp).unwrap())
+}
+
 /// What has come, whichever interface it was at.
 pub(crate) fn receive(socket: &OwnedFd) -> Option<Vec<u8>> {
     Some(receive_at(socket)?.1)
@@ -162,7 +168,7 @@ pub(crate) fn is_marked(frame: &[u8], identification: u16) -> bool {
 }
 
 fn sockets() {
-    let uplink = Uplink::new();
+    let mut uplink = Uplink::new();
     type Change = fn(&mut Segment, &mut Tunnelled);
     let changes: [(&str, Change, By); 16] = [
         ("nothing", |_, _| {}, By::Pod),
@@ -180,7 +186,8 @@ fn sockets() {
         ("another class", |_, t| t.class = 0x28 << 2, By::Pod),
         ("congestion on the way", |_, t| t.class = 3, By::Socket),
         ("padding", |_, t| t.padding = 4, By::Socket),
-        ("another station", |_, t| t.to.0[5] ^= 1, By::Nobody),
+        // Its own filter passes over it.
+        ("another station", |_, t| t.to.0[5] ^= 1, By::Socket),
     ];
     for (change, apply, expected) in changes {
         let (mut segment, mut tunnelled) = (uplink.segment(PORTS[0]), Tunnelled::default());
@@ -192,7 +199,10 @@ fn sockets() {
     segment.ip.identification = 7;
     let mut tagged = Tunnelled::default().frame(&segment);
     tagged.splice(12..12, [0x81, 0, 0, 5]);
-    assert_eq!(uplink.seen(&tagged), By::Nobody, "a VLAN tag");
+    assert_eq!(uplink.seen(&tagged), By::Socket, "a VLAN tag");
+    let Node { netns, kernel, .. } = &mut uplink.node;
+    netns.within(|| kernel.join_uplink("wire", wire_mac(1), true)).unwrap();
+    assert_eq!(uplink.seen(&tagged), By::Nobody, "a VLAN tag, and an address apart");
     let plain = Segment { eth: segment.eth.clone(), ..segment };
     let mut plain = plain.frame();
     plain[..6].copy_from_slice(&wire_mac(1).0);
@@ -232,7 +242,7 @@ fn dropped() {
 
 fn refusal() {
     let mut node = Node::new(1);
-    let error = node.netns.within(|| node.kernel.join_uplink("nope", &[]).unwrap_err());
+    let error = node.netns.within(|| node.kernel.join_uplink("nope", wire_mac(1), false).unwrap_err());
     assert_eq!(
         error.to_string(),
         "short cut: uplink nope: there is no interface of this name: see `ip link`"

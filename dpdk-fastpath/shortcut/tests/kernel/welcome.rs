@@ -7,7 +7,7 @@ use culvert_packet::ip::Protocol;
 use culvert_shortcut::End;
 
 use crate::frame::Segment;
-use crate::node::{EPOCH, Node, vtep};
+use crate::node::{EPOCH, Node, vtep, wire_mac};
 use crate::relay::{Station, enter_plain, passed};
 use crate::uplinks::{By, PORTS, SERVER, Tunnelled, Uplink, is_marked, receive};
 use crate::{Case, within};
@@ -130,7 +130,7 @@ fn no_uplink() {
     let mut uplink = welcoming(Node::new(1));
     assert_eq!(seen(&uplink, &syn(&uplink, 3000)), By::Pod);
     let Node { netns, kernel, .. } = &mut uplink.node;
-    netns.within(|| kernel.join_uplink("nope", &[]).unwrap_err());
+    netns.within(|| kernel.join_uplink("nope", wire_mac(1), false).unwrap_err());
     assert!(arrives_at_socket(&uplink, 3001));
 }
 

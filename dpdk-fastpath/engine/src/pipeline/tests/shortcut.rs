@@ -15,7 +15,7 @@ impl Joined {
     fn new() -> Self {
         let node = Node::new();
         let memory = Memory::own(1024).unwrap();
-        memory.set_uplink(1);
+        memory.set_uplink(1, UPLINK_MAC, false);
         for (port, mac) in [(POD_A, POD_A_MAC), (POD_B, POD_B_MAC)] {
             memory.set_door(port.0, Some(&Pod { node_side: 10, tap: 11, mtu: 1450, mac }));
         }

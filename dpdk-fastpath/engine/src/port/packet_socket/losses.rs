@@ -17,11 +17,6 @@ impl Losses {
         Self(sockets.map(Arc::downgrade).collect())
     }
 
-    /// The sockets, as far as they live.
-    pub fn sockets(&self) -> Vec<Arc<OwnedFd>> {
-        self.0.iter().filter_map(Weak::upgrade).collect()
-    }
-
     /// Packets that found a ring full, since the last call.
     pub fn take(&self) -> u64 {
         let one = |socket: &Weak<OwnedFd>| {
