@@ -3,8 +3,9 @@
 //	app - tap, egress: pod_egress - culvert0 (veth) | its other end, ingress: from_pod - uplink, or another pod's culvert0
 //	uplink, ingress: from_uplink - other end of a pod's culvert0 | culvert0 (GRO), ingress: into_pod - tap - app
 //
-// The fast path writes what is in the maps; only the last three fields of a slot are written here. What matches no slot, and
-// whatever is unusual, goes on as if there were nothing here: to the fast path. Byte order of addresses and ports is that of
+// The fast path writes what is in the maps. Written here are what is counted in a slot and when a long packet came; and whole
+// slots of connections that other nodes open to pods, about which nothing is to be decided. What matches no slot, and whatever is
+// unusual, goes on as if there were nothing here: to the fast path. Byte order of addresses and ports is that of
 // headers throughout.
 //
 // The layout of what is in the maps is that of layout.rs, which both sides check.

@@ -12,8 +12,9 @@
 //!                                        uplink, or culvert-p8, ...         uplink, ingress: from_uplink
 //! ```
 //!
-//! What matches no slot goes on as if there were none of this, through the tap, to the fast path; so do a connection's first
-//! packet and whatever is unusual. Nothing is pinned: when the process ends, all packets go through the tap at once.
+//! What matches no slot goes on as if there were none of this, through the tap or a packet socket, to the fast path; so
+//! do whatever is unusual and a connection's first packet, unless another node opens it to a pod's own address: then the programs
+//! enter it by themselves. Nothing is pinned: when the process ends, all packets go through the tap at once.
 //!
 //! [`Kernel`] loads the programs, and puts them where packets are; [`Memory`] is what is shared with them, and [`Slots`] is
 //! that part of it which the fast path's workers write.
