@@ -141,12 +141,9 @@ impl Slots {
     }
 
     /// Whether packets may come from there and go to there by the short cut.
-    pub fn joins(&self, from: End, to: End) -> bool {
-        let is_open = |end| match end {
-            End::Door(_) => self.memory.has_door(end),
-            End::Way(_) => self.memory.has_way(end),
-        };
-        from != to && is_open(from) && is_open(to)
+    #[inline]
+    pub fn is_open(&self, end: End) -> bool {
+        self.memory.is_open(end)
     }
 
     /// Lets packets of a connection go by the short cut as long as `epoch` is in force. `false` if there is no room, or

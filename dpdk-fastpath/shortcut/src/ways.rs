@@ -1,7 +1,7 @@
 //! What the control thread writes: other nodes, and what holds for all.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use culvert_packet::encap::Template4;
 use culvert_packet::eth::EthAddr;
@@ -185,16 +185,18 @@ impl Memory {
         place.into_iter().for_each(|place| place.word.store(word, Ordering::SeqCst));
     }
 
-    pub(crate) fn has_way(&self, end: End) -> bool {
-        let End::Way(number) = end else { return false };
-        let is_there = |way: &Way| way.vtep.load(Ordering::Relaxed) != 0;
-        self.globals().uplink.load(Ordering::Relaxed) != 0
-            && self.ways().get(number as usize).is_some_and(is_there)
-    }
-
-    pub(crate) fn has_door(&self, end: End) -> bool {
-        let End::Door(number) = end else { return false };
-        self.doors().get(usize::from(number)).is_some_and(|door| door.node_side.load(Ordering::Relaxed) != 0)
+    /// Whether a pod has joined, or another node can be reached.
+    pub(crate) fn is_open(&self, end: End) -> bool {
+        let is_set = |word: &AtomicU32| word.load(Ordering::Relaxed) != 0;
+        match end {
+            End::Door(number) => {
+                self.doors().get(usize::from(number)).is_some_and(|door| is_set(&door.node_side))
+            }
+            End::Way(number) => {
+                let way = self.ways().get(number as usize);
+                is_set(&self.globals().uplink) && way.is_some_and(|way| is_set(&way.vtep))
+            }
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Pipeline {
         let Self { shortcut: Some(shortcut), flows, counters, .. } = self else { return };
         let Shortcut { slots, reviews, cursor, reviewed, pause } = shortcut;
         let count = tsc::now();
-        if !*reviews || slots.is_empty() || count.wrapping_sub(*reviewed) < *pause {
+        if !*reviews || count.wrapping_sub(*reviewed) < *pause || slots.is_empty() {
             return;
         }
         *reviewed = count;
@@ -153,6 +153,10 @@ impl Stage<'_> {
             Origin::Pod => End::Door(self.in_port.0),
             Origin::Tunnel(slot) => End::Way(slot),
         };
+        // Most often it is this that fails, of pods that have not joined.
+        if !slots.is_open(from) {
+            return;
+        }
         let found = self.tables.v4.lookup(key, hash);
         let (client, server, original, translated) = match &found {
             Some(hit) => {
@@ -179,7 +183,7 @@ impl Stage<'_> {
                 _ => return,
             },
         };
-        if !slots.joins(client, server) {
+        if client == server || !slots.is_open(client) || !slots.is_open(server) {
             return;
         }
         let (now, epoch) = (tsc::now(), self.view.epoch());
