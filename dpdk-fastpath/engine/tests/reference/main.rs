@@ -49,7 +49,8 @@ use proptest::test_runner::FileFailurePersistence;
 
 use self::harness::Pair;
 use self::model::tables::Backend;
-use self::world::event::{self, How, event, flood_of};
+use self::wire::{ACK, ETH, Frame};
+use self::world::event::{self, Event, How, event, flood_of};
 use self::world::sequence::events;
 use self::world::{UPLINK, ip, tables};
 
@@ -71,7 +72,7 @@ proptest! {
             pair.attach(n as u16 + 1, port);
         }
         pair.said(&said, How::Whole);
-        pair.happen(&event::Event::Neighbours(neighbours))?;
+        pair.happen(&Event::Neighbours(neighbours))?;
         for event in &events {
             pair.happen(event)?;
         }
@@ -135,6 +136,38 @@ fn new_flows_reach_all_usable_endpoints_by_their_weight() {
         let reached = reached(address);
         assert!((reached - share).abs() < 0.03, "{address}: {reached} instead of {share}");
     }
+}
+
+#[test]
+fn what_a_lost_packet_has_lent_lets_connections_without_a_place_go_on() {
+    // One service's flows have all places, so that the other's find none.
+    let (placed, placeless) = (3, 0);
+    for (first_is_lost, seconds) in [(true, 4_000), (true, 90_000), (false, 4_000), (false, 90_000)] {
+        let mut pair = targets::usual_pair(256);
+        pair.packets(&flood_of(&pair.model, 0, placed, 0..256)).unwrap();
+        if first_is_lost {
+            pair.happen(&Event::Detach(UPLINK)).unwrap();
+        }
+        let first = flood_of(&pair.model, 0, placeless, 100..101);
+        pair.packets(&first).unwrap();
+        pair.happen(&Event::Time(seconds)).unwrap();
+        // Between the same client and endpoint.
+        pair.happen(&Event::Detach(UPLINK)).unwrap();
+        pair.packets(&flood_of(&pair.model, 0, placeless, 101..102)).unwrap();
+        pair.happen(&Event::Uplink).unwrap();
+        pair.happen(&Event::Time(4_000)).unwrap();
+        pair.packets(&acknowledged(first)).unwrap();
+        pair.happen(&Event::Time(2)).unwrap();
+        assert_eq!((pair.model.counters.stateless, pair.model.counters.answered.len()), (3, 0));
+    }
+}
+
+/// The next packets of TCP connections over IPv4 after these first ones.
+fn acknowledged(mut first: Vec<(u16, Frame)>) -> Vec<(u16, Frame)> {
+    for (_, frame) in &mut first {
+        frame.bytes[ETH + 20 + 13] = ACK;
+    }
+    first
 }
 
 /// Few enough cases for every run of the tests, unless more are asked for.

@@ -15,6 +15,9 @@ use crate::wire::{SCTP, TCP, UDP};
 
 const SECONDS: u64 = 7440;
 
+/// Why a packet is dropped for which nothing is lent.
+const FULL: &str = "flow-table-full";
+
 /// Flows that are remembered for whoever makes packets.
 const REMEMBERED: usize = 64;
 
@@ -34,7 +37,7 @@ struct Loan {
     pair: Key,
     service: ServiceKey,
     seen: u64,
-    /// Whether it was made could not be seen, or the service was gone since: the engine may know of it or not.
+    /// Whether it was made, or anew, could not be seen, or the service was gone since: the engine may know of it or not.
     doubtful: bool,
 }
 
@@ -58,13 +61,26 @@ impl Model {
         self.overflow.last.is_some_and(|last| (self.tick() - last) * 2 <= SECONDS)
     }
 
-    /// The service for which a pair is lent.
+    /// The service for which a pair is lent: one of those that may have it, or none, unless it is certain.
     fn lent(&self, pair: Key, trial: &mut Trial<'_>) -> Option<&Service> {
-        let recent = |loan: &&Loan| loan.pair == pair && (self.tick() - loan.seen) * 2 <= SECONDS;
-        let loan = self.overflow.loans.iter().find(recent)?;
-        let service = self.tables.service(loan.service)?;
-        let serves = service.backends.iter().any(|backend| backend.end == pair.dst);
-        (serves && (!loan.doubtful || trial.pick(2) == 0)).then_some(service)
+        if let Some(service) = self.surely_lent(pair) {
+            return self.tables.service(service);
+        }
+        let holders: Vec<_> = self.overflow.loans.iter().filter_map(|loan| self.holder(loan, pair)).collect();
+        if holders.is_empty() { None } else { holders.get(trial.pick(holders.len() + 1)).copied() }
+    }
+
+    /// The service that has the pair for certain.
+    fn surely_lent(&self, pair: Key) -> Option<ServiceKey> {
+        let mut sure = self.overflow.loans.iter().filter(|loan| !loan.doubtful);
+        sure.find_map(|loan| self.holder(loan, pair)).map(|service| service.key)
+    }
+
+    /// The service that has the pair by this loan, if it is there, still has the endpoint, and the loan is not over.
+    fn holder(&self, loan: &Loan, pair: Key) -> Option<&Service> {
+        let recent = loan.pair == pair && (self.tick() - loan.seen) * 2 <= SECONDS;
+        let service = self.tables.service(loan.service).filter(|_| recent)?;
+        service.backends.iter().any(|backend| backend.end == pair.dst).then_some(service)
     }
 
     /// Some services may be gone.
@@ -118,7 +134,9 @@ impl Model {
             self.unseen(inside, service, known);
             if !known.pick && !known.kept {
                 self.overflow.loans = loans;
-                self.may_be_lent(inside, service);
+                if end != End::Drop(FULL) {
+                    self.may_be_lent(inside, service);
+                }
             }
         }
         end
@@ -127,7 +145,7 @@ impl Model {
     fn pass_to(&mut self, inside: &Inside, service: &Service, trial: &mut Trial<'_>) -> End {
         let backend = self.hashed(inside, service, trial).filter(|_| has_ports(inside.packet.upper));
         let to = backend.and_then(|backend| self.lend(inside.key, service, backend.end, trial));
-        let Some(to) = to else { return self.drop(inside.port, "flow-table-full") };
+        let Some(to) = to else { return self.drop(inside.port, FULL) };
         if service.affinity > 0 {
             self.stick(inside, service, Some(to.dst));
         }
@@ -139,14 +157,22 @@ impl Model {
         self.pass(inside, to, (service.key, to.dst), trial)
     }
 
-    /// One of the endpoints has been lent to the client.
+    /// One of the endpoints has been lent to the client, or lent anew, unless another service has it.
     fn may_be_lent(&mut self, inside: &Inside, service: &Service) {
+        let (key, seen) = (service.key, self.tick());
         for backend in service.usable() {
             let pair = pair_of(inside.key, backend.end);
-            if self.overflow.loans.iter().all(|loan| loan.pair != pair) {
-                let loan = Loan { pair, service: service.key, seen: self.tick(), doubtful: true };
-                self.overflow.loans.push(loan);
+            let holder = self.surely_lent(pair);
+            if holder.is_some_and(|holder| holder != key) {
+                continue;
             }
+            let loans = &mut self.overflow.loans;
+            // What is not in force may have had to make way.
+            for loan in loans.iter_mut().filter(|loan| loan.pair == pair) {
+                loan.doubtful |= holder.is_none();
+            }
+            loans.retain(|loan| (loan.pair, loan.service, loan.doubtful) != (pair, key, true));
+            loans.push(Loan { pair, service: key, seen, doubtful: true });
         }
     }
 
