@@ -162,6 +162,24 @@ fn what_a_lost_packet_has_lent_lets_connections_without_a_place_go_on() {
     }
 }
 
+#[test]
+fn a_lost_packet_does_not_show_where_its_connection_goes() {
+    let (placed, placeless) = (3, 0);
+    let mut said = targets::usual();
+    said.services[placeless].backends = ["10.2.0.7", "10.2.0.8"].map(|end| targets::backend(end, 1)).to_vec();
+    let mut pair = targets::usual_pair(256);
+    pair.said(&said, How::Whole);
+    pair.packets(&flood_of(&pair.model, 0, placed, 0..256)).unwrap();
+    let first = flood_of(&pair.model, 0, placeless, 100..120);
+    let later = acknowledged(first.clone());
+    pair.happen(&Event::Detach(UPLINK)).unwrap();
+    pair.packets(&[first, later.clone()].concat()).unwrap();
+    pair.happen(&Event::Uplink).unwrap();
+    pair.packets(&later).unwrap();
+    pair.happen(&Event::Time(2)).unwrap();
+    assert_eq!((pair.model.counters.stateless, pair.model.counters.answered.len()), (60, 0));
+}
+
 /// The next packets of TCP connections over IPv4 after these first ones.
 fn acknowledged(mut first: Vec<(u16, Frame)>) -> Vec<(u16, Frame)> {
     for (_, frame) in &mut first {

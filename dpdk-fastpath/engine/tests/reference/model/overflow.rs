@@ -132,7 +132,7 @@ impl Model {
         // Only a packet that is sent shows where it goes.
         if self.counters.stateless == passed || matches!(end, End::Drop(_)) {
             self.unseen(inside, service, known);
-            if !known.pick && !known.kept {
+            if !known.placeless {
                 self.overflow.loans = loans;
                 if end != End::Drop(FULL) {
                     self.may_be_lent(inside, service);

@@ -43,8 +43,10 @@ pub(crate) enum Kept {
 /// What was known before a choice: what this client or flow gets by hash, what it keeps, and so many turns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
-    pub(crate) pick: bool,
-    pub(crate) kept: bool,
+    pick: bool,
+    kept: bool,
+    /// What it gets without a place.
+    pub(crate) placeless: bool,
     turns: usize,
 }
 
@@ -134,13 +136,13 @@ impl Model {
         let signal = Signal::of(inside.packet.upper);
         let opens = !matches!(inside.packet.upper, Upper::Tcp { .. } | Upper::Sctp { .. }) || signal.opens();
         let reselects = self.node().policy.lost == Lost::Reselect && signal.goes_on();
+        let before = self.known(inside, &service);
         if !opens && !reselects && !self.goes_on(inside, &service, trial) {
             match self.node().policy.lost {
                 Lost::Drop => return self.drop(inside.port, "flow-unknown"),
                 Lost::Reselect | Lost::Reset => return self.refuse(inside, "flow-unknown", trial),
             }
         }
-        let before = self.known(inside, &service);
         let Some(backend) = self.pick(inside, &service, trial) else {
             self.counters.services.entry(key).or_default().rejected += 1;
             return self.refuse(inside, "service-no-endpoint", trial);
@@ -190,9 +192,18 @@ impl Model {
 
     /// What is known of the engine's choices before it makes one.
     fn known(&self, inside: &Inside, service: &Service) -> Known {
+        let pick = self.picks.contains_key(&(service.key, Client::of(inside, service)));
+        let kept = if service.affinity > 0 { self.kept(inside, service) } else { Kept::Nobody };
+        let by_hash = service.affinity == 0 || service.balancing == Balancing::Hash || self.overflows();
+        let placeless = match kept {
+            Kept::Known(_) => true,
+            Kept::Unseen => false,
+            Kept::Nobody => pick && by_hash,
+        };
         Known {
-            pick: self.picks.contains_key(&(service.key, Client::of(inside, service))),
-            kept: service.affinity > 0 && matches!(self.kept(inside, service), Kept::Known(_)),
+            pick,
+            kept: matches!(kept, Kept::Known(_)),
+            placeless,
             turns: self.turns.get(&service.key).map_or(0, Vec::len),
         }
     }
