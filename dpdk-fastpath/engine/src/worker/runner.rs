@@ -106,7 +106,8 @@ impl Runner {
         }
         self.tables.park();
         let slept = if watched || ports.are_armed() {
-            !wait(ports, &self.rest, &mut self.patience)
+            let most = self.forwarder.pipeline.longest_rest().unwrap_or(LONGEST_REST);
+            !wait(ports, &self.rest, &mut self.patience, most)
         } else {
             thread::sleep(self.idle_sleep);
             ports.rest(&self.rest, Duration::ZERO);
@@ -150,9 +151,9 @@ impl Runner {
     }
 }
 
-/// Waits until a watched queue has packets, awake or asleep; `false` if none has for a long time.
+/// Waits until a watched queue has packets, awake or asleep; `false` if none has for about as long as `most`.
 #[inline]
-fn wait(ports: &mut WorkerPorts, rest: &Rest, patience: &mut Patience) -> bool {
+fn wait(ports: &mut WorkerPorts, rest: &Rest, patience: &mut Patience, most: Duration) -> bool {
     let begin = tsc::now();
     let awake = patience.awake(begin);
     while tsc::now().wrapping_sub(begin) < awake {
@@ -164,7 +165,7 @@ fn wait(ports: &mut WorkerPorts, rest: &Rest, patience: &mut Patience) -> bool {
             return true;
         }
     }
-    let came = ports.rest(rest, LONGEST_REST);
+    let came = ports.rest(rest, most);
     patience.slept(tsc::now().wrapping_sub(begin));
     came
 }
