@@ -50,6 +50,7 @@ impl Control {
         self.0 & Self::OVERFLOW != 0
     }
 
+    #[inline(always)]
     const fn first_free(self) -> Option<usize> {
         match self.with_tag(0) {
             0 => None,
@@ -57,12 +58,14 @@ impl Control {
         }
     }
 
+    #[inline(always)]
     const fn used(self) -> usize {
         // Tags are at most 128: with 127 more the highest bit is that of used slots. The product adds them up.
         let used = ((self.0 >> Self::TAGS) + Self::LOW_BITS * 0x7f) >> 7 & Self::LOW_BITS;
         (used.wrapping_mul(Self::LOW_BITS) >> (8 * (SLOTS - 1)) & 0xff) as usize
     }
 
+    #[inline(always)]
     const fn with_slot(self, slot: usize, tag: u64) -> Self {
         let shift = Self::TAGS + slot as u32 * 8;
         Self(self.0 & !(0xff << shift) | tag << shift)
@@ -140,6 +143,7 @@ impl Bucket {
     }
 
     /// Keeps others from changing the bucket, for the few instructions that it takes.
+    #[inline(always)]
     pub(super) fn lock(&self) -> BucketLock<'_> {
         loop {
             let free = self.control.load(Ordering::Relaxed) & !Control::LOCKED;
@@ -177,7 +181,14 @@ pub(super) struct BucketLock<'a> {
 }
 
 impl BucketLock<'_> {
+    /// Whether the key with this signature is neither here nor in its secondary bucket, if this is its primary one.
+    #[inline(always)]
+    pub(super) const fn lacks(&self, signature: u32) -> bool {
+        self.control.with_tag(Control::tag(signature)) == 0 && !self.control.has_overflowed()
+    }
+
     /// How many slots are used.
+    #[inline(always)]
     pub(super) fn used(&self) -> usize {
         self.control.used()
     }
@@ -193,6 +204,7 @@ impl BucketLock<'_> {
     }
 
     /// Takes a free slot; `false` if there is none.
+    #[inline(always)]
     pub(super) fn put(&mut self, slot: Slot) -> bool {
         let Some(free) = self.control.first_free() else { return false };
         self.bucket.slots[free].store(slot.0, Ordering::Release);
@@ -227,6 +239,7 @@ impl BucketLock<'_> {
 }
 
 impl Drop for BucketLock<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         self.bucket.control.store(self.control.0, Ordering::Release);
     }

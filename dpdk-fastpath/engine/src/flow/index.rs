@@ -20,7 +20,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::bucket::{Bucket, Slot};
+use super::bucket::{Bucket, BucketLock, Slot};
 use super::memory::Zeroed;
 use super::prefetch::{prefetch, prefetch_element};
 
@@ -126,19 +126,18 @@ impl<'a> Level<'a> {
         found
     }
 
-    /// Enters a key, unless `check` objects, which is asked when the lock of its primary bucket is held; `false` if there is
-    /// no room. Nearly all are in their primary bucket, up to `crowded` of them, which spares most look-ups the other.
+    /// Enters a key, unless `check` objects, which is asked with the lock of its primary bucket; `false` if there is no room. Nearly all are in their primary bucket, up to `crowded` of them, which spares most look-ups the other.
     #[inline(always)]
     fn enter<E>(
         self,
         hash: u64,
         slot: Slot,
         crowded: usize,
-        check: impl Fn() -> Result<(), E>,
+        check: impl Fn(&BucketLock<'_>) -> Result<(), E>,
     ) -> Result<bool, E> {
         {
             let mut primary = self.primary(hash).lock();
-            check()?;
+            check(&primary)?;
             if primary.used() < crowded && primary.put(slot) {
                 return Ok(true);
             }
@@ -148,9 +147,14 @@ impl<'a> Level<'a> {
 
     /// Enters a key in the emptier one of its buckets.
     #[inline(never)]
-    fn enter_either<E>(self, hash: u64, slot: Slot, check: impl Fn() -> Result<(), E>) -> Result<bool, E> {
+    fn enter_either<E>(
+        self,
+        hash: u64,
+        slot: Slot,
+        check: impl Fn(&BucketLock<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let (mut primary, mut secondary) = self.primary(hash).lock_both(self.secondary(hash));
-        check()?;
+        check(&primary)?;
         if primary.used() <= secondary.used() && primary.put(slot) {
             return Ok(true);
         }
@@ -355,10 +359,8 @@ impl Index {
             let shape = self.shape();
             let (older, level) = self.levels(shape);
             let _unmoved = older.map(|older| older.primary(hash).lock());
-            let check = || {
-                let is_new = self.shape() == shape
-                    && older.is_none()
-                    && level.primary(hash).glance(signature(hash)) == Slot::ABSENT;
+            let check = |primary: &BucketLock<'_>| {
+                let is_new = self.shape() == shape && older.is_none() && primary.lacks(signature(hash));
                 if is_new { Ok(()) } else { self.object(shape, hash, &same) }
             };
             match level.enter(hash, slot, self.crowded(shape, keys), check) {

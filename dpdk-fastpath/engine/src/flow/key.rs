@@ -97,6 +97,14 @@ pub struct Deltas {
     pub(super) transport: Delta,
 }
 
+impl From<&Translation4> for Deltas {
+    #[inline(always)]
+    fn from(translation: &Translation4) -> Self {
+        let (header, transport) = translation.deltas();
+        Self { header, transport }
+    }
+}
+
 impl Deltas {
     pub(super) const fn to_bits(self) -> u32 {
         (self.header.to_bits() as u32) << 16 | self.transport.to_bits() as u32
@@ -238,10 +246,7 @@ key!(
     Translation4,
     key4,
     translate4,
-    |from, to| {
-        let (header, transport) = Translation4::new(from, to).deltas();
-        Deltas { header, transport }
-    }
+    |from, to| Deltas::from(&Translation4::new(from, to))
 );
 key!(FlowKey6, V6 = 1, v6, arena6, fragments6, [u64; 5], Line6, Translation6, key6, translate6, |_, _| {
     Deltas::default()

@@ -57,7 +57,7 @@ use crate::balance::{Affinity, Calendar, LoadWriter, Loads, Turns};
 
 pub use self::arena::{Arena, Sweep};
 pub use self::fragments::{Fragmented, Fragments};
-pub use self::key::Key;
+pub use self::key::{Deltas, Key};
 pub(crate) use self::memory::Zeroed;
 pub use self::out::{Out, OutBits};
 pub use self::overflow::{Forgetting, Lender, Overflow, marked, unmarked};
@@ -66,7 +66,7 @@ pub use self::record::{Record, Route};
 pub use self::segment::Segment;
 pub use self::state::{Signal, State};
 pub use self::steady::{Calm, Moment, Steady};
-pub use self::table::{Burst, Hit, InsertError, Probe, Table};
+pub use self::table::{Burst, Derived, Hit, InsertError, Probe, Table};
 pub use self::takeover::{Left, LeftError, TakenOver, Takeover};
 pub use self::tick::Tick;
 pub use self::timeouts::Timeouts;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use culvert_packet::tcp::TcpFlags;
 
-use super::key::Key;
+use super::key::{Deltas, Key};
 use super::out::{Out, OutBits};
 use super::state::{Signal, State};
 use super::tick::Tick;
@@ -194,7 +194,8 @@ impl<'a, K: Key> Words<'a, K> {
     }
 
     /// Fills a free record and brings it to life; returns its sequence number. Only the owner may.
-    pub(super) fn write(&self, record: &Record<K>, seen: Tick, state: State) -> u32 {
+    #[inline(always)]
+    pub(super) fn write(&self, record: &Record<K>, deltas: Deltas, seen: Tick, state: State) -> u32 {
         // Whoever reads a word stored below also sees that the record was set free before.
         fence(Ordering::Release);
         store(self.original, record.original);
@@ -203,8 +204,7 @@ impl<'a, K: Key> Words<'a, K> {
         self.rest[ROUTE].store(record.route.to_bits(sequence), Ordering::Relaxed);
         let slots = u64::from(record.service) << 32 | u64::from(record.backend.slot);
         self.rest[SERVICE_AND_BACKEND].store(slots, Ordering::Relaxed);
-        let deltas = record.original.deltas(&record.translated).to_bits();
-        let deltas = u64::from(deltas) << 32 | u64::from(record.backend.generation);
+        let deltas = u64::from(deltas.to_bits()) << 32 | u64::from(record.backend.generation);
         self.rest[DELTAS_AND_GENERATION].store(deltas, Ordering::Relaxed);
         let meta = Meta::new(sequence, seen, state);
         self.rest[META].store(meta.0, Ordering::Release);
@@ -243,7 +243,7 @@ fn load<K: Key>(from: &[AtomicU64]) -> K {
     K::from_words(words)
 }
 
-#[inline]
+#[inline(always)]
 fn store<K: Key>(to: &[AtomicU64], key: K) {
     for (to, word) in to.iter().zip(key.words().as_ref()) {
         to.store(*word, Ordering::Relaxed);

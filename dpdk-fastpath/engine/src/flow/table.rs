@@ -9,7 +9,7 @@ use culvert_packet::tcp::TcpFlags;
 use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::index::{Index, LinkError, View};
-use super::key::Key;
+use super::key::{Deltas, Key};
 use super::memory::Zeroed;
 use super::prefetch::{prefetch, prefetch_element};
 use super::record::{Meta, Record, Route, Words};
@@ -86,6 +86,17 @@ impl Probe {
     pub fn is_likely(self) -> bool {
         self.0 != Slot::ABSENT && self.0 != Slot::UNCLEAR
     }
+}
+
+/// What follows from the keys of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Derived {
+    /// [Hash](Key::hash64) of the key of the client's packets.
+    pub hash: u64,
+    /// That of the key of what comes back.
+    pub answer: u64,
+    /// What the translation does to checksums.
+    pub deltas: Deltas,
 }
 
 /// Why a flow was not entered.
@@ -229,13 +240,29 @@ impl<K: Key> Table<K> {
         now: Tick,
         state: State,
     ) -> Result<(), InsertError<K>> {
+        let Record { original, translated, .. } = record;
+        let answer = translated.reversed().hash64();
+        let derived = Derived { hash: original.hash64(), answer, deltas: original.deltas(translated) };
+        self.insert_derived(arena, record, derived, now, state)
+    }
+
+    /// The same, where that is known which follows from its keys.
+    #[inline(always)]
+    pub fn insert_derived(
+        &self,
+        arena: &mut Arena<K>,
+        record: &Record<K>,
+        derived: Derived,
+        now: Tick,
+        state: State,
+    ) -> Result<(), InsertError<K>> {
         let Some(index) = arena.allocate(self) else {
             return Err(InsertError::Full);
         };
-        let sequence = self.words(index).write(record, now, state);
+        let sequence = self.words(index).write(record, derived.deltas, now, state);
         // Replies come only after the first packet has gone, so that the order matters to nobody.
-        let linked = match self.link(&record.translated.reversed(), true, index) {
-            Ok(()) => self.link(&record.original, false, index),
+        let linked = match self.link(&record.translated.reversed(), derived.answer, true, index) {
+            Ok(()) => self.link(&record.original, derived.hash, false, index),
             Err(InsertError::Exists(_)) => Err(InsertError::ReplyTaken),
             Err(error) => Err(error),
         };
@@ -274,8 +301,8 @@ impl<K: Key> Table<K> {
         meta.state()
     }
 
-    fn link(&self, key: &K, reply: bool, index: u32) -> Result<(), InsertError<K>> {
-        let hash = key.hash64();
+    #[inline(always)]
+    fn link(&self, key: &K, hash: u64, reply: bool, index: u32) -> Result<(), InsertError<K>> {
         let slot = Slot::new((hash >> 32) as u32, reply, index);
         loop {
             match self.index.link(hash, slot, self.keys(), |slot| self.hit(slot, key).is_some()) {

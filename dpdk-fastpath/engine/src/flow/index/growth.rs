@@ -85,7 +85,7 @@ impl Index {
             // It stays where it is until it is in the other level, too; unless it is no longer the same key's.
             let enter = || {
                 hash_of(slot) == Some(hash)
-                    && matches!(to.enter(hash, slot, CROWDED, || Ok::<_, ()>(())), Ok(true))
+                    && matches!(to.enter(hash, slot, CROWDED, |_| Ok::<_, ()>(())), Ok(true))
             };
             from.remove(hash, slot, enter) || !bucket.lock().has(slot)
         })
