@@ -222,6 +222,15 @@ pub fn ttl_and_traffic_class(frame: &[u8]) -> Option<(u8, u8)> {
     Some((head[22], head[15]))
 }
 
+/// Whether a usual packet may be the first of a flow: UDP, or TCP that asks for a connection.
+#[inline(always)]
+pub fn opens(frame: &[u8]) -> bool {
+    match frame.get(23).copied().map(Protocol) {
+        Some(Protocol::TCP) => frame.get(TRANSPORT + 13).is_some_and(|&flags| TcpFlags(flags).opens()),
+        protocol => protocol == Some(Protocol::UDP),
+    }
+}
+
 /// Takes one hop off the time to live of a usual packet, which must be more than one.
 ///
 /// # Panics

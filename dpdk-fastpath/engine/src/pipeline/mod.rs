@@ -21,7 +21,8 @@
 //! ```
 //!
 //! Nearly all packets are whole TCP or UDP packets over plain IPv4 that nothing stands against. Those take a shorter way,
-//! `usual`, from the parse to the port; it leaves to the others whatever it is not sure about.
+//! `usual`, from the parse to the port; it leaves to the others whatever it is not sure about. So do most first packets of
+//! flows, by `opening`. The passes over a burst are in `passes`.
 //!
 //! Each box is a file; its first lines say what comes in and what goes out. A stage may end a packet: dropped, with its
 //! reason counted; turned into an answer (echo reply, ICMP error, TCP reset), which goes back to where the packet came
@@ -37,8 +38,10 @@ mod established;
 mod fragment;
 mod frame;
 mod neighbour;
+mod opening;
 mod output;
 mod overflow;
+mod passes;
 mod path;
 mod pod;
 mod recent;
@@ -56,21 +59,20 @@ mod verdict;
 use std::sync::Arc;
 
 use culvert_packet::flow::{FlowKey4, FlowKey6};
-use culvert_packet::parse::L4;
-use culvert_packet::usual::Usual;
-use culvert_packet::{Malformed, PacketBuf, Parsed};
+use culvert_packet::{PacketBuf, Parsed};
 
 use self::allowance::Allowances;
+use self::opening::{Asked, Opening};
 use self::recent::Recent;
 use self::route::DestinationBits;
 use self::shortcut::Shortcut;
-use self::stage::{Admitted, Origin, Packet, Stage, Step};
+use self::stage::{Origin, Stage};
 use self::usual::{Expected, Lane};
 use self::verdict::Exits;
 pub use self::verdict::{Learned, Leaving, Neighbour, PathMtu, Verdict};
 use crate::counter::{CounterWriter, DropReason, ServiceTally};
-use crate::flow::{FlowTables, FlowWorker, Hit, Key, Moment, OutBits, Table, Tick, prefetch, unmarked};
-use crate::table::{Port, PortIndex, PortKind, Snapshot};
+use crate::flow::{FlowTables, FlowWorker, Key, Moment, Table, Tick, prefetch};
+use crate::table::{PortIndex, PortKind, Snapshot};
 
 /// Packets that are looked up together, at most: with many flows, so many that fetching one's bucket and record takes less
 /// time than looking at the others.
@@ -82,7 +84,8 @@ const SMALL_BATCH: usize = 64;
 /// Up to so many IPv4 flows are few: with what leads to them they take 2 MB.
 const FEW_FLOWS: u32 = 16 * 1024;
 
-/// No slot: of a lane whose packet is neither usual nor another IPv4 packet, or of a service that is not known.
+/// No slot: of a lane whose packet opens no flow, or is neither usual nor another IPv4 packet; or of a service that is not
+/// known.
 const NOWHERE: u32 = u32::MAX;
 
 /// One worker's way of packets, with what it needs of its own.
@@ -100,6 +103,8 @@ pub struct Pipeline {
     batch6: Vec<Batched<FlowKey6>>,
     destinations: Recent<DestinationBits>,
     vteps: Recent<Option<u32>>,
+    services: Recent<u32, Asked>,
+    openings: Vec<Opening>,
     allowances: Allowances,
     /// What the packets of a burst told.
     learned: Vec<Learned>,
@@ -154,6 +159,8 @@ impl Pipeline {
             batch6: Vec::with_capacity(BATCH),
             destinations: Recent::new(),
             vteps: Recent::new(),
+            services: Recent::new(),
+            openings: Vec::with_capacity(BATCH),
             allowances: Allowances::new(),
             learned: Vec::with_capacity(BATCH),
             shortcut: None,
@@ -233,6 +240,8 @@ impl Pipeline {
             batch6,
             destinations,
             vteps,
+            services,
+            openings,
             allowances,
             learned,
             shortcut,
@@ -241,8 +250,10 @@ impl Pipeline {
         let slots = shortcut.as_ref().map(|shortcut| &*shortcut.slots);
         destinations.renew(view.serial());
         vteps.renew(view.serial());
+        services.renew(view.serial());
         batch4.clear();
         batch6.clear();
+        openings.clear();
         let tally = ServiceTally::default();
         let (doors, ways) = (view.doors(), view.ways());
         let mut stage = Stage {
@@ -257,8 +268,11 @@ impl Pipeline {
             counters,
             destinations,
             vteps,
+            services,
+            openings,
             allowances,
             tally,
+            exits: Exits::NONE,
             learned,
             slots,
         };
@@ -267,7 +281,7 @@ impl Pipeline {
         let moment = Moment::new(view.epoch(), now);
         match &expected {
             Expected::Pod(front, source) => stage.first_pass(port, &moment, &mut batch, |_, buf| {
-                Some((Stage::admit_usual_from_pod(front, *source, buf)?, 0))
+                Some((Stage::admit_usual_from_pod(front, *source, buf)?, NOWHERE))
             }),
             Expected::Tunnel(expected) => stage.first_pass(port, &moment, &mut batch, |stage, buf| {
                 stage.admit_usual_from_tunnel(expected, buf)
@@ -302,176 +316,5 @@ impl Pipeline {
             self.counters.dropped(in_port, reason);
             *verdict = Verdict::Drop(reason);
         }
-    }
-}
-
-impl Stage<'_> {
-    /// Lets a packet in, of whatever kind.
-    #[inline(never)]
-    fn admit<B: PacketBuf>(&mut self, port: &Port, buf: &mut B) -> Step<Admitted> {
-        match port.kind {
-            PortKind::Pod | PortKind::Host => self.admit_from_pod(port, buf),
-            PortKind::Uplink => self.admit_from_uplink(port, buf),
-        }
-    }
-
-    /// First pass: what is it, and where may its flow be?
-    #[inline(always)]
-    fn first_pass<B: PacketBuf>(
-        &mut self,
-        port: &Port,
-        moment: &Moment,
-        batch: &mut Batch<'_, B>,
-        mut admit_usual: impl FnMut(&mut Self, &mut B) -> Option<(Usual, u32)>,
-    ) {
-        let Batch { bufs, lanes, verdicts, others4, others6 } = batch;
-        let tenant = port.tenant;
-        let flows = self.tables.v4.burst();
-        for (at, (buf, lane)) in bufs.iter_mut().zip(&mut **lanes).enumerate() {
-            let Some((usual, slot)) = admit_usual(self, buf) else {
-                (lane.len, lane.slot) = (0, NOWHERE);
-                match self.admit(port, buf) {
-                    Step::Break(verdict) => verdicts[at] = verdict,
-                    Step::Continue(Admitted::V4(parsed, origin, key)) => {
-                        lane.slot = others4.len() as u32;
-                        others4.push(Batched::new(&self.tables.v4, at, parsed, origin, key));
-                    }
-                    Step::Continue(Admitted::V6(parsed, origin, key)) => {
-                        others6.push(Batched::new(&self.tables.v6, at, parsed, origin, key));
-                    }
-                }
-                continue;
-            };
-            let key = usual.key(tenant);
-            let hash = key.hash64();
-            flows.prefetch(hash);
-            (lane.key, lane.hash, lane.calm) = (key, hash, moment.calm(usual.kind));
-            (lane.slot, lane.len) = (slot, usual.len);
-        }
-    }
-
-    /// Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?
-    #[inline(always)]
-    fn second_pass<B>(&mut self, kind: PortKind, batch: &mut Batch<'_, B>) {
-        let overflows = self.overflows();
-        let mut unclear = 0_u128;
-        let flows = self.tables.v4.burst();
-        const _: () = assert!(BATCH <= u128::BITS as usize);
-        for (at, lane) in batch.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_usual()) {
-            lane.probe = flows.probe(lane.hash);
-            if !lane.probe.is_likely() {
-                if !lane.probe.is_absent() {
-                    unclear |= 1 << at;
-                }
-                let destination = self.recent_destination(&lane.key);
-                // Where it goes is not sure as long as it may be an answer to a flow without a record.
-                let unsure = overflows && unmarked(lane.key.dst_port()).is_some();
-                lane.out = if unsure { OutBits::NOWHERE } else { destination.out() };
-                if destination.is_vip() && kind != PortKind::Uplink {
-                    lane.slot = self.expect(&lane.key, lane.hash);
-                }
-            }
-        }
-        // What that needs has been fetched meanwhile.
-        while let Some(lane) = batch.lanes.get_mut(unclear.trailing_zeros() as usize) {
-            lane.probe = flows.clarify(lane.hash);
-            unclear &= unclear - 1;
-        }
-        for other in &*batch.others4 {
-            flows.probe(other.hash);
-        }
-    }
-
-    /// Third pass: compare, decide, rewrite.
-    #[inline(always)]
-    fn third_pass<B: PacketBuf>(
-        &mut self,
-        moment: &Moment,
-        from_pod: bool,
-        batch: &mut Batch<'_, B>,
-        exits: &mut Exits,
-    ) {
-        let Batch { lanes, bufs, verdicts, others4, .. } = batch;
-        for ((lane, buf), verdict) in lanes.iter().zip(&mut **bufs).zip(&mut **verdicts) {
-            if lane.is_usual()
-                && let Some(port) = self.forward_usual(moment, from_pod, lane, buf)
-            {
-                exits.add(port);
-                *verdict = Verdict::Send(port);
-                continue;
-            }
-            exits.add_other();
-            if let Some(other) = self.forward_other(from_pod, lane, others4, buf) {
-                *verdict = other;
-            }
-        }
-    }
-
-    /// Forwards an IPv4 packet that is not usual, or that something is to be said or noted about; `None` if it is none that
-    /// was let in.
-    #[inline(never)]
-    fn forward_other<B: PacketBuf>(
-        &mut self,
-        from_pod: bool,
-        lane: &Lane,
-        others: &[Batched<FlowKey4>],
-        buf: &mut B,
-    ) -> Option<Verdict> {
-        if !lane.is_usual() {
-            let &Batched { ref parsed, origin, ref key, hash, .. } = others.get(lane.slot as usize)?;
-            return Some(self.find_or_route(Packet { buf, parsed, origin, hash, service: NOWHERE }, key));
-        }
-        let (origin, service) =
-            if from_pod { (Origin::Pod, lane.slot) } else { (Origin::Tunnel(lane.slot), NOWHERE) };
-        let Some(ref parsed) = Usual::parsed(buf.data()) else {
-            return Some(self.drop(Malformed::Ipv4Truncated));
-        };
-        Some(self.find_or_route(Packet { buf, parsed, origin, hash: lane.hash, service }, &lane.key))
-    }
-
-    /// The later passes over IPv6 packets.
-    #[inline(never)]
-    fn finish6<B: PacketBuf>(&mut self, batch: &mut Batch<'_, B>) {
-        let flows = self.tables.v6.burst();
-        for other in &*batch.others6 {
-            flows.probe(other.hash);
-        }
-        for &Batched { at, ref parsed, origin, ref key, hash } in &*batch.others6 {
-            let packet = Packet { buf: &mut batch.bufs[at], parsed, origin, hash, service: NOWHERE };
-            batch.verdicts[at] = self.find_or_route(packet, key);
-        }
-    }
-
-    /// Forwards a packet by its flow, if it has one, else by its destination.
-    fn find_or_route<K: Key, B: PacketBuf>(&mut self, mut packet: Packet<'_, B>, key: &K) -> Verdict {
-        if packet.parsed.is_fragment() {
-            packet = match self.fragment(packet, key) {
-                Step::Continue(packet) => packet,
-                Step::Break(end) => return end,
-            };
-        }
-        let hit = match packet.parsed.l4 {
-            L4::Tcp | L4::Udp | L4::Sctp => self.flow(key, packet.hash),
-            // Both ends may ping each other with the same identifier.
-            L4::Echo => self.flow(key, packet.hash).filter(|hit| hit.reply != packet.parsed.is_ping()),
-            L4::Icmp => return self.error(packet, key),
-            L4::Opaque => None,
-        };
-        self.forward(packet, key, hit)
-    }
-
-    /// The flow that a packet with this key belongs to.
-    #[inline]
-    fn flow<K: Key>(&mut self, key: &K, hash: u64) -> Option<Hit<K>> {
-        let hit = K::table(self.tables).lookup(key, hash);
-        if hit.is_none() && self.flows.takes_over() { self.flow_left(key, hash) } else { hit }
-    }
-
-    /// The same of one that is not entered, unless another process left it.
-    #[cold]
-    fn flow_left<K: Key>(&mut self, key: &K, hash: u64) -> Option<Hit<K>> {
-        let entered = self.flows.recall(key, hash, self.view, self.now);
-        self.counters.flows_taken_over(entered.into());
-        K::table(self.tables).lookup(key, hash)
     }
 }

@@ -3,20 +3,35 @@
 /// Entries; a power of two.
 const ENTRIES: usize = 256;
 
-/// The last answers of one snapshot to one kind of question. An answer displaces another that has the same place.
-#[derive(Debug)]
-pub(super) struct Recent<V> {
-    /// Of the snapshot that gave the answers.
-    serial: u64,
-    entries: Box<[(u64, V); ENTRIES]>,
+/// What is asked.
+pub(super) trait Question: Copy + Eq {
+    /// What is never asked.
+    const NONE: Self;
+
+    /// Most of it in one number.
+    fn bits(self) -> u64;
 }
 
-/// No key.
-const NONE: u64 = u64::MAX;
+impl Question for u64 {
+    const NONE: Self = Self::MAX;
 
-impl<V: Copy + Default> Recent<V> {
+    #[inline(always)]
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+/// The last answers of one snapshot to one kind of question. An answer displaces another that has the same place.
+#[derive(Debug)]
+pub(super) struct Recent<V, Q = u64> {
+    /// Of the snapshot that gave the answers.
+    serial: u64,
+    entries: Box<[(Q, V); ENTRIES]>,
+}
+
+impl<V: Copy + Default, Q: Question> Recent<V, Q> {
     pub(super) fn new() -> Self {
-        Self { serial: 0, entries: Box::new([(NONE, V::default()); ENTRIES]) }
+        Self { serial: 0, entries: Box::new([(Q::NONE, V::default()); ENTRIES]) }
     }
 
     /// Forgets everything unless it is this snapshot's.
@@ -24,14 +39,14 @@ impl<V: Copy + Default> Recent<V> {
     pub(super) fn renew(&mut self, serial: u64) {
         if self.serial != serial {
             self.serial = serial;
-            self.entries.fill((NONE, V::default()));
+            self.entries.fill((Q::NONE, V::default()));
         }
     }
 
-    /// The answer for `key`, which is never 2^64 - 1, or that of `ask`.
+    /// The answer to a question, or that of `ask`.
     #[inline(always)]
-    pub(super) fn get(&mut self, key: u64, ask: impl FnOnce() -> V) -> V {
-        let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % ENTRIES;
+    pub(super) fn get(&mut self, key: Q, ask: impl FnOnce() -> V) -> V {
+        let place = (key.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % ENTRIES;
         let (known, value) = &mut self.entries[place];
         if *known != key {
             (*known, *value) = (key, ask());

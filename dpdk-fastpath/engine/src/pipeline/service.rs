@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
-use super::NOWHERE;
 use super::shortcut;
 use super::stage::{Packet, Stage, Step};
 use super::verdict::Verdict;
@@ -29,24 +28,6 @@ const SWEPT: u32 = 64;
 const ENDED: u64 = 4;
 
 impl Stage<'_> {
-    /// Fetches what it takes to open a flow to a virtual address; returns the slot of the service.
-    #[inline(never)]
-    pub(super) fn expect<K: Key>(&self, key: &K, hash: u64) -> u32 {
-        let (tenant, (vip, port)) = (key.tenant(), key.destination());
-        let service = self.view.service(&ServiceKey { tenant, vip, protocol: key.protocol(), port });
-        // What depends on the flows before this one is not known yet.
-        let by_hash =
-            |service: &&Service| service.balancing() == Balancing::Maglev && service.affinity().is_none();
-        let backend = service.filter(by_hash).and_then(|service| service.pick(hash));
-        let translated = backend.and_then(|backend| {
-            K::between(tenant, key.protocol(), key.source(), (backend.address, backend.port))
-        });
-        if let Some(translated) = translated {
-            K::table(self.tables).burst().prefetch(translated.reversed().hash64());
-        }
-        service.map_or(NOWHERE, Service::slot)
-    }
-
     /// Opens a flow.
     pub(super) fn open<K: Key, B: PacketBuf>(&mut self, packet: Packet<'_, B>, key: &K) -> Verdict {
         let (vip, port) = key.destination();

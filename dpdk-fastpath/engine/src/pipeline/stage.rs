@@ -10,10 +10,11 @@ use culvert_packet::{PacketBuf, Parsed, parse};
 use culvert_shortcut::Slots;
 
 use super::allowance::Allowances;
+use super::opening::{Asked, Opening};
 use super::output::Inner;
 use super::recent::Recent;
 use super::route::DestinationBits;
-use super::verdict::{Learned, Verdict};
+use super::verdict::{Exits, Learned, Verdict};
 use crate::counter::{Answered, CounterWriter, DropReason, ServiceTally};
 use crate::flow::{FlowTables, FlowWorker, Tick};
 use crate::table::{Door, LocalNode, PortIndex, Snapshot, Way};
@@ -38,10 +39,16 @@ pub(super) struct Stage<'a> {
     pub(super) destinations: &'a mut Recent<DestinationBits>,
     /// Slots of the remote nodes behind IPv4 addresses of the underlay.
     pub(super) vteps: &'a mut Recent<Option<u32>>,
+    /// Slots of the services behind virtual IPv4 addresses.
+    pub(super) services: &'a mut Recent<u32, Asked>,
+    /// Flows that packets of the batch most likely open.
+    pub(super) openings: &'a mut Vec<Opening>,
     /// Errors that may still be sent.
     pub(super) allowances: &'a mut Allowances,
     /// Packets of services' flows that are still to be counted.
     pub(super) tally: ServiceTally,
+    /// Ports that packets leave through which are not forwarded as most are.
+    pub(super) exits: Exits,
     /// What packets that ended as [`Verdict::Learned`] told.
     pub(super) learned: &'a mut Vec<Learned>,
     /// Of the short cut.

@@ -62,8 +62,8 @@ pub(super) struct Lane {
     pub(super) probe: Probe,
     /// What its flow looks like if the packet changes nothing about it.
     pub(super) calm: Calm,
-    /// Slot of the remote node that it comes from; of a pod's packet that may open a flow, slot of the service. Of a packet
-    /// that is not usual, its place among the others of its version.
+    /// Slot of the remote node that it comes from; of a pod's packet that may open a flow, its place among the openings. Of a
+    /// packet that is not usual, its place among the others of its version.
     pub(super) slot: u32,
     /// Where it goes if it belongs to no flow; known if the probe is absent.
     pub(super) out: OutBits,
@@ -150,8 +150,20 @@ impl Stage<'_> {
         Some(port)
     }
 
+    /// Whether [`transmit_usual`](Self::transmit_usual) would send a packet of a pod, unless there is no room for what goes in
+    /// front of it.
     #[inline(always)]
-    fn transmit_usual<B: PacketBuf>(
+    pub(super) fn may_leave<B: PacketBuf>(&self, lane: &Lane, out: OutBits, buf: &B) -> bool {
+        let mtu = match out.port() {
+            Some(index) => self.doors.get(usize::from(index.0)).map(|door| door.mtu),
+            None => self.ways.get(out.slot()).and_then(Option::as_ref).map(|way| way.mtu),
+        };
+        let hops = usual::ttl_and_traffic_class(buf.data()).map_or(0, |(ttl, _)| ttl);
+        hops > 1 && mtu.is_some_and(|mtu| lane.len <= mtu)
+    }
+
+    #[inline(always)]
+    pub(super) fn transmit_usual<B: PacketBuf>(
         &self,
         lane: &Lane,
         from_pod: bool,

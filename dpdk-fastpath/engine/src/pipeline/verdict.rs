@@ -84,6 +84,12 @@ impl Exits {
         *self = Self { all: 0, any: u16::MAX };
     }
 
+    /// With these, too.
+    pub(super) fn merge(&mut self, others: &Self) {
+        self.all &= others.all;
+        self.any |= others.any;
+    }
+
     /// What they have in common.
     pub(super) fn common(&self) -> Leaving {
         match (self.all, self.any) {
