@@ -111,6 +111,8 @@ pub(crate) struct PlaceBucket {
 }
 
 /// What holds for all.
+///
+/// The process that follows this one ends its epoch, and may be of another version: the epoch lies first in all versions.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Globals {
@@ -137,5 +139,6 @@ pub(crate) struct Globals {
 const _: () = {
     assert!(size_of::<Bucket>() == 256 && std::mem::offset_of!(Slot, packets) == 40);
     assert!(size_of::<Door>() == 16 && size_of::<Way>() == 80);
+    assert!(std::mem::offset_of!(Globals, epoch) == 0);
     assert!(size_of::<Globals>() == 64 && std::mem::offset_of!(Globals, udp_port) == 24);
 };

@@ -14,7 +14,8 @@
 //!
 //! What matches no slot goes on as if there were none of this, through the tap or a packet socket, to the fast path; so
 //! do whatever is unusual and a connection's first packet, unless another node opens it to a pod's own address: then the programs
-//! enter it by themselves. Nothing is pinned: when the process ends, all packets go through the tap at once.
+//! enter it by themselves. Nothing is pinned: programs are there as long as some process has their descriptors, and go on with what
+//! was decided while there is no fast path, until the next one takes their places.
 //!
 //! [`Kernel`] loads the programs, and puts them where packets are; [`Memory`] is what is shared with them, and [`Slots`] is
 //! that part of it which the fast path's workers write.
@@ -27,7 +28,7 @@ mod slots;
 mod ways;
 
 pub use error::{PodError, Refusal, ShortcutError, UplinkError};
-pub use kernel::{Joined, Kernel};
-pub use memory::Memory;
+pub use kernel::{Joined, Kernel, remove_left};
+pub use memory::{Memory, end_epoch_of};
 pub use slots::{Direction, End, Passed, Slots};
 pub use ways::{Pod, Remote, Surroundings, Tunnelled};

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::layout::{Bucket, DOORS, Door, Globals, PLACE_BUCKETS, PlaceBucket, WAYS, Way};
 
@@ -80,6 +80,19 @@ impl Memory {
     }
 }
 
+/// Lets the programs of another process, whatever version that is of, use none of their slots any more: `globals` is their map of
+/// that name.
+///
+/// # Errors
+/// When it is no such map.
+pub fn end_epoch_of(globals: BorrowedFd<'_>) -> io::Result<()> {
+    // In all versions the epoch is what comes first.
+    let first = Region::<[AtomicU32; 2]>::map(globals, 1)?;
+    let [epoch, _] = &first.values()[0];
+    epoch.store(0, Ordering::SeqCst);
+    Ok(())
+}
+
 /// So many values, which the kernel may read and write, too.
 #[derive(Debug)]
 struct Region<T> {
@@ -106,6 +119,8 @@ unsafe impl Shared for PlaceBucket {}
 unsafe impl Shared for AtomicU64 {}
 // SAFETY: as above.
 unsafe impl Shared for Globals {}
+// SAFETY: the same.
+unsafe impl Shared for [AtomicU32; 2] {}
 
 // SAFETY: the memory belongs to the process, not to a thread, and stays until the region is dropped.
 unsafe impl<T: Sync> Send for Region<T> {}

@@ -1,6 +1,8 @@
 //! What is in the kernel.
 
 mod ioctl;
+mod left;
+mod link;
 mod netlink;
 mod netns;
 mod pair;
@@ -9,21 +11,25 @@ mod programs;
 mod uplink;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use self::ioctl::Interfaces;
+use self::link::Attachment;
 use self::netns::Netns;
 use self::pod::Pod;
 use self::programs::Programs;
-use self::uplink::Uplink;
 use crate::error::{Failed, ShortcutError};
 use crate::layout::{MAX_BUCKETS, SLOTS};
 use crate::memory::Memory;
 
+pub use self::left::remove_left;
 pub use self::pod::Joined;
 
-/// The programs, and where they are. When this is dropped, or the process ends, all packets go to the fast path.
+/// The programs, and where they are. When this is dropped all packets go to the fast path, unless another process is to [go
+/// on](Self::outlive): then decided connections do, as long as somebody has the descriptors of the programs.
 #[derive(Debug)]
 pub struct Kernel {
     programs: Programs,
@@ -31,10 +37,12 @@ pub struct Kernel {
     /// The node's network namespace.
     home: Netns,
     interfaces: Interfaces,
-    uplink: Option<Uplink>,
+    uplink: Option<Attachment>,
     /// Of the pairs' ends in the node.
     group: u32,
     pods: BTreeMap<u16, Pod>,
+    /// Whether what is there stays when this is dropped.
+    outlives: bool,
 }
 
 impl Kernel {
@@ -58,7 +66,21 @@ impl Kernel {
             uplink: None,
             group: pair::new_group(),
             pods: BTreeMap::new(),
+            outlives: false,
         })
+    }
+
+    /// Whether another process is to go on with what is there when this is dropped.
+    pub fn outlive(&mut self, does: bool) {
+        self.outlives = does;
+    }
+
+    /// The descriptor of the map by which another process [ends](crate::end_epoch_of) the epoch.
+    ///
+    /// # Errors
+    /// When there is none: never.
+    pub fn globals(&self) -> io::Result<BorrowedFd<'_>> {
+        self.programs.map("globals")
     }
 
     /// What is shared with the programs.
@@ -69,7 +91,10 @@ impl Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        // What stays at the node's end of a pair keeps the map.
+        if self.outlives {
+            return;
+        }
+        // Before what others still have of it goes.
         self.memory.globals().epoch.store(0, Ordering::Release);
         if let Err(left) = self.leave_all() {
             tracing::warn!(?left, "interfaces are left behind");

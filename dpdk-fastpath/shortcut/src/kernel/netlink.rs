@@ -4,7 +4,7 @@ use std::io;
 
 use futures::TryStreamExt as _;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec};
+use rtnetlink::{Handle, LinkGetRequest, LinkUnspec};
 
 /// A netlink socket. It stays with the network namespace where it was opened.
 pub(super) struct Netlink(Handle);
@@ -16,6 +16,8 @@ pub(super) struct Link {
     pub(super) name: String,
     pub(super) mac: [u8; 6],
     pub(super) mtu: u32,
+    /// Of a pair: the index of the other end, where that is; else 0.
+    pub(super) peer: u32,
 }
 
 impl Netlink {
@@ -28,9 +30,12 @@ impl Netlink {
 
     /// The interface of this name.
     pub(super) async fn link(&self, name: &str) -> io::Result<Link> {
-        let mut found = self.0.link().get().match_name(name).execute();
-        let message = found.try_next().await.map_err(from_netlink)?;
-        message.map(Link::from).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+        one(self.0.link().get().match_name(name)).await
+    }
+
+    /// The interface of this index.
+    pub(super) async fn link_at(&self, index: u32) -> io::Result<Link> {
+        one(self.0.link().get().match_index(index)).await
     }
 
     /// All interfaces.
@@ -62,6 +67,12 @@ impl Netlink {
         self.0.link().set(message).execute().await.map_err(from_netlink)
     }
 
+    /// Puts an interface into a group.
+    pub(super) async fn set_group(&self, index: u32, group: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::Group(group));
+        self.0.link().set(message.build()).execute().await.map_err(from_netlink)
+    }
+
     /// Deletes the interface of this name; that there is none is as well.
     pub(super) async fn delete(&self, name: &str) -> io::Result<()> {
         match self.link(name).await {
@@ -85,17 +96,25 @@ impl Netlink {
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, name: String::new(), mac: [0; 6], mtu: 0 };
+        let mut link =
+            Self { index: message.header.index, name: String::new(), mac: [0; 6], mtu: 0, peer: 0 };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(octets) => link.mac = octets.try_into().unwrap_or_default(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Link(peer) => link.peer = peer,
                 _ => {}
             }
         }
         link
     }
+}
+
+/// The interface that is asked for.
+async fn one(asked: LinkGetRequest) -> io::Result<Link> {
+    let message = asked.execute().try_next().await.map_err(from_netlink)?;
+    message.map(Link::from).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
 /// That there is no such interface is as well.

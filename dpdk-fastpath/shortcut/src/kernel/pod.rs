@@ -1,14 +1,14 @@
 //! A pod's part.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use aya::programs::TcAttachType;
-use aya::programs::tc::SchedClassifierLink;
 use culvert_packet::eth::EthAddr;
 use tokio::runtime::{self, Runtime};
 
 use super::ioctl::{name_of_tap, netns_of_tap};
+use super::left::resume;
+use super::link::{Attachment, Hook};
 use super::netlink::Link;
 use super::netns::{Netns, NetnsId, aside};
 use super::pair::{self, Pair, Place, outer_name};
@@ -25,14 +25,23 @@ pub enum Joined {
     Joined,
 }
 
-/// A pod that is joined, until this is dropped; the pair of interfaces is not.
+/// A pod that is joined, until this is dropped and nobody else has the descriptors of the programs; the pair of interfaces is
+/// not.
 #[derive(Debug)]
 pub(super) struct Pod {
     netns: NetnsId,
     tap: Link,
     /// Interface index of the pair's end in the node.
-    pub(super) node_side: u32,
-    _links: [SchedClassifierLink; 3],
+    node_side: u32,
+    attached: Attached,
+}
+
+/// The programs of a pod.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) pod_egress: Attachment,
+    pub(super) into_pod: Attachment,
+    pub(super) from_pod: Attachment,
 }
 
 impl Kernel {
@@ -44,6 +53,21 @@ impl Kernel {
     /// # Errors
     /// When the process may not, or the kernel refuses.
     pub fn join_pod(&mut self, port: u16, tap: BorrowedFd<'_>) -> Result<Joined, PodError> {
+        self.resume_pod(port, tap, Vec::new())
+    }
+
+    /// The same, with what another process has `left`: the [descriptors](Self::pod) of its programs. If they are where they
+    /// belong, this process's take their places, from one packet to the next; otherwise all is made anew. That process must
+    /// have no slots in use any more.
+    ///
+    /// # Errors
+    /// As of that.
+    pub fn resume_pod(
+        &mut self,
+        port: u16,
+        tap: BorrowedFd<'_>,
+        left: Vec<OwnedFd>,
+    ) -> Result<Joined, PodError> {
         let last = self.memory.doors().len() - 1;
         if usize::from(port) > last {
             return Err(PodError::Port { port, last });
@@ -70,7 +94,21 @@ impl Kernel {
         let beside = self.pods.iter().filter(|(_, pod)| pod.netns == netns.id());
         let beside: Vec<u16> = beside.map(|(port, _)| *port).collect();
         let (programs, home, name) = (&mut self.programs, (&self.home, self.group), link.name.clone());
-        let pod = on_thread(|runtime| runtime.block_on(make(port, link, programs, home, (&netns, &beside))));
+        let pod = on_thread(|runtime| {
+            runtime.block_on(async {
+                if !left.is_empty() {
+                    match resume(port, &link, programs, home, &netns, left).await {
+                        Ok((node_side, attached)) => {
+                            return Ok(Pod { netns: netns.id(), tap: link, node_side, attached });
+                        }
+                        Err(Failed { action, cause }) => {
+                            tracing::info!(port, action, %cause, "a pod's part of the short cut is made anew");
+                        }
+                    }
+                }
+                make(port, link, programs, home, (&netns, &beside)).await
+            })
+        });
         if pod.is_err() && name_of_tap(tap).is_ok_and(|now| now != name) {
             return Ok(Joined::NotYet);
         }
@@ -81,6 +119,13 @@ impl Kernel {
         self.memory.set_door(port, Some(&door));
         self.pods.insert(port, pod);
         Ok(Joined::Joined)
+    }
+
+    /// The descriptors of a port's programs. As long as anybody has them, decided connections go on.
+    pub fn pod(&self, port: u16) -> Option<[BorrowedFd<'_>; 3]> {
+        let Attached { pod_egress, into_pod, from_pod } = &self.pods.get(&port)?.attached;
+        // What `resume` expects, of whatever version.
+        Some([pod_egress.as_fd(), into_pod.as_fd(), from_pod.as_fd()])
     }
 
     /// Removes the short cut of a port, if it has one. It does not matter whether the pod is still there.
@@ -152,17 +197,17 @@ async fn make(
     let pod = Place::here()?;
     let made = async {
         let Pair { outer, inner } = pair::make(port, (tap.mtu, group), (&node, home), &pod, beside).await?;
-        let into_pod = programs.attach("into_pod", &inner.name, TcAttachType::Ingress)?;
-        let pod_egress = programs.attach("pod_egress", &tap.name, TcAttachType::Egress)?;
+        let into_pod = programs.attach("into_pod", inner.index, Hook::Ingress)?;
+        let pod_egress = programs.attach("pod_egress", tap.index, Hook::Egress)?;
         enter(home)?;
-        let from_pod = programs.attach("from_pod", &outer.name, TcAttachType::Ingress)?;
+        let from_pod = programs.attach("from_pod", outer.index, Hook::Ingress)?;
         // The node itself must get nothing that a pod writes there, and be there nobody who forwards.
-        programs.leave("from_pod", &outer.name)?;
+        programs.leave("nothing", &outer.name)?;
         pair::set_up(&outer, &node, &inner, &pod).await?;
-        Ok((outer.index, [into_pod, pod_egress, from_pod]))
+        Ok((outer.index, Attached { pod_egress, into_pod, from_pod }))
     };
     match made.await {
-        Ok((node_side, links)) => Ok(Pod { netns: netns.id(), tap, node_side, _links: links }),
+        Ok((node_side, attached)) => Ok(Pod { netns: netns.id(), tap, node_side, attached }),
         Err(failed) => {
             if let Err(left) = pair::delete(port, &node).await {
                 tracing::warn!(interface = outer_name(port), ?left, "is left behind");
@@ -172,12 +217,14 @@ async fn make(
     }
 }
 
-fn enter(netns: &Netns) -> Result<(), Failed> {
+pub(super) fn enter(netns: &Netns) -> Result<(), Failed> {
     netns.enter().map_err(Failed::to("enter a network namespace"))
 }
 
 /// Does something on a thread of its own, which may change its network namespace.
-fn on_thread<T: Send>(work: impl FnOnce(&Runtime) -> Result<T, Failed> + Send) -> Result<T, Failed> {
+pub(super) fn on_thread<T: Send>(
+    work: impl FnOnce(&Runtime) -> Result<T, Failed> + Send,
+) -> Result<T, Failed> {
     let with_runtime = || {
         let runtime = runtime::Builder::new_current_thread().enable_io().build();
         work(&runtime.map_err(Failed::to("start a runtime"))?)

@@ -1,14 +1,15 @@
 //! The programs in the kernel, and where they are put.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::Map;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
+use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
+use super::link::{Attachment, Hook};
 use crate::error::{Failed, ShortcutError};
 use crate::memory::Memory;
 
@@ -16,7 +17,7 @@ use crate::memory::Memory;
 const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
 
 /// What sees the packets of an interface.
-const CLASSIFIERS: [&str; 4] = ["pod_egress", "from_pod", "from_uplink", "into_pod"];
+const CLASSIFIERS: [&str; 5] = ["pod_egress", "from_pod", "from_uplink", "into_pod", "nothing"];
 
 /// Programs and maps that are in the kernel.
 #[derive(Debug)]
@@ -44,29 +45,29 @@ impl Programs {
 
     /// Maps what the programs read and write.
     pub(super) fn memory(&self, buckets: u32) -> Result<Memory, ShortcutError> {
-        let find = |name: &str| match self.0.map(name) {
-            Some(Map::Array(array)) => Ok(array.fd().as_fd()),
-            _ => Err(io::Error::from(io::ErrorKind::NotFound)),
-        };
-        let memory = Memory::map(buckets as usize, find);
+        let memory = Memory::map(buckets as usize, |name| self.map(name));
         memory.map_err(Failed::to("map the maps into memory")).map_err(ShortcutError::of)
     }
 
-    /// Lets a program see the packets of an interface of the calling thread's network namespace, before others do, until what
-    /// is returned is dropped.
-    pub(super) fn attach(
-        &mut self,
-        program: &str,
-        interface: &str,
-        direction: TcAttachType,
-    ) -> Result<SchedClassifierLink, Failed> {
-        let mut attach = || {
-            let classifier = self.classifier(program)?;
-            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let link = classifier.attach_with_options(interface, direction, first)?;
-            classifier.take_link(link)
-        };
-        attach().map_err(Failed::to(format!("put the program {program} on {interface}")))
+    /// The descriptor of a map.
+    pub(super) fn map(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
+        match self.0.map(name) {
+            Some(Map::Array(array)) => Ok(array.fd().as_fd()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Lets a program see the packets of an interface of the calling thread's network namespace, by its index, before others do,
+    /// until what is returned is dropped and nobody else has its descriptor.
+    pub(super) fn attach(&self, program: &str, interface: u32, hook: Hook) -> Result<Attachment, Failed> {
+        let attach = || Attachment::new(self.descriptor(program)?, interface, hook);
+        attach().map_err(Failed::to(format!("put the program {program} on interface {interface}")))
+    }
+
+    /// Lets a program take the place of another process's, where that is.
+    pub(super) fn succeed(&self, program: &str, at: &Attachment) -> Result<(), Failed> {
+        let succeed = || at.replace(self.descriptor(program)?);
+        succeed().map_err(Failed::to(format!("replace the program {program} of another process")))
     }
 
     /// Lets a program see what comes in at an interface of the calling thread's network namespace, after others, as long as the
@@ -82,6 +83,15 @@ impl Programs {
             Ok::<_, ProgramError>(())
         };
         leave().map_err(Failed::to(format!("leave the program {program} on {interface}")))
+    }
+
+    fn descriptor(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
+        match self.0.program(name) {
+            Some(Program::SchedClassifier(program)) => {
+                program.fd().map(|program| program.as_fd()).map_err(io::Error::other)
+            }
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier, ProgramError> {

@@ -5,6 +5,7 @@
 mod bulk;
 mod frame;
 mod joins;
+mod left;
 mod netns;
 mod node;
 mod paths;
@@ -31,8 +32,15 @@ fn main() -> ExitCode {
     // Each has a few namespaces, and transfers that fill all CPUs.
     arguments.test_threads = Some(1);
     let root = nix::unistd::geteuid().is_root();
-    let cases =
-        [joins::cases(), uplinks::cases(), welcome::cases(), bulk::cases(), paths::cases(), unusual::cases()];
+    let cases = [
+        joins::cases(),
+        left::cases(),
+        uplinks::cases(),
+        welcome::cases(),
+        bulk::cases(),
+        paths::cases(),
+        unusual::cases(),
+    ];
     let trials = cases.into_iter().flatten().map(|(name, body)| {
         if !root {
             eprintln!("skipped: {name}: needs root");

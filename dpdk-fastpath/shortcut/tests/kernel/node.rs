@@ -45,7 +45,11 @@ impl Node {
 
     /// The same, with so many slots.
     pub(crate) fn with_slots(number: u8, slots: u32) -> Self {
-        let netns = Netns::new(&format!("n{number}"));
+        Self::within(Netns::new(&format!("n{number}")), number, slots)
+    }
+
+    /// The same in a network namespace that is there.
+    pub(crate) fn within(netns: Netns, number: u8, slots: u32) -> Self {
         let kernel = netns.within(|| Kernel::load(slots).unwrap());
         let slots = Slots::new(kernel.memory().clone(), HZ);
         kernel.memory().set_surroundings(&Surroundings {
@@ -75,6 +79,11 @@ impl Node {
     pub(crate) fn connect(&mut self, remote: u8, mtu: u16) {
         let mac = wire_mac(self.number);
         self.netns.within(|| self.kernel.join_uplink("wire", mac, false)).unwrap();
+        self.set_way(remote, mtu);
+    }
+
+    /// Makes `remote` way 0 for packets up to `mtu` bytes.
+    pub(crate) fn set_way(&self, remote: u8, mtu: u16) {
         let tunnel = Tunnel {
             outer_dst: wire_mac(remote),
             outer_src: wire_mac(self.number),

@@ -16,7 +16,7 @@ use crate::tap::Tap;
 use crate::{Case, within};
 
 /// What the pod has connected to.
-const SERVICE: Station = (Ipv4Addr::new(10, 96, 0, 1), 80);
+pub(crate) const SERVICE: Station = (Ipv4Addr::new(10, 96, 0, 1), 80);
 /// Who answers.
 pub(crate) const SERVER: Station = (Ipv4Addr::new(10, 244, 2, 9), 8080);
 /// The pod's port, and that of a second connection.
@@ -68,6 +68,16 @@ impl Uplink {
         }
         let in_pod = packet_socket(&pod.netns);
         Self { node, pod, tap, at_uplink, in_pod }
+    }
+
+    /// Whether the pod has got a frame of this identification since it was asked last.
+    pub(crate) fn pod_has(&self, identification: u16) -> bool {
+        has(&self.in_pod, identification)
+    }
+
+    /// The same of the packet sockets.
+    pub(crate) fn socket_has(&self, identification: u16) -> bool {
+        has(&self.at_uplink, identification)
     }
 
     /// A segment from the server in a connection of the pod.
@@ -160,6 +170,11 @@ pub(crate) fn receive_at(socket: &OwnedFd) -> Option<(usize, Vec<u8>)> {
     let (len, from) = recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut frame).ok()?;
     frame.truncate(len);
     Some((from.unwrap().ifindex(), frame))
+}
+
+/// Whether there was a frame of this identification since the last time.
+pub(crate) fn has(socket: &OwnedFd, identification: u16) -> bool {
+    std::iter::from_fn(|| receive(socket)).any(|frame| is_marked(&frame, identification))
 }
 
 /// Whether a frame, or what it has in its tunnel, has this identification.
