@@ -6,10 +6,11 @@ use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use culvert_api::config::fastpath::{
-    FastPathConfig, Hugepages, PodPorts, PodQueues, TunnelSegmentation, Uplink,
+    FastPathConfig, Hugepages, PodPorts, PodQueues, ShortCut, TunnelSegmentation, Uplink,
 };
 use culvert_api::fastpath as proto;
 use culvert_api::fastpath::fast_path_server::FastPathServer;
@@ -35,7 +36,7 @@ use crate::port::{BackendError, Devices, Drivers, Interface, InterfaceError, Por
 use crate::preflight::{PreflightError, check_cpus};
 use crate::quiescent;
 use crate::resume::Beginning;
-use crate::shortcut::Shortcut;
+use crate::shortcut::{Loaded, Remains, Shortcut};
 use crate::table::Port;
 use crate::worker::{Recruit, Resting, WorkerError};
 
@@ -142,6 +143,11 @@ pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppEr
         Ok((inheritance, ControlSocket::bind(&config.socket)?))
     };
     let begun = if part == Part::First { Some(begin()?) } else { None };
+    // Beside what takes longest.
+    let shortcut = thread::spawn({
+        let (pods, wanted) = (config.pod_ports, config.short_cut);
+        move || load_shortcut(pods, wanted)
+    });
     log::send_to(dpdk_log);
     let eal = Eal::init(&eal_config(config))?;
     if let Some(reason) = eal.fallback() {
@@ -151,6 +157,7 @@ pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppEr
         packets: Mempool::create(&eal, &mempool_config(config))?,
         super_packets: Mempool::create(&eal, &super_packets_config())?,
     };
+    let shortcut = shortcut.join().unwrap_or_else(|_| Loaded::none("a thread panicked"));
     let (mut inheritance, socket) = match begun {
         Some(begun) => begun,
         None => {
@@ -158,7 +165,7 @@ pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppEr
             begin()?
         }
     };
-    let mut fast_path = start(config, &eal, memory, keep, &mut inheritance)?;
+    let mut fast_path = start(config, &eal, memory, shortcut, keep, &mut inheritance)?;
     keep.ready();
     let yields = Cell::new(false);
     let until = async {
@@ -176,10 +183,11 @@ pub fn run(config: &FastPathConfig, keep: &Keep, part: Part) -> Result<(), AppEr
         fast_path.stop_forwarding();
         drop(socket);
         keep.yielded();
-        fast_path.shut_down();
+        fast_path.shut_down(false);
         drop(eal);
     } else {
-        fast_path.shut_down();
+        // After an error the keeper starts another one.
+        fast_path.shut_down(outcome.is_ok() && keep.is_last());
         drop((eal, socket));
     }
     if outcome.is_ok() {
@@ -229,11 +237,19 @@ fn super_packets_config() -> MempoolConfig {
     }
 }
 
+fn load_shortcut(pods: PodPorts, wanted: ShortCut) -> Loaded {
+    match pods {
+        PodPorts::Tap => Shortcut::load(wanted),
+        PodPorts::NetTap | PodPorts::VhostNet => Loaded::none("podPorts is not tap"),
+    }
+}
+
 /// Starts the fast path where the one before it ended, if there was one.
 fn start(
     config: &FastPathConfig,
     eal: &Eal,
     memory: TapMemory,
+    shortcut: Loaded,
     keep: &Keep,
     inheritance: &mut Inheritance,
 ) -> Result<FastPath, AppError> {
@@ -262,10 +278,7 @@ fn start(
     }
     let (tables, readers) = quiescent::channel(snapshot, workers.len());
     let pulse = keep.is_kept().then(|| Pulse::new(workers.len())).flatten();
-    let shortcut = match config.pod_ports {
-        PodPorts::Tap => Shortcut::start(config.short_cut, clock.hz()),
-        PodPorts::NetTap | PodPorts::VhostNet => Shortcut::none("podPorts is not tap"),
-    };
+    let shortcut = shortcut.start(clock.hz(), keep, Remains::of(inheritance));
     let recruits = config.workers.iter().zip(readers).zip(writers).zip(workers).enumerate();
     let recruits = recruits.map(|(number, (((&cpu, tables), counters), flows))| Recruit {
         cpu: cpu.into(),
@@ -314,7 +327,7 @@ fn start(
     fast_path.remember(remembering, recalled, &neighbours);
     let attached = attach_uplink(config, &mut fast_path, uplink_mac.or(nic_mac));
     if let Err(error) = attached {
-        fast_path.shut_down();
+        fast_path.shut_down(false);
         return Err(error);
     }
     fast_path.restore(&ports);

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::control::{Memory, Recalled, chain};
 use crate::flow::{FlowMemoryError, FlowTables, FlowWorker, KEPT_AS, Left, Takeover};
 use crate::keep::{Inheritance, Keep};
+use crate::shortcut::Remains;
 use crate::table::{Applied, Builder, Snapshot};
 
 /// All that is known before the first packet.
@@ -54,7 +55,9 @@ impl Beginning {
             Memory::recall(keep, inheritance);
         let mut refused = inheritance.occasion.discarded.clone();
         let kept = inheritance.take_all(KEPT_AS);
-        let lefts: Result<Vec<_>, _> = kept.iter().map(|file| Left::open(file.as_fd())).collect();
+        let unseen = Remains::is_in(inheritance);
+        let lefts: Result<Vec<_>, _> =
+            kept.iter().map(|file| Left::open(file.as_fd()).map(|left| left.unseen(unseen))).collect();
         let lefts = match (no_tables, lefts) {
             (None, Ok(lefts)) => lefts,
             (Some(error), _) => {

@@ -3,6 +3,12 @@
 //!
 //! Slots are good under one epoch. Before workers get another snapshot the kernel is told of its epoch; from then on it uses
 //! none of the slots that there are, and each connection's next packet comes here, to be decided again.
+//!
+//! While there is no forwarder the kernel goes on with the slots of the last one (see [`Remains`]). The next one has programs and
+//! slots of its own. When its workers forward by what that one knew, it ends that one's epoch, before it works by
+//! anything newer; from then on the old programs leave all packets to the workers, and one after the other is replaced.
+
+mod remains;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,25 +19,56 @@ use std::time::{Duration, Instant};
 use culvert_api::config::fastpath::ShortCut;
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
-use culvert_shortcut::{End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled};
+use culvert_shortcut::layout::DOORS;
+use culvert_shortcut::{End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled, end_epoch_of};
 
+use self::remains::{GLOBALS, UPLINK, kept_as};
 use crate::control::chain;
+use crate::keep::Keep;
 use crate::port::packet_socket::Sees;
 use crate::port::{Device, Entry};
-use crate::table::{PortIndex, PortKind, Remotes, Snapshot};
+use crate::table::{MAX_PORTS, PortIndex, PortKind, Remotes, Snapshot};
+
+pub(crate) use self::remains::{Remains, is_program};
 
 /// Slots, two for each connection: 4 MB of the kernel's memory.
 pub(crate) const SLOTS: u32 = 1 << 16;
 
-/// Pods that may join. When the process ends the kernel waits for every program of theirs to be out of use, three for each pod
-/// and some 10 ms for each of these: the next process cannot begin before.
-const MOST_PODS: usize = 16;
+const _: () = assert!(MAX_PORTS <= DOORS as usize, "each pod may join");
+
+/// How long pods join in one go. One whose interfaces have to be made takes longer, some 10 ms for each of its programs, while others
+/// wait for this thread.
+const TURN: Duration = Duration::from_millis(10);
 
 /// Between two looks at whether pods have come, or have lost their interface.
 const LOOKS: Duration = Duration::from_millis(200);
 
 /// Until it is tried again with a pod that could not be joined.
 const RETRY: Duration = Duration::from_secs(60);
+
+/// The programs in the kernel, or why they are not there.
+#[derive(Debug)]
+pub struct Loaded(Result<Kernel, String>);
+
+impl Loaded {
+    /// They are not, for this reason.
+    pub fn none(reason: &str) -> Self {
+        Self(Err(reason.to_owned()))
+    }
+
+    /// Begins with that, and with what another forwarder has left. The time stamp counter counts `hz` in a second.
+    pub fn start(self, hz: u64, keep: &Keep, left: Remains) -> Shortcut {
+        let (keep, left) = (keep.clone(), left);
+        match self.0 {
+            Ok(mut kernel) => {
+                kernel.outlive(keep.is_kept());
+                let slots = Arc::new(Slots::new(Arc::clone(kernel.memory()), hz));
+                Shortcut { kernel: Some(kernel), slots: Some(slots), keep, left, ..Shortcut::none("") }
+            }
+            Err(reason) => Shortcut { keep, left, ..Shortcut::none(&reason) },
+        }
+    }
+}
 
 /// The short cut, or why there is none.
 #[derive(Debug)]
@@ -40,13 +77,27 @@ pub struct Shortcut {
     slots: Option<Arc<Slots>>,
     /// Why there is none.
     off: String,
+    keep: Keep,
+    /// What another forwarder has left.
+    left: Remains,
     surroundings: Option<Surroundings>,
     remotes: Arc<Remotes>,
     /// Whether the uplink has joined.
     has_uplink: bool,
-    /// Ports whose pods have joined, or could not: with their address, and when it is looked at them again.
-    ports: BTreeMap<PortIndex, (Ipv4Addr, Instant)>,
+    /// The uplink whose programs another forwarder has left.
+    left_uplink: Option<(String, EthAddr, bool)>,
+    /// Ports whose pods have joined, or could not.
+    ports: BTreeMap<PortIndex, Member>,
     next: Instant,
+}
+
+/// A port whose pod has joined, or could not.
+#[derive(Debug)]
+struct Member {
+    name: String,
+    address: Ipv4Addr,
+    /// When it is looked at again.
+    again: Instant,
 }
 
 impl Shortcut {
@@ -56,30 +107,27 @@ impl Shortcut {
             kernel: None,
             slots: None,
             off: reason.to_owned(),
+            keep: Keep::nobody(),
+            left: Remains::default(),
             surroundings: None,
             remotes: Arc::default(),
             has_uplink: false,
+            left_uplink: None,
             ports: BTreeMap::new(),
             next: Instant::now(),
         }
     }
 
-    /// As it is wanted, and as far as the kernel can. The time stamp counter counts `hz` in a second.
-    pub fn start(wanted: ShortCut, hz: u64) -> Self {
+    /// As it is wanted, and as far as the kernel can.
+    pub fn load(wanted: ShortCut) -> Loaded {
         if wanted == ShortCut::Off {
-            return Self::none("switched off");
+            return Loaded::none("switched off");
         }
-        match Kernel::load(SLOTS) {
-            Ok(kernel) => {
-                let slots = Arc::new(Slots::new(Arc::clone(kernel.memory()), hz));
-                Self { kernel: Some(kernel), slots: Some(slots), ..Self::none("") }
-            }
-            Err(error) => {
-                let reason = chain(&error);
-                tracing::info!(reason, "there is no short cut: all packets go by the fast path");
-                Self::none(reason.strip_prefix("short cut: ").unwrap_or(&reason))
-            }
-        }
+        Loaded(Kernel::load(SLOTS).map_err(|error| {
+            let reason = chain(&error);
+            tracing::info!(reason, "there is no short cut: all packets go by the fast path");
+            reason.strip_prefix("short cut: ").unwrap_or(&reason).to_owned()
+        }))
     }
 
     /// What workers write.
@@ -132,9 +180,18 @@ impl Shortcut {
     /// path there, `apart` if it is none of the interface's. Returns what the sockets are to see.
     pub fn join_uplink(&mut self, interface: &str, mac: EthAddr, apart: bool) -> Sees {
         let Some(kernel) = &mut self.kernel else { return Sees::All };
+        if self.left.uplink.as_ref().is_some_and(|left| Kernel::has_left_uplink(interface, left)) {
+            // Until the workers forward.
+            self.left_uplink = Some((interface.to_owned(), mac, apart));
+            return Sees::TheRest;
+        }
+        if self.left.uplink.take().is_some() {
+            self.keep.forget(UPLINK);
+        }
         match kernel.join_uplink(interface, mac, apart) {
             Ok(()) => {
                 self.has_uplink = true;
+                kernel.uplink().iter().for_each(|uplink| self.keep.store(UPLINK, &[*uplink]));
                 Sees::TheRest
             }
             Err(error) => {
@@ -148,61 +205,125 @@ impl Shortcut {
         }
     }
 
+    /// Has workers, who forward from now on, decide on what went by the short cut of another forwarder meanwhile.
+    pub fn succeed(&mut self) {
+        let is_ended = self.left.globals.take().map(|globals| end_epoch_of(globals.as_fd()));
+        if let Some(Err(error)) = &is_ended {
+            tracing::error!(%error, "the short cut of the process before does not end, and is removed");
+        }
+        if self.kernel.is_none() && is_ended.is_some() {
+            self.keep.forget(GLOBALS);
+        }
+        if self.kernel.is_none() || !matches!(is_ended, Some(Ok(()))) {
+            // What cannot be ended would go on by what is no longer true.
+            self.left.remove(&self.keep);
+        }
+        let Some(kernel) = &mut self.kernel else { return };
+        match kernel.globals() {
+            Ok(globals) => self.keep.store(GLOBALS, &[globals]),
+            Err(error) => tracing::error!(%error, "the short cut cannot be kept"),
+        }
+        let Some((interface, mac, apart)) = self.left_uplink.take() else { return };
+        let joined = match self.left.uplink.take() {
+            Some(left) => kernel.resume_uplink(&interface, mac, apart, left),
+            None => kernel.join_uplink(&interface, mac, apart),
+        };
+        match joined {
+            Ok(()) => self.has_uplink = true,
+            Err(error) => {
+                tracing::warn!(uplink = interface, reason = chain(&error), "no short cut to other nodes");
+            }
+        }
+        match kernel.uplink() {
+            Some(uplink) => self.keep.store(UPLINK, &[uplink]),
+            None => self.keep.forget(UPLINK),
+        }
+    }
+
     /// Takes in pods that have come since, and those whose interface somebody has removed. Returns when to be called again.
     pub fn attend<'a>(&mut self, now: Instant, ports: impl Iterator<Item = &'a Entry<Device>>) -> Instant {
-        let Some(kernel) = &mut self.kernel else { return now + RETRY };
-        if now < self.next {
-            return self.next;
+        let Self { kernel: Some(kernel), keep, left, ports: members, next, .. } = self else {
+            return now + RETRY;
+        };
+        if now < *next {
+            return *next;
         }
-        self.next = now + LOOKS;
+        *next = now + LOOKS;
+        let begin = Instant::now();
         for Entry { index, port, device, .. } in ports {
             let Device::Tap(_, tap) = device else { continue };
             let is_pod = port.kind == PortKind::Pod && port.tenant == Tenant::DEFAULT;
             let Some((tap, address)) = tap.upgrade().filter(|_| is_pod).zip(port.v4) else { continue };
-            let is_due = match self.ports.get(index) {
-                Some((_, again)) => !kernel.is_joined(index.0) && now >= *again,
-                None => self.ports.len() < MOST_PODS,
-            };
-            if !is_due {
+            let is_due = |member: &Member| !kernel.is_joined(index.0) && now >= member.again;
+            if !members.get(index).is_none_or(is_due) {
                 continue;
             }
-            match kernel.leave_pod(index.0).and_then(|()| kernel.join_pod(index.0, tap.as_fd())) {
+            let left = left.pods.remove(&port.name).unwrap_or_default();
+            let (name, was_left) = (kept_as(&port.name), !left.is_empty());
+            let member = |again| Member { name: port.name.clone(), address, again };
+            let joined = kernel.leave_pod(index.0).and_then(|()| {
+                if members.contains_key(index) {
+                    // A program is on an interface only once.
+                    keep.close(&name);
+                }
+                kernel.resume_pod(index.0, tap.as_fd(), left)
+            });
+            match kernel.pod(index.0) {
+                Some(programs) => keep.store(&name, &programs),
+                None if was_left => keep.forget(&name),
+                None => {}
+            }
+            match joined {
                 Ok(Joined::NotYet) => {
-                    if let Some((address, _)) = self.ports.remove(index) {
+                    if let Some(Member { address, .. }) = members.remove(index) {
                         kernel.memory().set_place(address, End::Door(index.0), false);
                     }
+                    continue;
                 }
                 Ok(Joined::Joined) => {
-                    self.ports.insert(*index, (address, now));
+                    members.insert(*index, member(now));
                     kernel.memory().set_place(address, End::Door(index.0), true);
-                    // That takes long enough for others to wait for this thread: one at a time.
-                    self.next = now;
                     tracing::debug!(port = port.name, "connections of this port may go by the short cut");
-                    break;
                 }
                 Err(error) => {
-                    self.ports.insert(*index, (address, now + RETRY));
+                    members.insert(*index, member(now + RETRY));
                     tracing::warn!(port = port.name, reason = chain(&error), "no short cut for this port");
                 }
             }
+            let took = begin.elapsed();
+            if took >= TURN {
+                // As long for others.
+                *next = Instant::now() + took;
+                return *next;
+            }
         }
-        self.next
+        // Nobody has these ports any more.
+        left.remove(keep);
+        *next
     }
 
     /// Lets go of a pod, whose port has changed or goes.
     pub fn leave(&mut self, index: PortIndex) {
         let Some(kernel) = &mut self.kernel else { return };
-        if let Some((address, _)) = self.ports.remove(&index) {
-            kernel.memory().set_place(address, End::Door(index.0), false);
+        let member = self.ports.remove(&index);
+        if let Some(Member { address, .. }) = &member {
+            kernel.memory().set_place(*address, End::Door(index.0), false);
         }
         if let Err(error) = kernel.leave_pod(index.0) {
             tracing::warn!(reason = chain(&error), "a pod's part of the short cut stays");
         }
+        // The port may join again at once.
+        member.iter().for_each(|member| self.keep.close(&kept_as(&member.name)));
     }
 
-    /// From now on all packets go by the fast path.
-    pub fn stop(&self) {
-        self.kernel.iter().for_each(|kernel| kernel.memory().set_epoch(0));
+    /// The end of this process: if it is the `last`, all packets go by the taps and nothing is left; otherwise decided connections
+    /// go on.
+    pub fn end(&mut self, is_last: bool) {
+        let Some(mut kernel) = self.kernel.take_if(|_| is_last) else { return };
+        for name in self.ports.values().map(|member| kept_as(&member.name)).chain([UPLINK.to_owned()]) {
+            self.keep.forget(&name);
+        }
+        kernel.outlive(false);
     }
 }
 

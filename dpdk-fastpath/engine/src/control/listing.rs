@@ -90,6 +90,7 @@ impl FastPath {
             device: device.into(),
             socket: path.unwrap_or_default(),
             name: port.name.clone(),
+            number: entry.index.0.into(),
             kind: kind.into(),
             addresses: port.addresses().map(octets).collect(),
             mac: port.mac.0.to_vec(),
@@ -213,11 +214,13 @@ mod tests {
     use culvert_api::config::fastpath::ShortCut;
 
     use super::*;
+    use crate::keep::Keep;
+    use crate::shortcut::Remains;
     use crate::table::{PortIndex, PortKind};
 
     #[test]
     fn of_a_short_cut_that_is_not_there_the_reason_is_told_and_no_slots() {
-        let off = Shortcut::start(ShortCut::Off, 1_000_000_000);
+        let off = Shortcut::load(ShortCut::Off).start(1_000_000_000, &Keep::nobody(), Remains::default());
         let told = proto::ShortCut { why_not: "switched off".to_owned(), ..proto::ShortCut::default() };
         assert_eq!(proto::ShortCut::from(&off), told);
         assert!(!off.is_joined(PortIndex(0), PortKind::Pod));

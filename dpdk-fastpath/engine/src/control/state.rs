@@ -140,6 +140,7 @@ impl FastPath {
                 socket: port.socket.clone(),
                 kind: port.kind,
             };
+            self.ports.prefer(u16::try_from(port.number).ok().map(PortIndex));
             let attached = Port::try_from(&request).map_err(AttachError::from).and_then(|port| {
                 let mac = Mac::try_from(port.mac.0).unwrap_or_else(|_| Mac::local_from(0));
                 self.start_port(port, mac).map(|_| ())
@@ -148,13 +149,15 @@ impl FastPath {
                 tracing::warn!(port = port.name, error = super::chain(&error), "port not taken over");
             }
         }
+        self.ports.prefer(None);
         self.ports.backend_mut().drop_left();
         self.memory.has_ports(self.list_ports());
     }
 
-    /// Lets workers poll that were held.
-    pub fn release(&self) {
+    /// Lets workers poll that were held, and decide from now on on what went by the short cut of another process.
+    pub fn release(&mut self) {
         self.ports.backend().team().into_iter().for_each(|team| team.hold(false));
+        self.shortcut.succeed();
     }
 
     /// How many ports there are besides the uplink.
@@ -373,8 +376,8 @@ impl FastPath {
     }
 
     /// Stops the workers and closes what two processes cannot have at once, so that another one can go on where they end.
+    /// Meanwhile the short cut goes on by what was decided.
     pub fn stop_forwarding(&mut self) {
-        self.shortcut.stop();
         if let Err(error) = self.ports.backend_mut().stop_workers() {
             tracing::error!(%error, "stopping the workers");
         }
@@ -385,8 +388,9 @@ impl FastPath {
 
     /// Ends everything in order: workers, then ports. Goes on where something fails; what failed has been logged.
     ///
-    /// What is kept for another process stays kept.
-    pub fn shut_down(mut self) {
+    /// What is kept for another process stays kept; unless this is the last, also the short cut.
+    pub fn shut_down(mut self, is_last: bool) {
+        self.shortcut.end(is_last);
         self.ports.backend_mut().let_go();
         self.stop_forwarding();
         for error in self.ports.close_all() {

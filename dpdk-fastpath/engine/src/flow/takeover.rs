@@ -303,12 +303,13 @@ impl Takeover {
         let &Found::Flow(record, meta, state) = found else { return Some(&self.damaged) };
         let Some(record) = placed(record, view) else { return Some(&self.gone) };
         let timeouts = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows).timeouts;
-        if now.seconds_since(meta.seen()) > timeouts.of(record.original.protocol(), state, false) {
+        let seen = left.last_packet(meta.seen(), state, now);
+        if now.seconds_since(seen) > timeouts.of(record.original.protocol(), state, false) {
             return Some(&self.over);
         }
         let (table, arena, loads) = K::parts(worker);
         arena.set_inherits(true);
-        let entered = table.insert(arena, &record, meta.seen(), state);
+        let entered = table.insert(arena, &record, seen, state);
         arena.set_inherits(false);
         match entered {
             Ok(()) => {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -30,8 +31,10 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How long one may take to be given what was kept, and to yield.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is kept of flows and tables, which a forwarder can do without.
-const STATE: [&str; 2] = [crate::flow::KEPT_AS, crate::control::KEPT_TABLES];
+/// Whether that is what a forwarder can do without: flows, tables, and programs that forward by them.
+fn is_state(name: &str) -> bool {
+    [crate::flow::KEPT_AS, crate::control::KEPT_TABLES].contains(&name) || crate::shortcut::is_program(name)
+}
 
 /// Why there is no keeper.
 #[derive(Debug, thiserror::Error)]
@@ -149,8 +152,10 @@ impl Keeper {
                 Event::Stop => {
                     self.manager.stopping();
                     drop(standby);
+                    // Whether what the service manager has is for another one, it does not say.
+                    let is_last = !self.manager.is_there();
                     return Ok(match active {
-                        Some(forwarder) => forwarder.stop().await,
+                        Some(forwarder) => forwarder.stop(is_last).await,
                         None => 0,
                     });
                 }
@@ -342,9 +347,12 @@ impl Keeper {
 
     /// Throws away what may be the reason why forwarders end.
     fn discard(&mut self) -> String {
-        for name in STATE {
-            self.forget(name);
-        }
+        let (state, kept) = std::mem::take(&mut self.items).into_iter().partition(|(name, _)| is_state(name));
+        self.items = kept;
+        let state: BTreeMap<String, _> = state;
+        state.keys().for_each(|name| self.manager.forget(name));
+        // The kernel takes its time to take programs off interfaces. If there is no thread, it is waited for.
+        let _ = thread::Builder::new().name("discard".into()).spawn(move || drop(state));
         let reason = "the forwarder ended soon after its start, several times".to_owned();
         tracing::error!(reason, "flows and tables are not kept");
         reason
@@ -393,8 +401,12 @@ impl Forwarder {
         }
     }
 
-    /// Has it end in order, or kills it; returns its exit status.
-    async fn stop(mut self) -> u8 {
+    /// Has it end in order, or kills it; returns its exit status. If it is the last, it leaves nothing behind.
+    async fn stop(mut self, is_last: bool) -> u8 {
+        if is_last {
+            // Before the signal: one that does not hear it ends by that.
+            let _ = send(&self.socket, &Word::End, &[], Wait::No);
+        }
         self.signal(Signal::SIGTERM);
         match timeout(FAREWELL, self.child.wait()).await {
             Ok(Ok(status)) => status.code().map_or(1, |code| code as u8),

@@ -31,6 +31,8 @@ pub struct Keep {
     socket: Option<Arc<OwnedFd>>,
     /// Whether the keeper has asked to yield, and nobody was told yet.
     asked: Arc<AtomicBool>,
+    /// Whether it has said that nobody follows.
+    is_last: Arc<AtomicBool>,
 }
 
 /// How long the keeper may take to let something go.
@@ -68,6 +70,8 @@ impl Inheritance {
 pub enum Wish {
     /// Another forwarder takes over.
     Yield,
+    /// The end: nobody follows.
+    End,
     /// Nothing any more: it is gone.
     Gone,
 }
@@ -131,8 +135,7 @@ impl Keep {
         loop {
             match receive(socket, Wait::No) {
                 Ok(Some(Message { word: Word::Forgotten(forgotten), .. })) if forgotten == name => return,
-                Ok(Some(Message { word: Word::Yield, .. })) => self.asked.store(true, Ordering::Relaxed),
-                Ok(Some(_)) => {}
+                Ok(Some(Message { word, .. })) => self.note(&word),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
                     let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
                     // Whatever comes of it, the socket is looked at again.
@@ -144,6 +147,24 @@ impl Keep {
                 }
             }
         }
+    }
+
+    /// Remembers what is not waited for now.
+    fn note(&self, word: &Word) {
+        match word {
+            Word::Yield => self.asked.store(true, Ordering::Relaxed),
+            Word::End => self.is_last.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Whether nobody will go on with what is there: the keeper has said so, or there is none.
+    pub fn is_last(&self) -> bool {
+        let Some(socket) = &self.socket else { return true };
+        while let Ok(Some(Message { word, .. })) = receive(socket, Wait::No) {
+            self.note(&word);
+        }
+        self.is_last.load(Ordering::Relaxed)
     }
 
     /// All is initialised that can be.
@@ -188,7 +209,12 @@ impl Keep {
             };
             match socket.async_io(Interest::READABLE, next).await {
                 Ok(Some(Message { word: Word::Yield, .. })) => return Ok(Wish::Yield),
-                Ok(Some(_)) => {}
+                Ok(Some(Message { word, .. })) => {
+                    self.note(&word);
+                    if word == Word::End {
+                        return Ok(Wish::End);
+                    }
+                }
                 Ok(None) | Err(_) => return Ok(Wish::Gone),
             }
         }

@@ -44,6 +44,8 @@ pub(super) enum Word {
     Go(Occasion),
     /// Keeper: another is about to take over; stop forwarding.
     Yield,
+    /// Keeper: end, and leave nothing behind: nobody follows.
+    End,
     /// Keeper: nothing is kept under this name now.
     Forgotten(String),
     /// Forwarder: keep these descriptors under this name, in place of others.
@@ -70,6 +72,7 @@ impl Word {
                 format!("go\n{restarts}\n{since}\n{reason}\n{discarded}")
             }
             Self::Yield => "yield".to_owned(),
+            Self::End => "end".to_owned(),
             Self::Forgotten(name) => format!("forgotten\n{name}"),
             Self::Store(name) => format!("store\n{name}"),
             Self::Forget(name) => format!("forget\n{name}"),
@@ -93,6 +96,7 @@ impl Word {
                 discarded: operand()?,
             }),
             "yield" => Self::Yield,
+            "end" => Self::End,
             "forgotten" => Self::Forgotten(operand()?),
             "store" => Self::Store(operand()?),
             "forget" => Self::Forget(operand()?),
@@ -203,6 +207,7 @@ mod tests {
             Word::Kept("tap.eth0".to_owned()),
             Word::Go(occasion),
             Word::Yield,
+            Word::End,
             Word::Forgotten("flows".to_owned()),
             Word::Store("flows".to_owned()),
             Word::Forget("flows".to_owned()),

@@ -42,6 +42,11 @@ impl ServiceManager {
         Self { socket }
     }
 
+    /// Whether there is one, which may have another keeper follow this one.
+    pub(super) fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// What it kept. To be called once, before anything else is opened or taken.
     pub(super) fn kept(&self) -> BTreeMap<String, Vec<OwnedFd>> {
         let mut kept = BTreeMap::<_, Vec<_>>::new();

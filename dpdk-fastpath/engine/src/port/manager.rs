@@ -109,6 +109,8 @@ pub struct PortManager<B: Backend> {
     ports: BTreeMap<IfName, Entry<B::Device>>,
     /// By number: whether it may be given to a new port.
     free: Vec<bool>,
+    /// The number that the next new port gets if it is free.
+    preferred: Option<PortIndex>,
     workers: usize,
 }
 
@@ -130,7 +132,12 @@ impl<D> Leaving<D> {
 impl<B: Backend> PortManager<B> {
     /// No ports yet; `limit` at most, polled by `workers` workers.
     pub fn new(backend: B, limit: usize, workers: usize) -> Self {
-        Self { backend, ports: BTreeMap::new(), free: vec![true; limit], workers }
+        Self { backend, ports: BTreeMap::new(), free: vec![true; limit], preferred: None, workers }
+    }
+
+    /// From now on new ports get this number, unless another port has it.
+    pub fn prefer(&mut self, number: Option<PortIndex>) {
+        self.preferred = number;
     }
 
     /// The number that a port of this name has, or would get.
@@ -142,7 +149,9 @@ impl<B: Backend> PortManager<B> {
             return Ok(entry.index);
         }
         let port = parse(name)?;
-        match self.free.iter().position(|free| *free) {
+        let preferred = self.preferred.map(|PortIndex(number)| usize::from(number));
+        let preferred = preferred.filter(|number| self.free.get(*number) == Some(&true));
+        match preferred.or_else(|| self.free.iter().position(|free| *free)) {
             Some(number) => Ok(PortIndex(number as u16)),
             None => Err(ManagerError::Full { port, limit: self.free.len() }),
         }

@@ -94,6 +94,18 @@ fn a_name_that_no_interface_can_have_is_refused() {
 }
 
 #[test]
+fn a_port_gets_the_number_that_is_preferred_if_it_is_free() {
+    let mut manager = manager(1);
+    manager.prefer(Some(PortIndex(3)));
+    assert_eq!([attach(&mut manager, "p1"), attach(&mut manager, "p2")], [PortIndex(3), PortIndex(1)]);
+    manager.prefer(Some(PortIndex(LIMIT as u16)));
+    assert_eq!(manager.index_for("p3").unwrap(), PortIndex(2));
+    detach(&mut manager, "p1");
+    manager.prefer(None);
+    assert_eq!(attach(&mut manager, "p3"), PortIndex(2));
+}
+
+#[test]
 fn attaching_twice_keeps_the_device_and_takes_the_new_values() {
     let mut manager = manager(1);
     let index = attach(&mut manager, "p1");

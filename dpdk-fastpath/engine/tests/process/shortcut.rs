@@ -3,14 +3,17 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use culvert_api::fastpath as api;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::fastpath::{BINARY, FastPath};
 use crate::netns::Netns;
 use crate::pods::{Pod, VIP, tables, through_the_service};
+use crate::restart::wait_for_restart;
 use crate::{Case, within};
 
 /// Requests, and as many answers.
@@ -18,18 +21,23 @@ const ROUNDS: u64 = 1000;
 
 pub(crate) fn cases() -> Vec<Case> {
     let root = |name, body| Case { name, root: true, device: None, body };
+    let device = (!has_tcx()).then_some("Linux 6.6");
     vec![
+        Case { device, ..root("a_decided_connection_goes_by_the_short_cut_and_is_counted", by_short_cut) },
         Case {
-            device: (!has_tcx()).then_some("Linux 6.6"),
-            ..root("a_decided_connection_goes_by_the_short_cut_and_is_counted", by_short_cut)
+            device,
+            ..root("a_decided_connection_goes_on_while_there_is_no_forwarder", without_forwarder)
         },
+        Case { device, ..root("however_many_pods_there_are_the_next_forwarder_goes_on_with_all", many) },
+        Case { device, ..root("a_restart_without_short_cut_removes_what_is_left_of_it", switched_off_later) },
+        Case { device, ..root("a_stop_leaves_no_program_and_no_pair", stopped) },
         root("a_short_cut_that_is_switched_off_leaves_pods_alone", switched_off),
         root("without_the_capabilities_the_workers_forward_all_and_the_reason_is_told", not_permitted),
     ]
 }
 
 /// Whether the kernel is one with tcx.
-fn has_tcx() -> bool {
+pub(crate) fn has_tcx() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(6))
@@ -92,28 +100,184 @@ fn counted(netns: &Netns, interface: &str) -> [u64; 2] {
 
 /// Requests and answers through the service, a packet each, and something else before the end.
 fn converse(client: &Pod, server: &Pod, before_the_end: impl FnOnce()) {
-    let address: SocketAddr = format!("{}:8080", server.ipv4).parse().unwrap();
-    let vip: SocketAddr = format!("{VIP}:80").parse().unwrap();
-    let listener = server.netns.within(|| TcpListener::bind(address)).unwrap();
-    // The connection waits until it is accepted, so that nobody waits for one that is refused.
-    let mut asking =
-        client.netns.within(|| TcpStream::connect_timeout(&vip, Duration::from_secs(5))).unwrap();
-    let (mut answering, _) = listener.accept().unwrap();
-    for stream in [&asking, &answering] {
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream.set_nodelay(true).unwrap();
-    }
-    let mut received = [0; 100];
-    for round in 0..ROUNDS {
-        let request = [round as u8; 100];
-        asking.write_all(&request).unwrap();
-        answering.read_exact(&mut received).unwrap();
-        assert_eq!(received, request);
-        answering.write_all(&request).unwrap();
-        asking.read_exact(&mut received).unwrap();
-        assert_eq!(received, request);
-    }
+    let talk = Talk::open(client, server);
+    talk.exchange(ROUNDS);
     before_the_end();
+}
+
+/// A connection through the service.
+struct Talk {
+    asking: TcpStream,
+    answering: TcpStream,
+}
+
+impl Talk {
+    fn open(client: &Pod, server: &Pod) -> Self {
+        let address: SocketAddr = format!("{}:8080", server.ipv4).parse().unwrap();
+        let vip: SocketAddr = format!("{VIP}:80").parse().unwrap();
+        let listener = server.netns.within(|| TcpListener::bind(address)).unwrap();
+        // The connection waits until it is accepted, so that nobody waits for one that is refused.
+        let asking =
+            client.netns.within(|| TcpStream::connect_timeout(&vip, Duration::from_secs(5))).unwrap();
+        let (answering, _) = listener.accept().unwrap();
+        for stream in [&asking, &answering] {
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            stream.set_nodelay(true).unwrap();
+        }
+        Self { asking, answering }
+    }
+
+    /// So many requests, and as many answers.
+    fn exchange(&self, rounds: u64) {
+        let (mut asking, mut answering) = (&self.asking, &self.answering);
+        let mut received = [0; 100];
+        for round in 0..rounds {
+            let request = [round as u8; 100];
+            asking.write_all(&request).unwrap();
+            answering.read_exact(&mut received).unwrap();
+            assert_eq!(received, request);
+            answering.write_all(&request).unwrap();
+            asking.read_exact(&mut received).unwrap();
+            assert_eq!(received, request);
+        }
+    }
+
+    /// Until it goes by the short cut of this pod.
+    fn take_the_short_cut(&self, pod: &Pod) {
+        within(10, "the connection takes the short cut", || {
+            let before = counted(&pod.netns, "culvert0")[1];
+            self.exchange(10);
+            (counted(&pod.netns, "culvert0")[1] >= before + 10).then_some(())
+        });
+    }
+}
+
+/// A fast path with a connection between two pods that goes by the short cut.
+fn talking(more: &str) -> (FastPath, Pod, Pod, Talk) {
+    let mut fast_path = FastPath::start_with(more);
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    let (a, b) = (Pod::attach(&fast_path, "cvt-a", 2), Pod::attach(&fast_path, "cvt-b", 3));
+    within(10, "both pods join", || (short_cut(&mut fast_path).pods == 2).then_some(()));
+    let talk = Talk::open(&a, &b);
+    talk.take_the_short_cut(&a);
+    (fast_path, a, b, talk)
+}
+
+/// The pairs of a node, by name and index.
+fn pairs(fast_path: &FastPath) -> Vec<String> {
+    let all = fast_path.netns.ip("-o link show type veth");
+    all.lines().map(|link| link.split('<').next().unwrap().to_owned()).collect()
+}
+
+fn without_forwarder() {
+    let (mut fast_path, a, b, talk) = talking("hangSeconds: 0");
+    let before = pairs(&fast_path);
+    assert_eq!(before.len(), 2, "{before:?}");
+    for (restarts, signal) in [(1, Signal::SIGKILL), (2, Signal::SIGHUP)] {
+        let [keeper, forwarder] = fast_path.processes()[..] else { panic!("two processes") };
+        // It stands still, and nobody ends it.
+        kill(forwarder, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let sent = counted(&a.netns, "eth0")[1];
+        talk.exchange(ROUNDS);
+        assert_eq!(counted(&a.netns, "eth0")[1], sent, "nothing goes by the tap");
+        if signal == Signal::SIGHUP {
+            kill(forwarder, Signal::SIGCONT).unwrap();
+            kill(keeper, signal).unwrap();
+        } else {
+            kill(forwarder, signal).unwrap();
+        }
+        let restart = wait_for_restart(&mut fast_path, restarts).restart.unwrap();
+        assert_eq!((restart.ports_kept, &restart.refused[..]), (2, ""), "{restart:?}");
+        within(10, "both pods go on", || (short_cut(&mut fast_path).pods == 2).then_some(()));
+        assert_eq!(pairs(&fast_path), before, "they are the same");
+        talk.take_the_short_cut(&a);
+        assert_eq!(short_cut(&mut fast_path).slots, 2, "by what the new process has decided");
+        within(10, "the one before has ended", || (fast_path.processes().len() == 2).then_some(()));
+    }
+    // What is true for the tables after a restart is true for what was decided before.
+    kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+    wait_for_restart(&mut fast_path, 3);
+    fast_path.replace(tables(2, &["10.244.1.4"])).unwrap();
+    let mut asking = &talk.asking;
+    let ended = asking.write_all(b"next").and_then(|()| asking.read(&mut [0; 1]));
+    let kind = ended.expect_err("the endpoint is gone").kind();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    assert!(a.netns.ping(&b.ipv4));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// How many pods are more than a few.
+const MANY: u8 = 40;
+
+fn many() {
+    let mut fast_path = FastPath::start();
+    fast_path.replace(tables(1, &["10.244.1.3"])).unwrap();
+    let attach = |n: u8| Pod::attach(&fast_path, &format!("cvt-{n}"), n);
+    let pods: Vec<_> = (2..2 + MANY).map(attach).collect();
+    let all = u32::from(MANY);
+    within(60, "all pods join", || (short_cut(&mut fast_path).pods == all).then_some(()));
+    let talk = Talk::open(&pods[0], &pods[1]);
+    talk.take_the_short_cut(&pods[0]);
+    let before = pairs(&fast_path);
+    // A port between them: the others keep their numbers.
+    assert!(fast_path.detach("cvt-10").unwrap());
+    let forwarder = fast_path.processes()[1];
+    kill(forwarder, Signal::SIGKILL).unwrap();
+    let begin = Instant::now();
+    within(10, "the process ends", || kill(forwarder, None).is_err().then_some(()));
+    let ended = begin.elapsed();
+    let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
+    assert_eq!(restart.ports_kept, all - 1, "{restart:?}");
+    within(60, "all pods go on", || (short_cut(&mut fast_path).pods == all - 1).then_some(()));
+    // Each of three programs would take some 10 ms.
+    assert!(ended < Duration::from_millis(10) * MANY.into(), "it took {ended:?} to end");
+    eprintln!("{MANY} pods: ended after {ended:?}, all there after {:?}", begin.elapsed());
+    let after = pairs(&fast_path);
+    assert!(after.len() + 1 == before.len() && after.iter().all(|pair| before.contains(pair)), "{after:?}");
+    talk.take_the_short_cut(&pods[0]);
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn switched_off_later() {
+    let (mut fast_path, a, b, talk) = talking("");
+    let config = fast_path.directory().join("fastpath.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "shortCut: off\n").unwrap();
+    kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+    wait_for_restart(&mut fast_path, 1);
+    assert_eq!(short_cut(&mut fast_path), none("switched off"));
+    let sent = counted(&a.netns, "eth0")[1];
+    talk.exchange(ROUNDS);
+    assert!(counted(&a.netns, "eth0")[1] - sent >= ROUNDS, "all goes by the tap");
+    within(10, "nothing is left", || {
+        let pods = [&a, &b].iter().all(|pod| !pod.netns.ip("-o link").contains("culvert0"));
+        (pods && pairs(&fast_path).is_empty()).then_some(())
+    });
+    within(10, "no program is left", || (programs(&fast_path) == 0).then_some(()));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+fn stopped() {
+    let (fast_path, a, b, _talk) = talking("");
+    let keeper = fast_path.processes()[0];
+    assert_eq!(held(keeper), 6, "three of each pod");
+    fast_path.stop(Signal::SIGTERM);
+    for pod in [&a, &b] {
+        let left = pod.netns.ip("-o link");
+        assert!(!left.contains("culvert0") && !left.contains("eth0"), "{left}");
+    }
+}
+
+/// Programs on interfaces that a process, or all of a fast path, have descriptors of.
+fn held(process: Pid) -> usize {
+    let all = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let is_link = |path: PathBuf| fs::read_link(path).is_ok_and(|to| to.ends_with("anon_inode:bpf_link"));
+    all.filter(|entry| is_link(entry.as_ref().unwrap().path())).count()
+}
+
+fn programs(fast_path: &FastPath) -> usize {
+    fast_path.processes().into_iter().map(held).sum()
 }
 
 fn switched_off() {

@@ -17,7 +17,7 @@ use crate::flow::index::Remains;
 use crate::flow::memory::Mapping;
 use crate::flow::record::{Meta, Words};
 use crate::flow::segment::{HEAD, Head, LAYOUT, MAGIC, Places, hashes};
-use crate::flow::{Key, State, Zeroed};
+use crate::flow::{Key, State, Tick, Zeroed};
 
 /// Why what another process left cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,7 @@ pub struct Left {
     pub(super) number: u64,
     start: u64,
     is_searchable: bool,
+    unseen: bool,
     pub(in crate::flow) v4: Part<FlowKey4>,
     pub(in crate::flow) v6: Part<FlowKey6>,
 }
@@ -120,9 +121,22 @@ impl Left {
             number: head.number.into_inner(),
             start: head.start.into_inner(),
             is_searchable: head.hashes.into_inner() == hashes(),
+            unseen: false,
             v4: v4.ok_or_else(bounds)?,
             v6: v6.ok_or_else(bounds)?,
         })
+    }
+
+    /// Whether packets of connections went on after its process had ended, and nobody noticed.
+    #[must_use]
+    pub fn unseen(self, unseen: bool) -> Self {
+        Self { unseen, ..self }
+    }
+
+    /// When a flow is to have had its last packet, which is known of `seen`. A connection whose handshake went by unseen would
+    /// soon be over.
+    pub(super) fn last_packet(&self, seen: Tick, state: State, now: Tick) -> Tick {
+        if self.unseen && matches!(state, State::SynSent | State::SynReceived) { now } else { seen }
     }
 
     /// Whether a flow can be found there by its key: only by the hash function that its keys were entered by.

@@ -199,6 +199,24 @@ fn what_is_over_gone_or_not_ready_does_not_go_on() {
 }
 
 #[test]
+fn a_connection_whose_handshake_may_have_gone_by_unseen_is_not_over() {
+    let view = view(0, &endpoints(2), &[]);
+    for (unseen, flows) in [(true, 2), (false, 0)] {
+        let before = some_tables();
+        let mut worker = before.worker();
+        insert(&mut worker, &record::<FlowKey4>(1, Protocol::TCP, 1), at(100).0, State::SynSent);
+        insert(&mut worker, &record::<FlowKey4>(2, Protocol::TCP, 1), at(100).0, State::SynReceived);
+        insert(&mut worker, &record::<FlowKey4>(3, Protocol::TCP, 1), at(100).0, State::TimeWait);
+        insert(&mut worker, &record::<FlowKey4>(4, Protocol::UDP, 1), at(100).0, State::OneWay);
+        let tables = some_tables();
+        let left = left(&before).unseen(unseen);
+        let taken = take_over(&tables, &mut [tables.worker()], left, &view, at(1000));
+        assert_eq!(taken, TakenOver { flows, over: 4 - flows, ..TakenOver::default() });
+        assert!(tables.v4.iter().all(|hit| hit.seen() == at(1000).0), "it has its whole time yet");
+    }
+}
+
+#[test]
 fn clients_keep_their_endpoints() {
     use crate::balance::Client;
     let (before, tables) = (some_tables(), some_tables());
