@@ -30,6 +30,11 @@ pub(super) const CASES: &[Case] = &[
         place: Netns,
         run: tables::removed,
     },
+    Case {
+        name: "a_connection_on_the_short_cut_is_refused_when_its_endpoint_goes_after_kill_9",
+        place: Netns,
+        run: tables::removed_after_kill,
+    },
     Case { name: "a_connection_on_the_short_cut_outlives_what_is_added", place: Netns, run: tables::added },
     Case { name: "a_flow_on_the_short_cut_lives_and_ends_in_the_listing", place: Netns, run: counts::flow },
     Case { name: "what_went_by_the_short_cut_is_counted", place: Netns, run: counts::counted },
@@ -53,6 +58,11 @@ pub(super) const CASES: &[Case] = &[
         name: "a_pod_that_is_attached_again_takes_the_short_cut_again",
         place: Netns,
         run: pods::attached_again,
+    },
+    Case {
+        name: "connections_on_the_short_cut_go_on_while_the_fast_path_stands_still",
+        place: Netns,
+        run: pods::still,
     },
     Case {
         name: "a_stream_on_the_short_cut_to_another_node_outlives_kill_9_twice",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+
 use super::{
     CULVERT0, PATIENCE, PORT, Talk, check_kernel, directly, serve, start, through_the_service,
     wait_until_carried,
@@ -47,18 +49,55 @@ pub(super) fn attached_again(context: &Context) -> Outcome {
     Ok(())
 }
 
+/// Kills what forwards at the first node, and waits for the next.
+pub(super) fn restart(net: &Topology) -> Outcome {
+    let before = net.node.forwarders()?;
+    kill_forwarder(net)?;
+    wait_for("the fast path is there again", PATIENCE, || {
+        let now = net.node.forwarders()?;
+        Ok((!now.is_empty() && before.iter().all(|id| !now.contains(id))).then_some(()))
+    })
+}
+
+pub(super) fn still(context: &Context) -> Outcome {
+    check_kernel()?;
+    let net = Topology::start_by_veth(context, "hangSeconds: 0\n")?;
+    let client = net.pod("client").netns();
+    let talks = [Talk::open(client, directly(&net, "pod-b"), net.pod("pod-b").netns())?, {
+        serve(&net, &["pod-c"], PORT)?;
+        Talk::open(client, Topology::web_address(Family::V4), net.pod("pod-c").netns())?
+    }];
+    for talk in &talks {
+        talk.take_the_short_cut(client)?;
+    }
+    let interfaces = of_the_short_cut(net.node.netns())?;
+    for id in net.node.forwarders()? {
+        kill(id, Signal::SIGSTOP)?;
+    }
+    // Long enough for all that would have to be done from time to time.
+    for _ in 0..10 {
+        for talk in &talks {
+            talk.exchange_by_the_short_cut(1 << 20, &[client])?;
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    restart(&net)?;
+    for talk in &talks {
+        talk.take_the_short_cut(client)?;
+        talk.exchange_by_the_short_cut(1 << 20, &[client])?;
+    }
+    let now = of_the_short_cut(net.node.netns())?;
+    ensure!(now == interfaces, "{interfaces:?} have become {now:?}");
+    Ok(())
+}
+
 pub(super) fn killed(context: &Context, server: &str) -> Outcome {
     let net = start(context)?;
     let talk = through_the_service(&net, server)?;
     talk.meanwhile(|| {
         // Not a third time: what has killed it so soon would be in the flows, which the fast path would forget.
         for _ in 0..2 {
-            let before = net.node.forwarders()?;
-            kill_forwarder(&net)?;
-            wait_for("the fast path is there again", PATIENCE, || {
-                let now = net.node.forwarders()?;
-                Ok((!now.is_empty() && before.iter().all(|id| !now.contains(id))).then_some(()))
-            })?;
+            restart(&net)?;
             wait_until_carried(net.pod("client").netns())?;
         }
         Ok(())
