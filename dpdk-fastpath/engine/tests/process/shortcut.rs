@@ -230,8 +230,8 @@ fn many() {
     let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
     assert_eq!(restart.ports_kept, all - 1, "{restart:?}");
     within(60, "all pods go on", || (short_cut(&mut fast_path).pods == all - 1).then_some(()));
-    // Each of three programs would take some 10 ms.
-    assert!(ended < Duration::from_millis(10) * MANY.into(), "it took {ended:?} to end");
+    // Each of three programs would take some 10 ms, and more on a machine that is busy.
+    assert!(ended < Duration::from_millis(30) * MANY.into(), "it took {ended:?} to end");
     eprintln!("{MANY} pods: ended after {ended:?}, all there after {:?}", begin.elapsed());
     let after = pairs(&fast_path);
     assert!(after.len() + 1 == before.len() && after.iter().all(|pair| before.contains(pair)), "{after:?}");
