@@ -8,9 +8,13 @@ use culvert_device_plugin::{Device, IommuGroup, Memory, Plugin, PoolStatus};
 use culvert_hw_tests::kubelet::{KubeletStandIn, Resource};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-/// Long enough for a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// Long enough for a loaded machine, and less than the plugin takes to look at the folder when nothing tells it to (10 s).
+pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
+
+/// How much slower than the world the clock of a test is in slow motion.
+const SLOW: u32 = 20;
 
 /// The resource of most tests.
 pub(crate) const A: &str = "culvert.io/a";
@@ -67,6 +71,30 @@ impl Node {
         self.devices.send_modify(|devices| {
             change(devices.iter_mut().find(|d| d.pci.to_string() == id).expect("the device exists"));
         });
+    }
+}
+
+/// As long as this lives, the clock of the test, and of the plugin in it, goes [`SLOW`] times slower than that of the machine and of
+/// kubelet: pauses and deadlines keep their proportions, while nobody is late who only has to wait for a CPU. The clock must stand
+/// still (`start_paused`).
+pub(crate) struct SlowMotion(JoinHandle<()>);
+
+impl SlowMotion {
+    pub(crate) fn begin() -> Self {
+        let step = Duration::from_millis(1);
+        Self(tokio::spawn(async move {
+            loop {
+                // As long as a thread is busy the clock does not leap to the next thing that is waited for.
+                tokio::task::spawn_blocking(move || std::thread::sleep(step * SLOW)).await.unwrap();
+                tokio::time::advance(step).await;
+            }
+        }))
+    }
+}
+
+impl Drop for SlowMotion {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::node::{A, Node, PATIENCE, all, vfio, vfs};
+use crate::node::{A, Node, PATIENCE, SlowMotion, all, vfio, vfs};
 use culvert_api::config::device_plugin::{DevicePlugin, Registration};
 use culvert_device_plugin::{Health, Plugin};
 use culvert_hw_tests::kubelet::KubeletError;
@@ -56,8 +56,9 @@ async fn vfio_devices_come_with_their_nodes_and_are_checked_before_each_start() 
     plugin.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_vf_that_disappears_is_unhealthy_within_a_second_and_back_when_it_returns() {
+    let _slow = SlowMotion::begin();
     let node = Node::new(vfs("a", 0..4));
     let kubelet = node.kubelet().await;
     let plugin = node.plugin(Registration::Kubelet);
