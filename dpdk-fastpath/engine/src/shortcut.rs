@@ -20,7 +20,9 @@ use culvert_api::config::fastpath::ShortCut;
 use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
 use culvert_shortcut::layout::DOORS;
-use culvert_shortcut::{End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled, end_epoch_of};
+use culvert_shortcut::{
+    Drops, End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled, end_epoch_of,
+};
 
 use self::remains::{GLOBALS, UPLINK, kept_as};
 use crate::control::chain;
@@ -144,6 +146,14 @@ impl Shortcut {
     pub fn pods(&self) -> usize {
         let Some(kernel) = &self.kernel else { return 0 };
         self.ports.keys().filter(|port| kernel.is_joined(port.0)).count()
+    }
+
+    /// What its programs have dropped, by reason; `None` if nobody knows.
+    pub fn dropped(&self) -> Option<Drops> {
+        let dropped = self.kernel.as_ref()?.dropped();
+        dropped
+            .inspect_err(|error| tracing::debug!(reason = chain(error), "no counters of the short cut"))
+            .ok()
     }
 
     /// Whether decided connections of a port's pod may go by it; of the uplink, those with pods of other nodes.

@@ -8,6 +8,8 @@
 // unusual, goes on as if there were nothing here: to the fast path. Byte order of addresses and ports is that of
 // headers throughout.
 //
+// Whatever is dropped is counted, by its reason.
+//
 // The layout of what is in the maps is that of layout.rs, which both sides check.
 
 #include <stddef.h>
@@ -179,6 +181,23 @@ ARRAY(places, 2048, struct place_bucket);
 ARRAY(globals, 1, struct globals);
 // A bit for each bucket that has slots in use; the fast path takes it back.
 ARRAY(occupied, 256, __u64);
+
+// Why a packet is dropped, as in drops.rs.
+enum reason {
+	UNDECIDED,
+	NOT_REWRITTEN,
+	FROM_NODE,
+	VLAN_TAG,
+	REASONS,
+};
+
+// How many were, on each CPU.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} dropped SEC(".maps");
 
 // What is to become of a packet.
 struct decision {
@@ -521,6 +540,16 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct decision *to, __u32 l
 	return 0;
 }
 
+INLINE int drop(enum reason reason)
+{
+	__u32 at = reason;
+	__u64 *count = bpf_map_lookup_elem(&dropped, &at);
+
+	if (count)
+		(*count)++;
+	return DROP;
+}
+
 // Whether what a pod sends is decided, as seen at its tap or at the node's end of its veth.
 INLINE int is_decided(struct __sk_buff *skb, struct inner *head, struct decision *to, int at_tap)
 {
@@ -550,13 +579,15 @@ int from_pod(struct __sk_buff *skb)
 	struct decision to;
 	struct inner head;
 
-	if (!is_decided(skb, &head, &to, 0) || translate(skb, to.slot))
-		return DROP;
+	if (!is_decided(skb, &head, &to, 0))
+		return drop(UNDECIDED);
+	if (translate(skb, to.slot))
+		return drop(NOT_REWRITTEN);
 	count(to.slot, len, head.tcp.flags);
 	if (to.way)
-		return encapsulate(skb, &to, len, head.ip.class) ? DROP : bpf_redirect(to.globals->uplink, 0);
+		return encapsulate(skb, &to, len, head.ip.class) ? drop(NOT_REWRITTEN) : bpf_redirect(to.globals->uplink, 0);
 	if (!to.door || deliver(skb, &to))
-		return DROP;
+		return drop(NOT_REWRITTEN);
 	return bpf_redirect_peer(to.door->node_side, 0);
 }
 
@@ -590,12 +621,12 @@ int from_uplink(struct __sk_buff *skb)
 	struct outer head;
 
 	if (is_misled(skb))
-		return DROP;
+		return drop(VLAN_TAG);
 	if (!is_expected(skb, &head, &inner, &to))
 		return NEXT;
 	if (bpf_skb_adjust_room(skb, -(__s32)OUTER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    translate(skb, to.slot) || !to.door || deliver(skb, &to))
-		return DROP;
+		return drop(NOT_REWRITTEN);
 	len = skb->len - ETH;
 	count(to.slot, len, inner.tcp.flags);
 	if (is_bulk(to.slot, len)) {
@@ -617,7 +648,7 @@ int into_pod(struct __sk_buff *skb)
 	// Nothing that somebody else in the node sends there.
 	if (!door || !all || bpf_skb_load_bytes(skb, 0, stations, sizeof(stations)) ||
 	    !same_mac(stations + 6, all->gateway_mac))
-		return DROP;
+		return drop(FROM_NODE);
 	return bpf_redirect(door->tap, BPF_F_INGRESS);
 }
 

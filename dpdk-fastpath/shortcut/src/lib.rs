@@ -20,6 +20,7 @@
 //! [`Kernel`] loads the programs, and puts them where packets are; [`Memory`] is what is shared with them, and [`Slots`] is
 //! that part of it which the fast path's workers write.
 
+mod drops;
 mod error;
 mod kernel;
 pub mod layout;
@@ -27,6 +28,7 @@ mod memory;
 mod slots;
 mod ways;
 
+pub use drops::{Drops, Reason};
 pub use error::{PodError, Refusal, ShortcutError, UplinkError};
 pub use kernel::{Joined, Kernel, remove_left};
 pub use memory::{Memory, end_epoch_of};

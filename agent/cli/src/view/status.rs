@@ -1,5 +1,7 @@
 //! The agent's own state.
 
+use std::collections::BTreeMap;
+
 use culvert_api::agent::{StatusReply, Subsystem};
 use culvert_api::fastpath::{FlowPolicy, Info, LostConnections, PathMtu, Restart, ShortCut};
 use serde::Serialize;
@@ -62,6 +64,9 @@ struct ShortCutView {
     pods: u32,
     slots: u32,
     slot_capacity: u32,
+    /// Packets that its programs dropped, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    drops: BTreeMap<String, u64>,
 }
 
 /// The way to a node that takes less than the link does.
@@ -151,17 +156,24 @@ fn fastpath(info: Info) -> FastPath {
 }
 
 fn short_cut(told: ShortCut) -> ShortCutView {
-    let ShortCut { why_not, pods, slots, slot_capacity } = told;
-    ShortCutView { why_not, pods, slots, slot_capacity }
+    let ShortCut { why_not, pods, slots, slot_capacity, drops } = told;
+    let drops = drops.into_iter().map(|drop| (drop.name, drop.value)).collect();
+    ShortCutView { why_not, pods, slots, slot_capacity, drops }
 }
 
 impl ShortCutView {
     /// For people, in one line.
     fn line(&self) -> String {
-        let Self { why_not, pods, slots, slot_capacity } = self;
+        let Self { why_not, pods, slots, slot_capacity, drops } = self;
         if why_not.is_empty() {
             let plural = if *pods == 1 { "" } else { "s" };
-            format!("  short cut: {pods} pod{plural}, {slots} of {slot_capacity} slots")
+            let drops = drops.iter().filter(|(_, count)| **count > 0);
+            let drops: Vec<_> = drops.map(|(reason, count)| format!("{reason} {count}")).collect();
+            let dropped = if drops.is_empty() { "" } else { "; dropped: " };
+            format!(
+                "  short cut: {pods} pod{plural}, {slots} of {slot_capacity} slots{dropped}{}",
+                drops.join(", ")
+            )
         } else {
             format!("  short cut: none: {why_not}")
         }
@@ -289,6 +301,8 @@ fn uptime(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use culvert_api::fastpath::NamedCounter;
+
     use super::*;
 
     #[test]
@@ -336,10 +350,19 @@ mod tests {
         let some = ShortCut { pods: 3, slots: 12, slot_capacity: 65_536, ..ShortCut::default() };
         assert_eq!(line(some.clone()), "  short cut: 3 pods, 12 of 65536 slots");
         assert_eq!(line(ShortCut { pods: 1, ..some.clone() }), "  short cut: 1 pod, 12 of 65536 slots");
+        let drops = [("vlan-tag", 0), ("undecided", 4), ("from-node", 1)];
+        let drops = drops.map(|(name, value)| NamedCounter { name: name.to_owned(), value }).to_vec();
+        let lossy = ShortCut { drops, ..some.clone() };
+        assert_eq!(
+            line(lossy.clone()),
+            "  short cut: 3 pods, 12 of 65536 slots; dropped: from-node 1, undecided 4"
+        );
         let none = ShortCut { why_not: "switched off".to_owned(), ..ShortCut::default() };
         assert_eq!(line(none.clone()), "  short cut: none: switched off");
         let json = |told| serde_json::to_value(shown(told)).expect("is JSON")["shortCut"].take();
         assert_eq!(json(some), serde_json::json!({ "pods": 3, "slots": 12, "slotCapacity": 65_536 }));
+        let counted = serde_json::json!({ "vlan-tag": 0, "undecided": 4, "from-node": 1 });
+        assert_eq!(json(lossy)["drops"], counted);
         assert_eq!(json(none)["whyNot"], "switched off");
         assert!(fastpath(Info::default()).short_cut.is_none(), "an older fast path says nothing of it");
     }

@@ -47,7 +47,8 @@ fn snapshot(state: &str) -> Snapshot {
         scheduling: Some(scheduling),
         ..WorkerCounters::default()
     };
-    let short_cut = ShortCut { pods: 2, slots: 6, slot_capacity: 8, ..ShortCut::default() };
+    let drops = vec![NamedCounter { name: "undecided".into(), value: 5 }];
+    let short_cut = ShortCut { pods: 2, slots: 6, slot_capacity: 8, drops, ..ShortCut::default() };
     Snapshot {
         subsystems: vec![Subsystem { name: "fastpath".into(), state: state.into(), detail: "why".into() }],
         info: Some(Info { mbufs_total: 16, mbufs_free: 15, short_cut: Some(short_cut), ..Info::default() }),
@@ -154,6 +155,7 @@ fn every_counter_of_the_snapshot_is_in_the_metrics() {
         "culvert_short_cut_pods 2",
         "culvert_short_cut_slots 6",
         "culvert_short_cut_slot_capacity 8",
+        "culvert_short_cut_drops_total{reason=\"undecided\"} 5",
         "culvert_short_cut_packets_total 11",
         "culvert_short_cut_bytes_total 1100",
         "culvert_fastpath_up 1",

@@ -200,11 +200,12 @@ impl From<&Shortcut> for proto::ShortCut {
             pods: shortcut.pods() as u32,
             slots: shortcut.slots().map_or(0, |slots| slots.given() as u32),
             slot_capacity: shortcut.slots().map_or(0, |_| SLOTS),
+            drops: named(shortcut.dropped().into_iter().flatten().map(|(why, count)| (why.name(), count))),
         }
     }
 }
 
-fn named(counters: Vec<(&'static str, u64)>) -> Vec<proto::NamedCounter> {
+fn named(counters: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<proto::NamedCounter> {
     let named = |(name, value): (&str, u64)| proto::NamedCounter { name: name.to_owned(), value };
     counters.into_iter().map(named).collect()
 }

@@ -21,6 +21,7 @@ use self::link::Attachment;
 use self::netns::Netns;
 use self::pod::Pod;
 use self::programs::Programs;
+use crate::drops::Drops;
 use crate::error::{Failed, ShortcutError};
 use crate::layout::{MAX_BUCKETS, SLOTS};
 use crate::memory::Memory;
@@ -86,6 +87,14 @@ impl Kernel {
     /// What is shared with the programs.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// Packets that the programs have dropped.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn dropped(&self) -> Result<Drops, ShortcutError> {
+        self.programs.dropped()
     }
 }
 

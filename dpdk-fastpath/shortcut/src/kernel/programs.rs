@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::Map;
+use aya::maps::{Map, PerCpuArray};
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::link::{Attachment, Hook};
+use crate::drops::{Drops, Reason};
 use crate::error::{Failed, ShortcutError};
 use crate::memory::Memory;
 
@@ -47,6 +48,21 @@ impl Programs {
     pub(super) fn memory(&self, buckets: u32) -> Result<Memory, ShortcutError> {
         let memory = Memory::map(buckets as usize, |name| self.map(name));
         memory.map_err(Failed::to("map the maps into memory")).map_err(ShortcutError::of)
+    }
+
+    /// What they have dropped.
+    pub(super) fn dropped(&self) -> Result<Drops, ShortcutError> {
+        let read = || {
+            let map = self.0.map("dropped").ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
+            let counts = PerCpuArray::<_, u64>::try_from(map).map_err(io::Error::other)?;
+            let mut all = Reason::ALL.map(|reason| (reason, 0));
+            for (reason, count) in &mut all {
+                // Of all CPUs.
+                *count = counts.get(&(*reason as u32), 0).map_err(io::Error::other)?.iter().sum();
+            }
+            Ok::<_, io::Error>(all)
+        };
+        read().map_err(Failed::to("read what was dropped")).map_err(ShortcutError::of)
     }
 
     /// The descriptor of a map.

@@ -107,6 +107,11 @@ impl Node {
         self.kernel.memory().set_place(pod.address, End::Door(port), does);
     }
 
+    /// What the programs have dropped: undecided, not rewritten, from the node, with a VLAN tag.
+    pub(crate) fn dropped(&self) -> [u64; 4] {
+        self.kernel.dropped().unwrap().map(|(_, count)| count)
+    }
+
     /// Joins the node's network namespace with another one by a cable with a NIC at each end that cuts no packets.
     pub(crate) fn wire(&self, remote: u8, other: &Netns) {
         let name = other.name();

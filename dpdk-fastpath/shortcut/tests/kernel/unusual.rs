@@ -29,8 +29,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ("what_is_unusual_goes_to_the_fast_path", unusual),
         ("a_slot_of_another_epoch_is_not_used", epochs),
         ("a_pod_that_has_left_is_no_destination", closed),
-        ("what_a_pod_sends_by_culvert0_itself_goes_nowhere", culvert0),
-        ("what_the_node_sends_by_culvert0_itself_reaches_no_pod", into_pod),
+        ("what_a_pod_sends_by_culvert0_itself_goes_nowhere_and_is_counted", culvert0),
+        ("what_the_node_sends_by_culvert0_itself_reaches_no_pod_and_is_counted", into_pod),
     ]
 }
 
@@ -115,6 +115,7 @@ fn unusual() {
         apply(&mut segment);
         assert_eq!(went(&node, &pod, &segment.packet()), expected, "{change}");
     }
+    assert_eq!(node.dropped(), [0; 4]);
 }
 
 fn epochs() {
@@ -157,7 +158,9 @@ fn culvert0() {
     };
     assert!(!ping(&pod.netns, "10.9.9.1"));
     let arrived = node.netns.run("cat /sys/class/net/culvert-p3/statistics/rx_packets");
-    assert!(arrived.trim().parse::<u64>().unwrap() > 0, "it was the program that dropped it");
+    let arrived: u64 = arrived.trim().parse().unwrap();
+    assert!(arrived > 0);
+    assert_eq!(node.dropped(), [arrived, 0, 0, 0], "it was the program that dropped it");
     assert_eq!(passed(&node), []);
     assert!(std::iter::from_fn(|| uplink.read()).all(|frame| Segment::parse(&frame).is_none()));
 }
@@ -185,4 +188,5 @@ fn into_pod() {
     let mut data = [0; 100];
     let len = receiver.recv(&mut data).unwrap();
     assert_eq!(&data[..len], b"from the gateway");
+    assert_eq!(node.dropped(), [0, 0, 1, 0]);
 }

@@ -215,9 +215,11 @@ fn sockets() {
     let mut tagged = Tunnelled::default().frame(&segment);
     tagged.splice(12..12, [0x81, 0, 0, 5]);
     assert_eq!(uplink.seen(&tagged), By::Socket, "a VLAN tag");
+    assert_eq!(uplink.node.dropped(), [0; 4]);
     let Node { netns, kernel, .. } = &mut uplink.node;
     netns.within(|| kernel.join_uplink("wire", wire_mac(1), true)).unwrap();
     assert_eq!(uplink.seen(&tagged), By::Nobody, "a VLAN tag, and an address apart");
+    assert_eq!(uplink.node.dropped(), [0, 0, 0, 1]);
     let plain = Segment { eth: segment.eth.clone(), ..segment };
     let mut plain = plain.frame();
     plain[..6].copy_from_slice(&wire_mac(1).0);

@@ -39,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "a_flow_on_the_short_cut_lives_and_ends_in_the_listing", place: Netns, run: counts::flow },
     Case { name: "what_went_by_the_short_cut_is_counted", place: Netns, run: counts::counted },
     Case {
-        name: "what_a_pod_writes_to_the_short_cut_by_itself_reaches_nobody",
+        name: "what_a_pod_writes_to_the_short_cut_by_itself_reaches_nobody_and_is_counted",
         place: Netns,
         run: safety::forged,
     },

@@ -3,14 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
 
 use super::{CULVERT0, PATIENCE, PORT, Talk, directly, start, through_the_service};
 use crate::cases::malformed::router_of;
 use crate::cases::protection::watched;
 use crate::ensure;
-use crate::frame::{Context, Outcome, wait_for};
+use crate::frame::{Context, Outcome, Stop, wait_for};
 use crate::net::{Netns, Ping, run};
-use crate::topology::{CLUSTER_IP, GATEWAY, Pod, SERVICE_PORT};
+use crate::topology::{CLUSTER_IP, GATEWAY, Pod, SERVICE_PORT, Topology};
 
 const SCRIPT: &str = include_str!("../../../scapy/shortcut.py");
 
@@ -81,7 +82,8 @@ pub(super) fn forged(context: &Context) -> Outcome {
     let of_others = Segment::of(victim, &others, (CLUSTER_IP.v4, SERVICE_PORT))?;
     let macs = [right.source_mac.clone(), of_others.source_mac.clone()];
     ensure!(macs[0] != macs[1], "two pods have the MAC address {}", macs[0]);
-    for segment in [
+    let before = undecided(&net)?;
+    let forged = [
         // Another pod's connection, under either name.
         of_others.clone(),
         Segment { source_mac: macs[0].clone(), ..of_others.clone() },
@@ -97,24 +99,39 @@ pub(super) fn forged(context: &Context) -> Outcome {
         Segment { target: (victim.addresses.v4, PORT), ..right.clone() },
         // More than the path can take, and without a hop left.
         Segment { ttl: 1, ..right.clone() },
-    ] {
+    ];
+    // On a machine that is busy a connection may otherwise be idle for so long that it is undecided.
+    let in_use =
+        || own.take_the_short_cut(from.netns()).and_then(|()| others.take_the_short_cut(victim.netns()));
+    for segment in &forged {
+        in_use()?;
         segment.send(context, from, "send")?;
     }
+    wait_for("what was forged is counted", PATIENCE, || {
+        Ok((undecided(&net)? == before + forged.len() as u64).then_some(()))
+    })?;
     // What may be sent shows that the watch would have seen the rest.
-    Segment { id: OWN, ..right }.send(context, from, "send")?;
-    wait_for("what may be sent arrives", PATIENCE, || {
-        Ok((watched(net.pod("pod-b").netns(), "own")? == 1).then_some(()))
-    })?;
-    Segment { id: OWN, ..of_others }.send(context, victim, "send")?;
-    wait_for("what another may send arrives", PATIENCE, || {
-        Ok((watched(net.pod("pod-c").netns(), "own")? == 1).then_some(()))
-    })?;
+    for (pod, segment, to) in [(from, right, "pod-b"), (victim, of_others, "pod-c")] {
+        let segment = Segment { id: OWN, ..segment };
+        wait_for(&format!("what may be sent arrives at {to}"), PATIENCE, || {
+            in_use()?;
+            segment.send(context, pod, "send")?;
+            Ok((watched(net.pod(to).netns(), "own")? > 0).then_some(()))
+        })?;
+    }
     for netns in watching {
         let arrived = watched(netns, "false")?;
         ensure!(arrived == 0, "{arrived} packets under false names came to {}", netns.name());
     }
     own.exchange(10_000)?;
     others.exchange(10_000)
+}
+
+/// Packets that came by a pod's short cut without a decision, as people see them.
+fn undecided(net: &Topology) -> Outcome<u64> {
+    let status: Value = serde_json::from_str(&net.node.agent.says(&["status", "-o", "json"])?)?;
+    let count = &status["fastpath"]["shortCut"]["drops"]["undecided"];
+    count.as_u64().ok_or_else(|| Stop::fail(format!("{status} has no count of them")))
 }
 
 pub(super) fn dead(context: &Context) -> Outcome {

@@ -42,6 +42,10 @@ impl Sink<'_> {
 
     fn short_cut(&mut self, short_cut: &ShortCut) -> fmt::Result {
         let there = u64::from(short_cut.why_not.is_empty());
+        let drops: Vec<_> =
+            short_cut.drops.iter().map(|drop| (vec![("reason", drop.name.clone())], drop.value)).collect();
+        let text = "Packets that programs of the short cut dropped, by reason";
+        self.counter("short_cut_drops", text, drops)?;
         let text = "Whether decided connections may be forwarded by programs in the kernel";
         self.gauge("short_cut_up", text, one(there))?;
         let text = "Pods whose connections may go by the short cut";
