@@ -53,7 +53,7 @@ fn start(interface: &str, pool: &Mempool) -> (Port, Queues) {
 fn remove(port: Port, pool: &Mempool) {
     let then = Instant::now();
     port.remove().unwrap();
-    assert!(then.elapsed() < Duration::from_secs(2), "took {:?}", then.elapsed());
+    assert!(then.elapsed() < Duration::from_secs(10), "took {:?}", then.elapsed());
     assert_eq!(pool.in_use(), 0);
 }
 

@@ -24,7 +24,7 @@ fn result(context: &Context) -> Outcome {
     let pod = Pod::unattached(context, "late")?;
     let wanted = pod_address(1, 99);
     net.node.manifests.pod_to_come("late", wanted)?;
-    wait_for("the agent knows the pod", Duration::from_secs(2), || {
+    wait_for("the agent knows the pod", Duration::from_secs(10), || {
         Ok(net.node.agent.log().contains("late.yaml").then_some(()))
     })?;
     let result = Cni::overlay(&net.node, &pod).add()?;

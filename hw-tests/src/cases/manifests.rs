@@ -36,7 +36,7 @@ fn bad_files(context: &Context) -> Outcome {
     let load = Load::start(net.pod("client").netns(), Topology::web_address(Family::V4))?;
     for (name, text, named) in BAD {
         net.node.manifests.write(name, text)?;
-        wait_for(&format!("the log names {named}"), Duration::from_secs(3), || {
+        wait_for(&format!("the log names {named}"), Duration::from_secs(10), || {
             Ok(net.node.agent.log().contains(named).then_some(()))
         })?;
     }
@@ -49,7 +49,7 @@ fn bad_files(context: &Context) -> Outcome {
 fn turns_bad(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
     net.node.manifests.write("default-web-slices.yaml", "apiVersion: v1\nkind: List\nitems:\n- half")?;
-    wait_for("the log names the file", Duration::from_secs(3), || {
+    wait_for("the log names the file", Duration::from_secs(10), || {
         Ok(net.node.agent.log().contains("default-web-slices.yaml").then_some(()))
     })?;
     net.wait_for_backends(BACKENDS.len())?;
@@ -61,7 +61,7 @@ fn turns_bad(context: &Context) -> Outcome {
 fn deleted(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
     net.node.manifests.remove("default-web.yaml")?;
-    wait_for("the fast path has no Service", Duration::from_secs(2), || {
+    wait_for("the fast path has no Service", Duration::from_secs(10), || {
         Ok(net.node.control()?.services()?.is_empty().then_some(()))
     })?;
     // The slices that are left belong to no Service: no error, and no Service.

@@ -92,16 +92,18 @@ fn removal(context: &Context) -> Outcome {
     })?;
     for gone in ["pod-d", "pod-b"] {
         let rest: Vec<&str> = BACKENDS.into_iter().filter(|name| *name != gone).collect();
-        let start = Instant::now();
         net.node.manifests.endpoints(&net.web(&rest))?;
-        std::thread::sleep(Duration::from_millis(1500));
+        net.wait_for_backends(rest.len())?;
+        // For what is under way, even if there is no CPU for it just now.
+        let settled = Instant::now() + Duration::from_secs(1);
+        std::thread::sleep(Duration::from_secs(2));
         let tally = load.tally();
         let last = tally.last[gone];
-        let after = last.saturating_duration_since(start);
-        ensure!(after < Duration::from_secs(1), "{gone} still answered {after:?} after it was removed");
-        tally.lost_at_most(1, start + Duration::from_millis(500))?;
+        let late = last.saturating_duration_since(settled);
+        ensure!(late.is_zero(), "{gone} still answered {late:?} after all had settled");
+        tally.lost_at_most(1, settled)?;
         net.node.manifests.endpoints(&net.web(&BACKENDS))?;
-        wait_for(&format!("{gone} answers again"), Duration::from_secs(2), || {
+        wait_for(&format!("{gone} answers again"), Duration::from_secs(10), || {
             Ok((load.tally().last[gone] > last).then_some(()))
         })?;
     }
@@ -114,11 +116,10 @@ fn refuses(context: &Context) -> Outcome {
     net.node.manifests.endpoints(&net.web(&[]))?;
     net.wait_for_backends(0)?;
     for family in Family::BOTH {
-        let start = Instant::now();
         let answer = net::http::name(net.pod("client").netns(), Topology::web_address(family));
-        let took = start.elapsed();
-        ensure!(answer.is_err(), "{answer:?} answered although there is no endpoint");
-        ensure!(took < Duration::from_millis(500), "the client learned of it after {took:?} only");
+        // And not that nobody has answered for long.
+        let refused = answer.as_ref().is_err_and(|stop| stop.text().contains("refused"));
+        ensure!(refused, "although there is no endpoint: {answer:?}");
     }
     Ok(())
 }
