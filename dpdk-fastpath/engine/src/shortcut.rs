@@ -42,7 +42,7 @@ const _: () = assert!(MAX_PORTS <= DOORS as usize, "each pod may join");
 /// wait for this thread.
 const TURN: Duration = Duration::from_millis(10);
 
-/// Between two looks at whether pods have come, or have lost their interface.
+/// Between two looks at whether pods have come, or have lost their interface, or set it down.
 const LOOKS: Duration = Duration::from_millis(200);
 
 /// Until it is tried again with a pod that could not be joined.
@@ -250,7 +250,8 @@ impl Shortcut {
         }
     }
 
-    /// Takes in pods that have come since, and those whose interface somebody has removed. Returns when to be called again.
+    /// Takes in pods that have come since, and those whose interface somebody has removed; leaves pods alone that have set theirs
+    /// down, as long as it is. Returns when to be called again.
     pub fn attend<'a>(&mut self, now: Instant, ports: impl Iterator<Item = &'a Entry<Device>>) -> Instant {
         let Self { kernel: Some(kernel), keep, left, ports: members, next, .. } = self else {
             return now + RETRY;
@@ -260,11 +261,12 @@ impl Shortcut {
         }
         *next = now + LOOKS;
         let begin = Instant::now();
+        kernel.look_at_pods();
         for Entry { index, port, device, .. } in ports {
             let Device::Tap(_, tap) = device else { continue };
             let is_pod = port.kind == PortKind::Pod && port.tenant == Tenant::DEFAULT;
             let Some((tap, address)) = tap.upgrade().filter(|_| is_pod).zip(port.v4) else { continue };
-            let is_due = |member: &Member| !kernel.is_joined(index.0) && now >= member.again;
+            let is_due = |member: &Member| !kernel.is_whole(index.0) && now >= member.again;
             if !members.get(index).is_none_or(is_due) {
                 continue;
             }

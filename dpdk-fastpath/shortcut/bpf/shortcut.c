@@ -118,7 +118,7 @@ struct bucket {
 
 // A pod.
 struct door {
-	__u32 node_side; // interface index of the veth's end in the node; 0: no door
+	__u32 node_side; // interface index of the veth's end in the node; 0: no door, or it is shut
 	__u32 tap; // that of the tap, in the pod
 	__u16 mtu;
 	__u8 mac[6];
@@ -341,7 +341,7 @@ INLINE int may_leave(struct __sk_buff *skb, struct decision *to, const struct tc
 // What becomes of what a pod sends, as seen at its tap or at the node's end of its veth; 0 if that is for the fast path.
 INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, struct decision *to, int at_tap)
 {
-	__u32 len = skb->len - ETH, at;
+	__u32 len = skb->len - ETH, at, node_side;
 	struct door *from;
 
 	to->globals = the_globals();
@@ -353,7 +353,11 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 		return 0;
 	at = to->slot->way_in;
 	from = bpf_map_lookup_elem(&doors, &at);
-	if (!from || (at_tap ? from->tap : READ(from->node_side)) != skb->ifindex || !same_mac(head->eth.src, from->mac))
+	if (!from)
+		return 0;
+	// Nothing leaves by a door that is shut.
+	node_side = READ(from->node_side);
+	if (!node_side || (at_tap ? from->tap : node_side) != skb->ifindex || !same_mac(head->eth.src, from->mac))
 		return 0;
 	return may_leave(skb, to, &head->tcp, len);
 }

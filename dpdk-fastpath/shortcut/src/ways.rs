@@ -122,6 +122,12 @@ impl Memory {
         true
     }
 
+    /// Says that a pod is reached as it was before, by the node's end of its pair, or not for now.
+    pub(crate) fn open_door(&self, port: u16, node_side: Option<u32>) {
+        let door = self.doors().get(usize::from(port));
+        door.into_iter().for_each(|door| door.node_side.store(node_side.unwrap_or(0), Ordering::SeqCst));
+    }
+
     /// Says that no pod is reached any more.
     pub(crate) fn close_doors(&self) {
         self.doors().iter().for_each(|door| door.node_side.store(0, Ordering::SeqCst));

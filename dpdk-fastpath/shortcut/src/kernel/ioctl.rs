@@ -55,6 +55,20 @@ impl Interfaces {
         unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) == 0 }
     }
 
+    /// Whether the interface of this index is up and has a carrier: that of a pair, if the other end is up, too.
+    pub(super) fn is_running(&self, index: u32) -> bool {
+        let running = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        let mut request = request("");
+        request.ifr_ifru.ifru_ifindex = index.cast_signed();
+        // SAFETY: each call reads and writes one `ifreq`, which lives until it returns; the first writes the name that the second
+        // reads, the second the flags.
+        unsafe {
+            libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFNAME, &raw mut request) == 0
+                && libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) == 0
+                && request.ifr_ifru.ifru_flags & running == running
+        }
+    }
+
     /// Whether an interface merges segments that it receives.
     pub(super) fn set_gro(&self, interface: &str, on: bool) -> io::Result<()> {
         self.set(interface, SET_GRO, on)

@@ -14,6 +14,7 @@ use super::netns::{Netns, NetnsId, aside};
 use super::pair::{self, Pair, Place, outer_name};
 use super::{Kernel, Programs};
 use crate::error::{Failed, PodError};
+use crate::slots::End;
 use crate::ways;
 
 /// What has become of a port.
@@ -87,7 +88,7 @@ impl Kernel {
             return Ok(Joined::NotYet);
         };
         let same = |pod: &Pod| pod.netns == netns.id() && pod.tap == link;
-        if self.pods.get(&port).is_some_and(same) && self.is_joined(port) {
+        if self.pods.get(&port).is_some_and(same) && self.is_whole(port) {
             return Ok(Joined::Joined);
         }
         self.leave_pod(port)?;
@@ -159,8 +160,21 @@ impl Kernel {
 
     /// Whether the port has a short cut that is whole. Whoever deletes one of its interfaces, and be it with the pod's network
     /// namespace, deletes both.
-    pub fn is_joined(&self, port: u16) -> bool {
+    pub fn is_whole(&self, port: u16) -> bool {
         self.pods.get(&port).is_some_and(|pod| self.interfaces.exists(pod.node_side))
+    }
+
+    /// Whether packets may go by a port's short cut: it is whole, and was up when that was looked at.
+    pub fn is_joined(&self, port: u16) -> bool {
+        self.is_whole(port) && self.memory.is_open(End::Door(port))
+    }
+
+    /// Looks which pods have set their end of the pair down, or up again, or somebody the one in the node: what is sent through
+    /// one that is down is lost, so it goes to the fast path.
+    pub fn look_at_pods(&self) {
+        for (port, pod) in &self.pods {
+            self.memory.open_door(*port, self.interfaces.is_running(pod.node_side).then_some(pod.node_side));
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("what_is_unusual_goes_to_the_fast_path", unusual),
         ("a_slot_of_another_epoch_is_not_used", epochs),
         ("a_pod_that_has_left_is_no_destination", closed),
+        ("what_a_pod_sends_and_gets_while_culvert0_is_down_goes_to_the_fast_path", down),
         ("what_a_pod_sends_by_culvert0_itself_goes_nowhere_and_is_counted", culvert0),
         ("what_the_node_sends_by_culvert0_itself_reaches_no_pod_and_is_counted", into_pod),
     ]
@@ -142,6 +143,37 @@ fn closed() {
     // And no source.
     node.kernel.leave_pod(3).unwrap();
     assert_eq!(went(&node, &pod, &segment(&pod).packet()), ToTheFastPath);
+}
+
+fn down() {
+    let (mut node, pod, _uplink) = connected();
+    let other = node.pod(4);
+    let to = (other.address, 80);
+    enter_plain(&node, (End::Door(3), End::Door(4)), (pod.address, PORT), to);
+    let sent = segment(&pod).packet();
+    let got = Segment::new((pod.mac, (pod.address, PORT)), (GATEWAY, to), 100).packet();
+    let ends = [
+        (&node.netns, "culvert-p3", &sent),
+        (&pod.netns, "culvert0", &sent),
+        (&other.netns, "culvert0", &got),
+    ];
+    for (port, (netns, name, packet)) in [3, 3, 4].into_iter().zip(ends) {
+        let looked = |is_joined| {
+            within("its state is seen", || {
+                node.kernel.look_at_pods();
+                (node.kernel.is_joined(port) == is_joined).then_some(())
+            });
+        };
+        looked(true);
+        assert_eq!(went(&node, &pod, packet), ByTheShortCut);
+        netns.ip(&format!("link set {name} down"));
+        looked(false);
+        assert!(node.kernel.is_whole(port));
+        assert_eq!(went(&node, &pod, packet), ToTheFastPath, "{name} is down");
+        netns.ip(&format!("link set {name} up"));
+        looked(true);
+        assert_eq!(went(&node, &pod, packet), ByTheShortCut, "{name} is up again");
+    }
 }
 
 fn culvert0() {

@@ -54,6 +54,7 @@ pub(super) const CASES: &[Case] = &[
         run: safety::answered,
     },
     Case { name: "a_pod_without_its_short_cut_goes_on_and_gets_another", place: Netns, run: pods::deleted },
+    Case { name: "a_pod_that_sets_its_short_cut_down_goes_on_without_it", place: Netns, run: pods::down },
     Case {
         name: "a_pod_that_is_attached_again_takes_the_short_cut_again",
         place: Netns,

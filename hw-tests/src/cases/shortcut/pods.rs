@@ -28,6 +28,29 @@ pub(super) fn deleted(context: &Context) -> Outcome {
     Ok(())
 }
 
+pub(super) fn down(context: &Context) -> Outcome {
+    let net = start(context)?;
+    let client = net.pod("client").netns();
+    let has_short_cut = || -> Outcome<bool> {
+        let ports = net.node.control()?.ports()?;
+        Ok(ports.iter().any(|port| port.owner == "default/client" && port.short_cut))
+    };
+    for server in ["pod-c", "pod-b"] {
+        let talk = through_the_service(&net, server)?;
+        client.ip(&format!("link set {CULVERT0} down"))?;
+        talk.exchange(1 << 20).map_err(|stop| stop.while_doing("talking while it is down"))?;
+        wait_for(
+            "the port is told of without short cut",
+            PATIENCE,
+            || Ok((!has_short_cut()?).then_some(())),
+        )?;
+        client.ip(&format!("link set {CULVERT0} up"))?;
+        talk.meanwhile(|| wait_until_carried(client))?;
+        ensure!(has_short_cut()?, "the port has no short cut");
+    }
+    Ok(())
+}
+
 pub(super) fn attached_again(context: &Context) -> Outcome {
     let net = start(context)?;
     let (client, pod) = (net.pod("client").netns(), net.pod("pod-a"));
