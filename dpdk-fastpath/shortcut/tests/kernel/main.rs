@@ -13,6 +13,7 @@ mod relay;
 mod tap;
 mod unusual;
 mod uplinks;
+mod watched;
 mod welcome;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         bulk::cases(),
         paths::cases(),
         unusual::cases(),
+        watched::cases(),
     ];
     let trials = cases.into_iter().flatten().map(|(name, body)| {
         if !root {

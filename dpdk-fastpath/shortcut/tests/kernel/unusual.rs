@@ -79,7 +79,8 @@ fn went(node: &Node, pod: &Pod, packet: &[u8]) -> Went {
     })
 }
 
-fn send(netns: &Netns, packet: &[u8]) {
+/// Sends an IP packet, wherever its destination leads.
+pub(crate) fn send(netns: &Netns, packet: &[u8]) {
     netns.within(|| {
         let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap();
         let to = SockaddrIn::from(SocketAddrV4::new(SERVER.0, 0));
