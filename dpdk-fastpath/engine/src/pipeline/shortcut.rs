@@ -25,9 +25,11 @@ use crate::table::{PortIndex, Snapshot};
 /// Packets of a burst that are offered, at most, of each kind.
 const OFFERED: usize = 4;
 
-/// Parts of a second between two looks at what went by the slots, at the least, and at the most as long as there are any.
+/// Parts of a second between two looks at what went by the slots, at the least.
 const REVIEWS: u64 = 1000;
-const SPARE_TIME: Duration = Duration::from_millis(10);
+
+/// How long a worker sleeps at the most as long as there are slots in use.
+const NAP: Duration = Duration::from_millis(10);
 
 /// Buckets of slots that one look is about, with packets waiting and without. A slot is looked at twice before it is free again:
 /// of tens of thousands of connections in a second each has two, and who finds none goes by the workers.
@@ -86,7 +88,7 @@ impl Pipeline {
     #[inline]
     pub fn longest_rest(&self) -> Option<Duration> {
         let shortcut = self.shortcut.as_ref().filter(|shortcut| shortcut.reviews)?;
-        (!shortcut.slots.is_empty()).then_some(SPARE_TIME)
+        (!shortcut.slots.is_empty()).then_some(NAP)
     }
 }
 

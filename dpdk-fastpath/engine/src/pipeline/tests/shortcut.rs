@@ -110,6 +110,17 @@ fn a_connection_without_a_service_has_slots_in_either_way() {
 }
 
 #[test]
+fn who_looks_at_slots_sleeps_less_long_while_there_are_any() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    assert_eq!(joined.node.pipeline.longest_rest(), None);
+    joined.node.run(POD_A, &to_vip(TcpFlags::SYN));
+    assert_eq!(joined.node.pipeline.longest_rest(), Some(Duration::from_millis(10)));
+    joined.node.pipeline.take_shortcut(Arc::clone(&joined.slots), false, 0);
+    assert_eq!(joined.node.pipeline.longest_rest(), None, "another worker looks");
+}
+
+#[test]
 fn pods_of_one_node_have_slots_for_each_other() {
     let (mut joined, ips) = (Joined::new(), v4());
     joined.serve(ips.b);
