@@ -1,4 +1,4 @@
-//! What is in the maps that the programs in the kernel share with the fast path, as in `bpf/shortcut.c`. Addresses and ports
+//! What is in the maps that the programs in the kernel share with the fast path, as in `bpf/maps.h`. Addresses and ports
 //! lie as they are in headers; a word that makes something valid is written last, and taken back first.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};

@@ -323,7 +323,7 @@ impl Slots {
         watch.since = now;
     }
 
-    /// As `find` in `bpf/shortcut.c`.
+    /// As `find` in `bpf/slots.h`.
     fn bucket_of(&self, from: End, key: &FlowKey4) -> usize {
         let (addresses, ports) = key.to_words();
         let ports = u64::from(from.scope()) << 32 | u64::from(ports);

@@ -1,0 +1,166 @@
+// What is to become of a packet.
+
+#pragma once
+
+#include "slots.h"
+
+// What is to become of a packet.
+struct decision {
+	struct slot *slot;
+	struct door *door; // where it goes, or
+	struct way *way;
+	struct globals *globals;
+};
+
+INLINE int same_mac(const __u8 *a, const __u8 *b)
+{
+	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+// The number of who has an address.
+INLINE __u32 number_of(__be32 address, __u32 scope, __u32 none)
+{
+	__u32 at = (address * 0x9e3779b1u) >> 21;
+	struct place_bucket *bucket = bpf_map_lookup_elem(&places, &at);
+
+	if (!bucket)
+		return none;
+#pragma unroll
+	for (int i = 0; i < PLACES; i++) {
+		__u64 word = READ(bucket->places[i].word);
+		__u32 number = word >> 32;
+
+		if (address && (__u32)word == address && (number & IS_WAY) == scope)
+			return number;
+	}
+	return none;
+}
+
+// Whether an IP packet of `len` bytes is whole, plain TCP.
+INLINE int is_usual(const struct ipv4 *ip, const struct tcp *tcp, __u32 len)
+{
+	return ip->version_ihl == 0x45 && ip->protocol == IPPROTO_TCP && ip->ttl > 1 &&
+	       !(ip->fragment & bpf_htons(0x3fff)) && bpf_ntohs(ip->len) == len && tcp->offset >> 4 >= 5 &&
+	       sizeof(struct ipv4) + (tcp->offset >> 4) * 4 <= len;
+}
+
+// Whether it opens a connection.
+INLINE int opens(const struct tcp *tcp)
+{
+	return (tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+// Where the packets of a slot go, if this one fits: as long as an IP packet of `len` bytes, or as the longest of its segments.
+INLINE int may_leave(struct __sk_buff *skb, struct decision *to, const struct tcp *tcp, __u32 len)
+{
+	__u32 out = to->slot->way_out, at = out & ~IS_WAY;
+	__u32 longest = skb->gso_size ? skb->gso_size + sizeof(struct ipv4) + (tcp->offset >> 4) * 4 : len;
+
+	if (out & IS_WAY) {
+		to->way = bpf_map_lookup_elem(&ways, &at);
+		to->door = 0;
+		return to->way && READ(to->way->vtep) && to->globals->uplink && longest <= to->way->mtu;
+	}
+	to->way = 0;
+	to->door = bpf_map_lookup_elem(&doors, &at);
+	return to->door && READ(to->door->node_side) && longest <= to->door->mtu;
+}
+
+// What becomes of what a pod sends, as seen at its tap or at the node's end of its veth; 0 if that is for the fast path.
+INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, struct decision *to, int at_tap)
+{
+	__u32 len = skb->len - ETH, at, node_side;
+	struct door *from;
+
+	to->globals = the_globals();
+	if (!to->globals || head->eth.type != bpf_htons(ETH_P_IP) || !is_usual(&head->ip, &head->tcp, len) ||
+	    opens(&head->tcp) || !same_mac(head->eth.dst, to->globals->gateway_mac))
+		return 0;
+	to->slot = find(to->globals, &head->ip, &head->tcp, 0);
+	if (!to->slot)
+		return 0;
+	at = to->slot->way_in;
+	from = bpf_map_lookup_elem(&doors, &at);
+	if (!from)
+		return 0;
+	// Nothing leaves by a door that is shut.
+	node_side = READ(from->node_side);
+	if (!node_side || (at_tap ? from->tap : node_side) != skb->ifindex || !same_mac(head->eth.src, from->mac))
+		return 0;
+	return may_leave(skb, to, &head->tcp, len);
+}
+
+// The slot of a packet that opens a connection to a pod. It goes by its destination whatever else there is, and so do those
+// that follow in both directions: no more is to be decided.
+INLINE struct slot *welcome(const struct globals *globals, const struct outer *head, const struct inner *inner)
+{
+	// Of before anything is looked up: if that changes, so has the epoch.
+	const __u32 none = ~0, epoch = READ(globals->epoch);
+	struct slot request = { .src = inner->ip.src, .dst = inner->ip.dst, .src_port = inner->tcp.src,
+				.dst_port = inner->tcp.dst, .epoch = epoch };
+	struct slot reply = { .src = inner->ip.dst, .dst = inner->ip.src, .src_port = inner->tcp.dst,
+			      .dst_port = inner->tcp.src, .epoch = epoch };
+	struct slot *slot = find(globals, &inner->ip, &inner->tcp, IS_WAY);
+	struct door *door;
+	struct way *way;
+	__u32 at;
+
+	if (slot)
+		return slot->new_src == slot->src && slot->new_dst == slot->dst && slot->new_src_port == slot->src_port &&
+			       slot->new_dst_port == slot->dst_port
+			       ? slot
+			       : 0;
+	request.way_in = number_of(head->ip.src, IS_WAY, none);
+	request.way_out = number_of(inner->ip.dst, 0, none);
+	if (request.way_in == none || request.way_out == none)
+		return 0;
+	at = request.way_in & ~IS_WAY;
+	way = bpf_map_lookup_elem(&ways, &at);
+	if (!way || READ(way->vtep) != head->ip.src || (inner->ip.src & way->pods_mask) != way->pods || !way->pods_mask)
+		return 0;
+	door = bpf_map_lookup_elem(&doors, &request.way_out);
+	if (!door || !READ(door->node_side))
+		return 0;
+	reply.way_in = request.way_out;
+	reply.way_out = request.way_in;
+	if (!enter(globals, &reply) || !enter(globals, &request))
+		return 0;
+	return find(globals, &inner->ip, &inner->tcp, IS_WAY);
+}
+
+// What becomes of what comes from the underlay; 0 if that is for the fast path.
+INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, const struct inner *inner,
+			      struct decision *to)
+{
+	const struct ipv4 *ip = &head->ip;
+	__u32 len = skb->len - ETH, at;
+	struct way *from;
+
+	to->globals = the_globals();
+	// Where there is no such uplink nobody takes it.
+	if (!to->globals || !to->globals->vtep || to->globals->uplink != skb->ifindex || skb->gso_size || skb->vlan_present ||
+	    head->eth.type != bpf_htons(ETH_P_IP) || !same_mac(head->eth.dst, to->globals->uplink_mac))
+		return 0;
+	if (ip->version_ihl != 0x45 || ip->protocol != IPPROTO_UDP || ip->fragment & bpf_htons(0x3fff) ||
+	    bpf_ntohs(ip->len) != len || ip->dst != to->globals->vtep || head->udp.dst != to->globals->udp_port ||
+	    bpf_ntohs(head->udp.len) != len - sizeof(struct ipv4))
+		return 0;
+	if (head->vxlan[0] != to->globals->vxlan[0] || head->vxlan[1] != to->globals->vxlan[1] ||
+	    inner->eth.type != bpf_htons(ETH_P_IP) || !same_mac(inner->eth.dst, to->globals->vtep_mac) ||
+	    !is_usual(&inner->ip, &inner->tcp, len - OUTER))
+		return 0;
+	// Where the mark of the outer packet would change that of the inner one (RFC 6040).
+	if (ip->class & 3 && (ip->class & 3) != (inner->ip.class & 3))
+		return 0;
+	to->slot = opens(&inner->tcp) ? welcome(to->globals, head, inner)
+				      : find(to->globals, &inner->ip, &inner->tcp, IS_WAY);
+	if (!to->slot || to->slot->way_out & IS_WAY)
+		return 0;
+	at = to->slot->way_in & ~IS_WAY;
+	from = bpf_map_lookup_elem(&ways, &at);
+	if (!from || READ(from->vtep) != ip->src)
+		return 0;
+	return may_leave(skb, to, &inner->tcp, len - OUTER);
+}
