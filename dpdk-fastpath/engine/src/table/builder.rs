@@ -322,6 +322,9 @@ impl Builder {
         let mut ids = Vec::with_capacity(spec.backends.len());
         for backend in &spec.backends {
             let known = had.get(&backend.endpoint());
+            if known.is_none() {
+                services.common.add(&spec.key, backend.endpoint());
+            }
             let mut id = known.map_or_else(
                 || {
                     let slot = self.backend_slots.take();
@@ -340,6 +343,7 @@ impl Builder {
         for (endpoint, gone) in had {
             if spec.backends.binary_search_by_key(&endpoint, BackendSpec::endpoint).is_err() {
                 services.next_generation(gone.id.slot);
+                services.common.remove(&spec.key, endpoint);
                 self.backend_slots.give_back(gone.id.slot);
                 self.stale.decisions = true;
             }
@@ -359,6 +363,7 @@ impl Builder {
         let services = &mut self.snapshot.services;
         for backend in service.backends() {
             services.next_generation(backend.id.slot);
+            services.common.remove(service.key(), backend.endpoint());
             self.backend_slots.give_back(backend.id.slot);
         }
         self.service_count -= 1;

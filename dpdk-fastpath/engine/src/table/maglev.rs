@@ -86,6 +86,11 @@ impl Maglev {
         now.or_else(|| SIZES.into_iter().find(large_enough)).unwrap_or(SIZES[SIZES.len() - 1])
     }
 
+    /// The alternatives that it chooses among, by index: one for each part of all hashes, from the lowest on, all parts alike.
+    pub fn choices(&self) -> &[u16] {
+        &self.table
+    }
+
     /// The alternative for a hash; `None` if there is none at all.
     #[inline]
     pub fn pick(&self, hash: u64) -> Option<u16> {

@@ -19,6 +19,7 @@
 mod balancing;
 mod builder;
 mod changes;
+mod common;
 mod domain;
 mod error;
 mod local;

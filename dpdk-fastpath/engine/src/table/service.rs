@@ -359,6 +359,11 @@ impl Service {
         &self.takers
     }
 
+    /// Indexes of the backends that [`pick`](Self::pick) chooses: one for each part of all hashes, from the lowest on.
+    pub fn choices(&self) -> &[u16] {
+        self.choice.choices()
+    }
+
     /// The endpoint for a new flow with this hash, by consistent hashing whatever the balancing; `None` if there is no
     /// endpoint.
     #[inline]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use culvert_packet::flow::Tenant;
 
+use super::common::Common;
 use super::local::LocalNode;
 use super::map::Map;
 use super::port::{Door, Port, PortIndex, PortKind};
@@ -65,6 +66,8 @@ pub(super) struct Services {
     pub(super) vips: SharedMap<(Tenant, IpAddr), u32>,
     /// Present generation of every backend slot.
     pub(super) generations: Pages<u32, 1024>,
+    /// How many services have each endpoint.
+    pub(super) common: Common,
 }
 
 impl Services {
@@ -235,6 +238,11 @@ impl Snapshot {
     /// All services, in order of their slot.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.by_slot.iter().flatten().map(|service| &**service)
+    }
+
+    /// Whether an endpoint of a service, of the default tenant and over TCP, is none of another one's.
+    pub fn is_sole(&self, service: &Service, endpoint: (IpAddr, u16)) -> bool {
+        self.services.common.is_sole(service.key(), endpoint)
     }
 
     /// Whether this endpoint still exists.
