@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "openings.h"
 #include "slots.h"
 
 // What is to become of a packet.
@@ -11,32 +12,6 @@ struct decision {
 	struct way *way;
 	struct globals *globals;
 };
-
-INLINE int same_mac(const __u8 *a, const __u8 *b)
-{
-	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
-
-	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
-}
-
-// The number of who has an address.
-INLINE __u32 number_of(__be32 address, __u32 scope, __u32 none)
-{
-	__u32 at = (address * 0x9e3779b1u) >> 21;
-	struct place_bucket *bucket = bpf_map_lookup_elem(&places, &at);
-
-	if (!bucket)
-		return none;
-#pragma unroll
-	for (int i = 0; i < PLACES; i++) {
-		__u64 word = READ(bucket->places[i].word);
-		__u32 number = word >> 32;
-
-		if (address && (__u32)word == address && (number & IS_WAY) == scope)
-			return number;
-	}
-	return none;
-}
 
 // Whether an IP packet of `len` bytes is whole, plain TCP.
 INLINE int is_usual(const struct ipv4 *ip, const struct tcp *tcp, __u32 len)
@@ -76,9 +51,16 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 
 	to->globals = the_globals();
 	if (!to->globals || head->eth.type != bpf_htons(ETH_P_IP) || !is_usual(&head->ip, &head->tcp, len) ||
-	    opens(&head->tcp) || !same_mac(head->eth.dst, to->globals->gateway_mac))
+	    !same_mac(head->eth.dst, to->globals->gateway_mac))
 		return 0;
 	to->slot = find(to->globals, &head->ip, &head->tcp, 0);
+	if (opens(&head->tcp)) {
+		// Once more, or anew: that is to be decided. But what was opened at the tap comes to the node then.
+		if (to->slot && (at_tap || READ(to->slot->packets)))
+			return 0;
+		if (at_tap && open_to_service(to->globals, head, skb->ifindex))
+			to->slot = find(to->globals, &head->ip, &head->tcp, 0);
+	}
 	if (!to->slot)
 		return 0;
 	at = to->slot->way_in;
@@ -94,14 +76,11 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 
 // The slot of a packet that opens a connection to a pod. It goes by its destination whatever else there is, and so do those
 // that follow in both directions: no more is to be decided.
-INLINE struct slot *welcome(const struct globals *globals, const struct outer *head, const struct inner *inner)
+INLINE struct slot *welcome(struct globals *globals, const struct outer *head, const struct inner *inner)
 {
 	// Of before anything is looked up: if that changes, so has the epoch.
 	const __u32 none = ~0, epoch = READ(globals->epoch);
-	struct slot request = { .src = inner->ip.src, .dst = inner->ip.dst, .src_port = inner->tcp.src,
-				.dst_port = inner->tcp.dst, .epoch = epoch };
-	struct slot reply = { .src = inner->ip.dst, .dst = inner->ip.src, .src_port = inner->tcp.dst,
-			      .dst_port = inner->tcp.src, .epoch = epoch };
+	struct slot request = { .epoch = epoch }, reply = { .epoch = epoch };
 	struct slot *slot = find(globals, &inner->ip, &inner->tcp, IS_WAY);
 	struct door *door;
 	struct way *way;
@@ -123,8 +102,8 @@ INLINE struct slot *welcome(const struct globals *globals, const struct outer *h
 	door = bpf_map_lookup_elem(&doors, &request.way_out);
 	if (!door || !READ(door->node_side))
 		return 0;
-	reply.way_in = request.way_out;
-	reply.way_out = request.way_in;
+	leads_to(&request, &inner->ip, &inner->tcp, inner->ip.dst, inner->tcp.dst);
+	answers(&reply, &request);
 	if (!enter(globals, &reply) || !enter(globals, &request))
 		return 0;
 	return find(globals, &inner->ip, &inner->tcp, IS_WAY);

@@ -13,6 +13,9 @@
 
 #define SLOTS 4
 #define PLACES 8
+#define OPENINGS 128
+#define CHOICES 8192
+#define BACKENDS 128
 
 // One direction of a connection.
 struct slot {
@@ -28,7 +31,7 @@ struct slot {
 	// Written here, since the fast path looked:
 	__u64 packets;
 	__u64 bytes; // of IP packets
-	__u64 flags; // of TCP, of all of them
+	__u64 flags; // of TCP, of all of them; and OPENED
 };
 _Static_assert(sizeof(struct slot) == 64, "one cache line");
 
@@ -38,6 +41,9 @@ _Static_assert(sizeof(struct slot) == 64, "one cache line");
 #define CLAIMED 0xfffffffe
 
 #define IS_WAY 0x80000000
+
+// Among the flags of a slot: its connection to a service was opened here, and nobody knows of it yet.
+#define OPENED (1ull << 32)
 
 struct bucket {
 	struct slot slots[SLOTS];
@@ -76,6 +82,28 @@ struct place_bucket {
 	struct place places[PLACES];
 };
 
+// A service whose connections are opened here, with the backends that the fast path would choose.
+struct backend {
+	__be32 address;
+	__u32 way_out; // a door, or a way if IS_WAY is set; NOWHERE if the fast path has to open what goes there
+	__be16 port;
+	__u16 unused;
+};
+
+#define NOWHERE 0xffffffff
+
+struct opening {
+	__u64 serial; // of the tables that it is of; 0: of none
+	__be32 vip;
+	__be16 port;
+	__u16 unused;
+	__u32 choices; // how many of the following are in use
+	__u32 unused2;
+	__u8 choice[CHOICES]; // which backend; Maglev's table
+	struct backend backends[BACKENDS];
+};
+_Static_assert(sizeof(struct opening) == 24 + CHOICES + 12 * BACKENDS, "as in layout.rs");
+
 // What holds for all.
 struct globals {
 	__u32 epoch; // 0: nothing goes here
@@ -88,7 +116,10 @@ struct globals {
 	__u8 vtep_mac[6]; // inner
 	__u8 gateway_mac[6];
 	__u8 is_apart; // whether the uplink's address is none of the kernel's
-	__u8 unused[19];
+	__u8 has_opened; // whether connections were opened since somebody asked
+	__u8 unused[2];
+	__u64 serial; // of the tables that openings have to be of; 0: none is used
+	__u64 alive; // when the fast path has last looked, in nanoseconds of CLOCK_MONOTONIC
 };
 _Static_assert(sizeof(struct globals) == 64, "as in layout.rs");
 
@@ -105,9 +136,12 @@ ARRAY(buckets, 16384, struct bucket);
 ARRAY(doors, 4096, struct door);
 ARRAY(ways, 4096, struct way);
 ARRAY(places, 2048, struct place_bucket);
+ARRAY(openings, OPENINGS, struct opening);
 ARRAY(globals, 1, struct globals);
 // A bit for each bucket that has slots in use; the fast path takes it back.
 ARRAY(occupied, 256, __u64);
+// The same for those with connections to services that were opened here.
+ARRAY(opened, 256, __u64);
 
 INLINE struct globals *the_globals(void)
 {

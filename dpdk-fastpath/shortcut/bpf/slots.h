@@ -36,14 +36,14 @@ INLINE struct slot *find(const struct globals *globals, const struct ipv4 *ip, c
 	return 0;
 }
 
-// Gives a connection's direction a slot, in which it stays as it is.
-static __attribute__((noinline)) int enter(const struct globals *globals, const struct slot *from)
+// Gives a connection's direction a slot. All of `from` counts but what is of packets, and the flags tell whether it was OPENED.
+static __attribute__((noinline)) int enter(struct globals *globals, const struct slot *from)
 {
 	struct ipv4 ip = { .src = from->src, .dst = from->dst };
 	struct tcp tcp = { .src = from->src_port, .dst = from->dst_port };
 	__u32 hash = hash_of(&ip, &tcp, from->way_in & IS_WAY), at, word;
 	struct bucket *bucket;
-	__u64 *occupied_word;
+	__u64 *occupied_word, *opened_word, bit;
 
 	if (!globals)
 		return 0;
@@ -51,22 +51,34 @@ static __attribute__((noinline)) int enter(const struct globals *globals, const 
 	word = at / 64;
 	bucket = bpf_map_lookup_elem(&buckets, &at);
 	occupied_word = bpf_map_lookup_elem(&occupied, &word);
-	if (!bucket || !occupied_word)
+	opened_word = bpf_map_lookup_elem(&opened, &word);
+	if (!bucket || !occupied_word || !opened_word)
 		return 0;
+	bit = 1ull << (at % 64);
 	for (int i = 0; i < SLOTS; i++) {
 		struct slot *slot = &bucket->slots[i];
 
 		if (READ(slot->epoch) || __sync_val_compare_and_swap(&slot->epoch, 0, CLAIMED))
 			continue;
-		slot->src = slot->new_src = from->src;
-		slot->dst = slot->new_dst = from->dst;
-		slot->src_port = slot->new_src_port = from->src_port;
-		slot->dst_port = slot->new_dst_port = from->dst_port;
+		slot->src = from->src;
+		slot->dst = from->dst;
+		slot->src_port = from->src_port;
+		slot->dst_port = from->dst_port;
+		slot->new_src = from->new_src;
+		slot->new_dst = from->new_dst;
+		slot->new_src_port = from->new_src_port;
+		slot->new_dst_port = from->new_dst_port;
 		slot->way_in = from->way_in;
 		slot->way_out = from->way_out;
 		slot->tunnel_port = bpf_htons(0xc000 | hash >> 18);
-		slot->packets = slot->bytes = slot->flags = 0;
-		__sync_fetch_and_or(occupied_word, 1ull << (at % 64));
+		slot->packets = slot->bytes = 0;
+		slot->flags = from->flags;
+		if (from->flags & OPENED) {
+			__sync_fetch_and_or(opened_word, bit);
+			if (!READ(globals->has_opened))
+				globals->has_opened = 1;
+		}
+		__sync_fetch_and_or(occupied_word, bit);
 		// All of the above comes before.
 		return __sync_val_compare_and_swap(&slot->epoch, CLAIMED, from->epoch) == CLAIMED;
 	}

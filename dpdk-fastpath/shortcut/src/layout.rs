@@ -19,6 +19,20 @@ pub const WAYS: u32 = 4096;
 pub const PLACES: usize = 8;
 pub(crate) const PLACE_BUCKETS: usize = 2048;
 
+/// Services whose connections the kernel opens.
+pub(crate) const OPENINGS: usize = 128;
+
+/// Entries of the table by which it chooses a backend, and backends of one service, at the most.
+pub(crate) const CHOICES: usize = 8192;
+/// See above.
+pub const BACKENDS: usize = 128;
+
+/// In place of the number of a door or a way.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+/// Among the flags of a slot: the kernel has opened its connection to a service, and nobody knows of it yet.
+pub(crate) const OPENED: u64 = 1 << 32;
+
 /// In place of a slot's epoch: it was taken back, and nobody may have it yet.
 pub(crate) const RESTING: u32 = u32::MAX;
 
@@ -110,6 +124,34 @@ pub(crate) struct PlaceBucket {
     pub(crate) places: [Place; PLACES],
 }
 
+/// A backend of a service whose connections the kernel opens.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Backend {
+    pub(crate) address: AtomicU32,
+    /// Where packets to it go: a door, or a way; or [`NOWHERE`].
+    pub(crate) way_out: AtomicU32,
+    pub(crate) port: AtomicU16,
+    _unused: AtomicU16,
+}
+
+/// A service whose connections the kernel opens.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Opening {
+    /// Of the tables that this is of; 0: nothing is known of any service.
+    pub(crate) serial: AtomicU64,
+    pub(crate) vip: AtomicU32,
+    pub(crate) port: AtomicU16,
+    _unused: AtomicU16,
+    /// How many of `choice` are in use.
+    pub(crate) choices: AtomicU32,
+    _unused2: AtomicU32,
+    /// Eight in each, as they lie in memory.
+    pub(crate) choice: [AtomicU64; CHOICES / 8],
+    pub(crate) backends: [Backend; BACKENDS],
+}
+
 /// What holds for all.
 ///
 /// The process that follows this one ends its epoch, and may be of another version: the epoch lies first in all versions.
@@ -133,12 +175,21 @@ pub(crate) struct Globals {
     pub(crate) gateway_mac: [AtomicU8; 6],
     /// Whether the uplink's address is none of the kernel's.
     pub(crate) is_apart: AtomicU8,
-    _unused: [AtomicU8; 19],
+    /// Whether the kernel has opened connections since somebody asked.
+    pub(crate) has_opened: AtomicU8,
+    _unused: [AtomicU8; 2],
+    /// Of the tables that openings have to be of; 0: the kernel opens no connections to services.
+    pub(crate) serial: AtomicU64,
+    /// When a worker has last looked, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) alive: AtomicU64,
 }
 
 const _: () = {
     assert!(size_of::<Bucket>() == 256 && std::mem::offset_of!(Slot, packets) == 40);
     assert!(size_of::<Door>() == 16 && size_of::<Way>() == 80);
-    assert!(std::mem::offset_of!(Globals, epoch) == 0);
+    assert!(
+        size_of::<Opening>() == 24 + CHOICES + 12 * BACKENDS && std::mem::offset_of!(Opening, choice) == 24
+    );
+    assert!(std::mem::offset_of!(Globals, epoch) == 0 && std::mem::offset_of!(Globals, serial) == 48);
     assert!(size_of::<Globals>() == 64 && std::mem::offset_of!(Globals, udp_port) == 24);
 };

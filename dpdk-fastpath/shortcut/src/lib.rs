@@ -25,6 +25,7 @@ mod error;
 mod kernel;
 pub mod layout;
 mod memory;
+mod openings;
 mod slots;
 mod ways;
 
@@ -32,5 +33,6 @@ pub use drops::{Drops, Reason};
 pub use error::{PodError, Refusal, ShortcutError, UplinkError};
 pub use kernel::{Joined, Kernel, remove_left};
 pub use memory::{Memory, end_epoch_of};
+pub use openings::{Choice, Served};
 pub use slots::{Direction, End, Passed, Slots};
 pub use ways::{Pod, Remote, Surroundings, Tunnelled};

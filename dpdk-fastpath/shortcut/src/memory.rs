@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::layout::{Bucket, DOORS, Door, Globals, PLACE_BUCKETS, PlaceBucket, WAYS, Way};
+use crate::layout::{Bucket, DOORS, Door, Globals, OPENINGS, Opening, PLACE_BUCKETS, PlaceBucket, WAYS, Way};
 
 /// What the programs in the kernel read, and count in. Unmapped when nobody holds it any more.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Memory {
     ways: Region<Way>,
     places: Region<PlaceBucket>,
     occupied: Region<AtomicU64>,
+    openings: Region<Opening>,
+    opened: Region<AtomicU64>,
     globals: Region<Globals>,
 }
 
@@ -30,6 +32,8 @@ impl Memory {
             ways: Region::map(find("ways")?, WAYS as usize)?,
             places: Region::map(find("places")?, PLACE_BUCKETS)?,
             occupied: Region::map(find("occupied")?, buckets.div_ceil(64))?,
+            openings: Region::map(find("openings")?, OPENINGS)?,
+            opened: Region::map(find("opened")?, buckets.div_ceil(64))?,
             globals: Region::map(find("globals")?, 1)?,
         })
     }
@@ -45,6 +49,8 @@ impl Memory {
             ways: Region::own(WAYS as usize)?,
             places: Region::own(PLACE_BUCKETS)?,
             occupied: Region::own(buckets.div_ceil(64))?,
+            openings: Region::own(OPENINGS)?,
+            opened: Region::own(buckets.div_ceil(64))?,
             globals: Region::own(1)?,
         })
     }
@@ -72,6 +78,16 @@ impl Memory {
     /// A bit for each bucket that may have slots in use.
     pub(crate) fn occupied(&self) -> &[AtomicU64] {
         self.occupied.values()
+    }
+
+    /// Services whose connections the kernel opens.
+    pub(crate) fn openings(&self) -> &[Opening] {
+        self.openings.values()
+    }
+
+    /// A bit for each bucket in which the kernel may have opened connections to services, of which nobody knows yet.
+    pub(crate) fn opened(&self) -> &[AtomicU64] {
+        self.opened.values()
     }
 
     /// What holds for all.
@@ -117,6 +133,8 @@ unsafe impl Shared for Way {}
 unsafe impl Shared for PlaceBucket {}
 // SAFETY: as above.
 unsafe impl Shared for AtomicU64 {}
+// SAFETY: as above.
+unsafe impl Shared for Opening {}
 // SAFETY: as above.
 unsafe impl Shared for Globals {}
 // SAFETY: the same.

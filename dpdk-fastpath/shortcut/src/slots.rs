@@ -15,8 +15,9 @@ use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::tcp::TcpFlags;
 
-use crate::layout::{CLAIMED, DOORS, IS_WAY, RESTING, SLOTS, Slot, WAYS};
+use crate::layout::{CLAIMED, DOORS, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
 use crate::memory::Memory;
+use crate::openings::Openings;
 
 /// Parts of a second for which a slot that was taken back is nobody's.
 const REST: u64 = 100;
@@ -43,7 +44,7 @@ impl End {
         }
     }
 
-    const fn from_bits(bits: u32) -> Self {
+    pub(crate) const fn from_bits(bits: u32) -> Self {
         if bits & IS_WAY == 0 { Self::Door(bits as u16) } else { Self::Way(bits & !IS_WAY) }
     }
 
@@ -100,6 +101,8 @@ pub struct Slots {
     memory: Arc<Memory>,
     watches: Vec<Mutex<[Watch; SLOTS]>>,
     given: AtomicUsize,
+    pub(crate) openings: Openings,
+    second: u64,
     rest: u64,
     unanswered: u64,
     idle: u64,
@@ -114,6 +117,8 @@ impl Slots {
             memory,
             watches: (0..buckets).map(|_| Mutex::default()).collect(),
             given: AtomicUsize::new(0),
+            openings: Openings::default(),
+            second: hz,
             rest: hz / REST,
             unanswered: hz * UNANSWERED,
             idle: hz * IDLE,
@@ -123,6 +128,11 @@ impl Slots {
     /// The maps.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
+    }
+
+    /// Ticks of the clock in a second.
+    pub(crate) fn second(&self) -> u64 {
+        self.second
     }
 
     /// Slots in use, as far as workers know.
@@ -181,14 +191,7 @@ impl Slots {
     /// What becomes of packets of a connection that come from there, if they go by the short cut under this epoch.
     pub fn direction(&self, epoch: u32, from: End, key: &FlowKey4) -> Option<Direction> {
         let slot = self.slot(from, key).filter(|slot| slot.epoch.load(Ordering::Acquire) == epoch)?;
-        let load = Ordering::Relaxed;
-        Some(Direction {
-            from: End::from_bits(slot.way_in.load(load)),
-            key: *key,
-            becomes: key_of(slot.new_src.load(load), slot.new_dst.load(load), slot.new_ports.load(load)),
-            to: End::from_bits(slot.way_out.load(load)),
-            tunnel_port: u16::from_be(slot.tunnel_port.load(load)),
-        })
+        Some(direction_in(slot))
     }
 
     /// Does what the kernel does when a packet goes by the short cut, for tests without it. `false` if there is no slot.
@@ -201,7 +204,7 @@ impl Slots {
         true
     }
 
-    fn slot(&self, from: End, key: &FlowKey4) -> Option<&Slot> {
+    pub(crate) fn slot(&self, from: End, key: &FlowKey4) -> Option<&Slot> {
         let bucket = self.memory.buckets().get(self.bucket_of(from, key))?;
         bucket.slots.iter().find(|slot| is_given(slot) && is_of(slot, from, key))
     }
@@ -282,6 +285,8 @@ impl Slots {
     ) {
         match slot.epoch.load(Ordering::Acquire) {
             0 | CLAIMED => {}
+            // It is to be heard of first.
+            _ if slot.flags.load(Ordering::Relaxed) & OPENED != 0 => {}
             RESTING if now.saturating_sub(watch.since) > self.rest => {
                 // Since it was taken back, or just before.
                 let passed = passed(slot);
@@ -324,7 +329,7 @@ impl Slots {
     }
 
     /// As `find` in `bpf/slots.h`.
-    fn bucket_of(&self, from: End, key: &FlowKey4) -> usize {
+    pub(crate) fn bucket_of(&self, from: End, key: &FlowKey4) -> usize {
         let (addresses, ports) = key.to_words();
         let ports = u64::from(from.scope()) << 32 | u64::from(ports);
         let hash = addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ports.wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -387,6 +392,18 @@ fn key_of(src: u32, dst: u32, ports: u32) -> FlowKey4 {
     let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
     let (src_port, dst_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     FlowKey4::new(Tenant::DEFAULT, Protocol::TCP, (address(src), src_port), (address(dst), dst_port))
+}
+
+/// What is in a slot that is somebody's.
+pub(crate) fn direction_in(slot: &Slot) -> Direction {
+    let load = Ordering::Relaxed;
+    Direction {
+        from: End::from_bits(slot.way_in.load(load)),
+        key: key_of(slot.src.load(load), slot.dst.load(load), slot.ports.load(load)),
+        becomes: key_of(slot.new_src.load(load), slot.new_dst.load(load), slot.new_ports.load(load)),
+        to: End::from_bits(slot.way_out.load(load)),
+        tunnel_port: u16::from_be(slot.tunnel_port.load(load)),
+    }
 }
 
 /// Takes what the kernel has counted.

@@ -8,6 +8,7 @@ mod joins;
 mod left;
 mod netns;
 mod node;
+mod openings;
 mod paths;
 mod relay;
 mod tap;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         left::cases(),
         uplinks::cases(),
         welcome::cases(),
+        openings::cases(),
         bulk::cases(),
         paths::cases(),
         unusual::cases(),

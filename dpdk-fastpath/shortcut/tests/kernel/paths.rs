@@ -19,9 +19,9 @@ const LEN: usize = 8 << 20;
 /// What is in front of a frame in the tunnel.
 const OUTER: usize = 50;
 /// A virtual address.
-const SERVICE: Station = (Ipv4Addr::new(10, 96, 0, 1), 80);
+pub(crate) const SERVICE: Station = (Ipv4Addr::new(10, 96, 0, 1), 80);
 /// Where servers listen.
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -150,7 +150,7 @@ fn within_a_node() {
 }
 
 /// Transfers bytes in both directions at once, and compares them.
-fn transfer(client: &Netns, to: Station, server: &Netns, listening: Station) {
+pub(crate) fn transfer(client: &Netns, to: Station, server: &Netns, listening: Station) {
     let listener = server.within(|| TcpListener::bind(SocketAddrV4::new(listening.0, listening.1)).unwrap());
     listener.set_nonblocking(true).unwrap();
     thread::scope(|scope| {
