@@ -166,6 +166,8 @@ impl Shortcut {
     /// Tells the kernel what workers are about to work by.
     pub fn follow(&mut self, next: &Snapshot) {
         let Some(memory) = self.kernel.as_ref().map(|kernel| Arc::clone(kernel.memory())) else { return };
+        // Before the epoch: under a new one nothing is chosen by old tables.
+        memory.set_serial(next.serial());
         let surroundings = surroundings(next);
         let epoch = surroundings.map_or(0, |_| next.epoch());
         let is_same = Arc::ptr_eq(&self.remotes, next.shared_remotes());

@@ -178,6 +178,12 @@ impl<K: Key> Arena<K> {
         table.is_used_up() && (self.freed + self.fresh.len() as u32) < self.records() / 8
     }
 
+    /// Whether so many flows can be opened at once that nobody has been asked about yet: a sixteenth of all, if no more can be
+    /// claimed.
+    pub fn has_room(&self, table: &Table<K>) -> bool {
+        !table.is_used_up() || self.freed + self.fresh.len() as u32 > self.records() / 16
+    }
+
     /// Whether sweeps under pressure have looked at every record at this time already, and found none to end. Silence is
     /// measured in ticks: before the next one hardly any will be over.
     pub fn is_in_vain(&self, now: Tick) -> bool {

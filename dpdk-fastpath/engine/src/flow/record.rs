@@ -99,6 +99,10 @@ impl Meta {
         const ANSWER: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
         const CLOSE: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
         let mut meta = self;
+        if !reply && !flags.contains(TcpFlags::ACK) {
+            // As yet it only opens the connection.
+            return meta.after(now, reply, flags);
+        }
         if matches!(self.state(), Some(State::SynSent | State::SynReceived)) {
             // The server has answered, and unless that is all, its answer was answered.
             meta = meta.after(now, true, ANSWER);

@@ -38,6 +38,7 @@ mod established;
 mod fragment;
 mod frame;
 mod neighbour;
+mod opened;
 mod opening;
 mod output;
 mod overflow;
@@ -197,6 +198,7 @@ impl Pipeline {
         verdicts: &mut Vec<Verdict>,
     ) -> Leaving {
         self.learned.clear();
+        self.enter_opened(view, now, false);
         // Each is replaced.
         verdicts.resize(bufs.len(), Verdict::Drop(DropReason::NO_ROUTE));
         let mut exits = Exits::NONE;

@@ -10,22 +10,16 @@ use std::net::IpAddr;
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
-use super::shortcut;
 use super::stage::{Packet, Stage, Step};
+use super::upkeep::make_room;
 use super::verdict::Verdict;
 use crate::balance::least_loaded;
 use crate::counter::DropReason;
-use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, Sweep, marked};
+use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, marked};
 use crate::table::{Backend, Balancing, LostConnections, Service, ServiceKey};
 
 /// Source ports that are tried before a flow is refused.
 const PORTS_TRIED: u16 = 32;
-
-/// Records looked at when there is none left.
-const SWEPT: u32 = 64;
-
-/// Flows that are ended then at the most.
-const ENDED: u64 = 4;
 
 impl Stage<'_> {
     /// Opens a flow.
@@ -151,7 +145,8 @@ impl Stage<'_> {
                 Err(InsertError::ReplyTaken) => tried += 1,
                 Err(InsertError::Full) if !swept => {
                     swept = true;
-                    self.make_room::<K>();
+                    let ended = make_room(arena, table, (loads, self.slots), self.view, self.now);
+                    self.counters.flows_expired(ended);
                 }
                 Err(InsertError::Full) => return self.stateless(packet, key, service),
             }
@@ -167,26 +162,6 @@ impl Stage<'_> {
             _ if client != backend.address => Some(client),
             IpAddr::V4(_) => self.local.gateways(key.tenant()).0.map(IpAddr::V4),
             IpAddr::V6(_) => self.local.gateways(key.tenant()).1.map(IpAddr::V6),
-        }
-    }
-
-    /// Ends a few flows that do not matter much, since there is no room for a new one. What that takes is bounded, also in
-    /// a flood: once all have been looked at, none is looked at again before the time has changed.
-    fn make_room<K: Key>(&mut self) {
-        let view = self.view;
-        let timeouts = self.local.flows.timeouts;
-        let sweep = Sweep { now: self.now, pressure: true, records: SWEPT, flows: ENDED, timeouts };
-        let (table, arena, loads) = K::parts(self.flows);
-        if !arena.is_in_vain(self.now) {
-            let gone = |record: &Record<K>| !view.has_backend(record.backend);
-            let slots = self.slots;
-            let ended = arena.sweep(table, sweep, gone, |record, open| {
-                shortcut::forget(slots, record);
-                if open {
-                    loads.add(record.backend, -1);
-                }
-            });
-            self.counters.flows_expired(ended);
         }
     }
 }

@@ -15,6 +15,7 @@ use culvert_packet::ip::Protocol;
 use culvert_packet::parse::L4;
 use culvert_packet::tcp::TcpFlags;
 use culvert_shortcut::{Direction, End, Passed, Slots};
+use nix::time::{ClockId, clock_gettime};
 
 use super::route::Destination;
 use super::stage::{Origin, Stage};
@@ -64,13 +65,21 @@ impl Pipeline {
     /// Takes notice of what went by the short cut, a part at a time; a larger one if it is `idle`. To be called as
     /// [`age`](Self::age).
     pub fn review_shortcut(&mut self, view: &Snapshot, now: Tick, idle: bool) {
-        let Self { shortcut: Some(shortcut), flows, counters, .. } = self else { return };
-        let Shortcut { slots, reviews, cursor, reviewed, pause } = shortcut;
         let count = tsc::now();
-        if !*reviews || count.wrapping_sub(*reviewed) < *pause || slots.is_empty() {
+        let is_due =
+            |shortcut: &Shortcut| shortcut.reviews && count.wrapping_sub(shortcut.reviewed) >= shortcut.pause;
+        if !self.shortcut.as_ref().is_some_and(is_due) {
             return;
         }
+        self.enter_opened(view, now, true);
+        let has_room = self.has_room_for_opened(now);
+        let Self { shortcut: Some(shortcut), flows, counters, .. } = self else { return };
+        let Shortcut { slots, cursor, reviewed, .. } = shortcut;
         *reviewed = count;
+        slots.memory().set_alive(monotonic().filter(|_| has_room));
+        if slots.is_empty() {
+            return;
+        }
         slots.review(cursor, REVIEWED[usize::from(idle)], view.epoch(), count, |passed| {
             let &Passed { from, to, packets, bytes, .. } = passed;
             let frames = |end| bytes + packets * if let End::Door(_) = end { FRAME } else { TUNNEL };
@@ -90,6 +99,12 @@ impl Pipeline {
         let shortcut = self.shortcut.as_ref().filter(|shortcut| shortcut.reviews)?;
         (!shortcut.slots.is_empty()).then_some(NAP)
     }
+}
+
+/// The time of `CLOCK_MONOTONIC` at the kernel's last tick, in nanoseconds.
+fn monotonic() -> Option<u64> {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).ok()?;
+    u64::try_from(Duration::from(time).as_nanos()).ok()
 }
 
 /// Moves the flow on that packets belong to; the slot of its service, if it has one still.
@@ -114,6 +129,13 @@ pub(super) fn forget<K: Key>(slots: Option<&Slots>, record: &Record<K>) {
     }
 }
 
+/// The same, but for what is now another connection's.
+pub(super) fn forget_but(slots: &Slots, record: &Record<FlowKey4>, other: &Direction) {
+    let others = [other.key, other.becomes.reversed()];
+    let own = [record.original, record.translated.reversed()];
+    own.iter().filter(|key| !others.contains(key)).for_each(|key| slots.forget(key, tsc::now()));
+}
+
 /// Whether there may be slots for such a flow.
 fn is_eligible(key: &FlowKey4) -> bool {
     key.protocol() == Protocol::TCP && key.tenant() == Tenant::DEFAULT
@@ -124,11 +146,18 @@ fn closes(flags: TcpFlags) -> bool {
     flags.contains(TcpFlags::FIN) || flags.contains(TcpFlags::RST)
 }
 
-const fn end(out: Out) -> Option<End> {
+pub(super) const fn end(out: Out) -> Option<End> {
     match out {
         Out::Pod(port) => Some(End::Door(port.0)),
         Out::Remote(slot) => Some(End::Way(slot)),
         Out::Nowhere => None,
+    }
+}
+
+pub(super) const fn out(end: End) -> Out {
+    match end {
+        End::Door(port) => Out::Pod(PortIndex(port)),
+        End::Way(slot) => Out::Remote(slot),
     }
 }
 
@@ -207,6 +236,9 @@ impl Stage<'_> {
             let tunnel_port = entropy_port(key.hash64());
             slots.enter(epoch, &Direction { from, key, becomes, to, tunnel_port }, now);
         }
+        if let Some(Hit { record, reply: false, .. }) = &found {
+            self.tell_choices(slots, record, now);
+        }
         // Another worker may have ended the flow meanwhile, and have found nothing to be forgotten.
         let is_same = |hit: &Hit<_>| (hit.record.original, hit.record.translated) == (original, translated);
         if let Some(hit) = found
@@ -217,7 +249,7 @@ impl Stage<'_> {
     }
 
     /// Where the pod of the default tenant is that has an address.
-    fn pod_at(&mut self, address: std::net::IpAddr) -> Option<End> {
+    pub(super) fn pod_at(&mut self, address: std::net::IpAddr) -> Option<End> {
         match self.destination(Tenant::DEFAULT, address) {
             Destination::Pod(out) => end(out),
             Destination::Local | Destination::Vip => None,

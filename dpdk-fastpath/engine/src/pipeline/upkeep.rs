@@ -5,7 +5,7 @@ use culvert_shortcut::Slots;
 
 use super::{Pipeline, shortcut};
 use crate::balance::LoadWriter;
-use crate::flow::{Arena, FlowWorker, Key, Record, Sweep, Table, Tick};
+use crate::flow::{Arena, FlowWorker, Key, Record, Sweep, Table, Tick, Timeouts};
 use crate::table::{FlowPolicy, Snapshot};
 
 /// Records that one [`Pipeline::age`] looks at, per table, at the least and at the most. In between one of so many that there
@@ -15,6 +15,10 @@ const AGED_PART: u32 = 1 << 13;
 
 /// Flows that one of them ends at the most: what a burst of packets waits for that.
 const ENDED: u64 = 32;
+
+/// Records looked at when there is none left, and flows that are ended then at the most.
+const SWEPT: u32 = 64;
+const MADE_ROOM: u64 = 4;
 
 /// How often a worker [enters some flows](FlowWorker::take_over_some) of another process in one round, with packets and without:
 /// the next ones wait for some 40 and 160 microseconds at most.
@@ -52,15 +56,44 @@ impl Pipeline {
 fn age_some<K: Key>(
     arena: &mut Arena<K>,
     table: &Table<K>,
-    (loads, slots): (&mut LoadWriter, Option<&Slots>),
+    means: (&mut LoadWriter, Option<&Slots>),
     view: &Snapshot,
     now: Tick,
 ) -> u64 {
     let records = (arena.records() / AGED_PART).clamp(*AGED.start(), *AGED.end());
-    let FlowPolicy { timeouts, .. } = view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows);
-    let sweep = Sweep { now, pressure: arena.is_short(table), records, flows: ENDED, timeouts };
+    let pressure = arena.is_short(table);
+    sweep(arena, table, means, view, Sweep { now, pressure, records, flows: ENDED, timeouts: timeouts(view) })
+}
+
+/// Ends a few flows that do not matter much, since there is no room for a new one; returns how many. What that takes is
+/// bounded, also in a flood: once all have been looked at, none is looked at again before the time has changed.
+pub(super) fn make_room<K: Key>(
+    arena: &mut Arena<K>,
+    table: &Table<K>,
+    means: (&mut LoadWriter, Option<&Slots>),
+    view: &Snapshot,
+    now: Tick,
+) -> u64 {
+    if arena.is_in_vain(now) {
+        return 0;
+    }
+    let wanted = Sweep { now, pressure: true, records: SWEPT, flows: MADE_ROOM, timeouts: timeouts(view) };
+    sweep(arena, table, means, view, wanted)
+}
+
+fn timeouts(view: &Snapshot) -> Timeouts {
+    view.local().map_or(FlowPolicy::DEFAULT, |local| local.flows).timeouts
+}
+
+fn sweep<K: Key>(
+    arena: &mut Arena<K>,
+    table: &Table<K>,
+    (loads, slots): (&mut LoadWriter, Option<&Slots>),
+    view: &Snapshot,
+    wanted: Sweep,
+) -> u64 {
     let gone = |record: &Record<K>| !view.has_backend(record.backend);
-    arena.sweep(table, sweep, gone, |record, open| {
+    arena.sweep(table, wanted, gone, |record, open| {
         shortcut::forget(slots, record);
         if open {
             loads.add(record.backend, -1);

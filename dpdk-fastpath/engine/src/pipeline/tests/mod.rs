@@ -10,6 +10,7 @@ mod explain;
 mod fragment;
 mod host;
 mod local;
+mod opened;
 mod overflow;
 mod path;
 mod pod;

@@ -3,17 +3,20 @@ use culvert_shortcut::{Direction, End, Memory, Pod, Remote, Slots};
 use super::*;
 use crate::flow::State;
 
-const CLIENT: u16 = 1000;
+pub(super) const CLIENT: u16 = 1000;
 
 /// A node whose pods A and B have joined the short cut, and the way to node B; and its slots, none of which is ever idle.
-struct Joined {
-    node: Node,
-    slots: Arc<Slots>,
+pub(super) struct Joined {
+    pub(super) node: Node,
+    pub(super) slots: Arc<Slots>,
 }
 
 impl Joined {
-    fn new() -> Self {
-        let node = Node::new();
+    pub(super) fn new() -> Self {
+        Self::with(Node::new())
+    }
+
+    pub(super) fn with(node: Node) -> Self {
         let memory = Memory::own(1024).unwrap();
         memory.set_uplink(1, UPLINK_MAC, false);
         for (port, mac) in [(POD_A, POD_A_MAC), (POD_B, POD_B_MAC)] {
@@ -27,7 +30,7 @@ impl Joined {
     }
 
     /// Tells the short cut of the ways, as the control thread does.
-    fn follow(&self) {
+    pub(super) fn follow(&self) {
         for (slot, way) in self.node.view.ways().iter().enumerate() {
             let way = way.as_ref().zip(self.node.view.remote(slot as u32));
             let way = way.and_then(|(way, remote)| match remote.vtep {
@@ -36,43 +39,44 @@ impl Joined {
             });
             self.slots.memory().set_way(slot as u32, way.as_ref());
         }
+        self.slots.memory().set_serial(self.node.view.serial());
     }
 
-    fn serve(&mut self, backend: IpAddr) {
+    pub(super) fn serve(&mut self, backend: IpAddr) {
         self.node.program(&[service(proto::Protocol::Tcp, v4().vip, &[(backend, 8080)])]);
         self.follow();
     }
 
-    fn direction(&self, from: End, key: &FlowKey4) -> Option<Direction> {
+    pub(super) fn direction(&self, from: End, key: &FlowKey4) -> Option<Direction> {
         self.slots.direction(self.node.view.epoch(), from, key)
     }
 
-    fn review(&mut self) {
+    pub(super) fn review(&mut self) {
         let now = Tick::at(Duration::from_secs(self.node.seconds));
         self.node.pipeline.review_shortcut(&self.node.view, now, true);
     }
 
-    fn state(&self) -> Option<State> {
+    pub(super) fn state(&self) -> Option<State> {
         self.node.flows.v4.iter().next().map(|hit| hit.state())
     }
 }
 
-fn v4() -> Ips {
+pub(super) fn v4() -> Ips {
     both()[0]
 }
 
-fn key(src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey4 {
+pub(super) fn key(src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey4 {
     FlowKey4::between(Tenant::DEFAULT, Protocol::TCP, src, dst).unwrap()
 }
 
-fn end(port: PortIndex) -> End {
+pub(super) fn end(port: PortIndex) -> End {
     End::Door(port.0)
 }
 
 /// The way to node B.
-const NODE_B: End = End::Way(0);
+pub(super) const NODE_B: End = End::Way(0);
 
-fn to_vip(flags: TcpFlags) -> Vec<u8> {
+pub(super) fn to_vip(flags: TcpFlags) -> Vec<u8> {
     from_a(testkit::tcp(at(v4().a, CLIENT), at(v4().vip, 80), flags, b""))
 }
 

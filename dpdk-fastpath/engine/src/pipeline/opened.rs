@@ -1,0 +1,148 @@
+//! Connections to services that the short cut opens by itself.
+//!
+//! In: a connection to a service that a worker has opened. Out: the kernel knows how the service's endpoints are chosen, if by
+//! hash alone, and opens the next ones. And in: what it has opened. Out: their flows, as if their first packets had come here.
+//! No packet is looked at before those are entered that were opened before it came, so that here it is never seen what was opened
+//! there and is not known.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use culvert_packet::flow::{FlowKey4, Tenant};
+use culvert_packet::ip::Protocol;
+use culvert_shortcut::layout::BACKENDS;
+use culvert_shortcut::{Choice, Direction, Slots};
+
+use super::shortcut::{self, out};
+use super::stage::Stage;
+use super::upkeep::make_room;
+use super::{Pipeline, Shortcut};
+use crate::counter::CounterWriter;
+use crate::flow::{FlowWorker, Hit, InsertError, Key, Record, Route, State, Tick};
+use crate::table::{Balancing, ServiceKey, Snapshot};
+
+/// How often a flow is tried to be entered: each time another one is in its place, or there is no room.
+const TRIES: u32 = 4;
+
+impl Stage<'_> {
+    /// Tells the kernel how the endpoints of a flow's service are chosen, unless it knows.
+    pub(super) fn tell_choices(&mut self, slots: &Slots, record: &Record<FlowKey4>, now: u64) {
+        let (view, serial) = (self.view, self.view.serial());
+        let served = (record.original.dst(), record.original.dst_port());
+        if slots.is_opened_by_kernel(serial, served) {
+            return;
+        }
+        let Some(service) = view.service_near(record.service, &asked(served)) else { return };
+        let by_hash = service.balancing() == Balancing::Maglev && service.affinity().is_none();
+        let (choices, backends) = (service.choices(), service.backends());
+        // Flows that are not known may have the answers of what would be opened.
+        if !by_hash || backends.len() > BACKENDS || self.overflows() || self.flows.takes_over() {
+            return;
+        }
+        let mut all = [Choice { address: Ipv4Addr::UNSPECIFIED, port: 0, to: None }; BACKENDS];
+        for (choice, backend) in all.iter_mut().zip(backends) {
+            let IpAddr::V4(address) = backend.address else { return };
+            // So may flows through another service.
+            let is_sole = view.is_sole(service, backend.endpoint());
+            let to = self.pod_at(backend.address).filter(|end| is_sole && slots.is_open(*end));
+            *choice = Choice { address, port: backend.port, to };
+        }
+        let choices = choices.iter().map(|index| *index as u8);
+        slots.open_by_kernel((serial, served), choices, all[..backends.len()].iter().copied(), now);
+    }
+}
+
+impl Pipeline {
+    /// Enters the flows of connections that the kernel has opened so far; `again` those for which there was no room, too.
+    #[inline(always)]
+    pub(super) fn enter_opened(&mut self, view: &Snapshot, now: Tick, again: bool) {
+        let is_due = |slots: &Slots| slots.are_any_opened() || again && slots.are_any_waiting();
+        if self.shortcut.as_ref().is_some_and(|shortcut| is_due(&shortcut.slots)) {
+            self.enter_all_opened(view, now);
+        }
+    }
+
+    #[cold]
+    fn enter_all_opened(&mut self, view: &Snapshot, now: Tick) {
+        let Self { shortcut: Some(Shortcut { slots, .. }), flows, counters, .. } = self else { return };
+        slots.hear_of_opened(|epoch, direction| {
+            Entering { slots, flows, counters, view, now }.enter(epoch, direction)
+        });
+    }
+
+    /// Whether the kernel may open connections that are heard of some moments later.
+    pub(super) fn has_room_for_opened(&self, now: Tick) -> bool {
+        let FlowWorker { tables, arena4, .. } = &self.flows;
+        arena4.has_room(&tables.v4) && !tables.overflow.is_active(now) && !self.flows.takes_over()
+    }
+}
+
+/// What it takes to enter a flow.
+struct Entering<'a> {
+    slots: &'a Slots,
+    flows: &'a mut FlowWorker,
+    counters: &'a mut CounterWriter,
+    view: &'a Snapshot,
+    now: Tick,
+}
+
+impl Entering<'_> {
+    /// Enters the flow of a connection that was opened under this epoch; `false` if that has to wait.
+    fn enter(&mut self, epoch: u32, opened: &Direction) -> bool {
+        let Direction { from, key: original, becomes: translated, to, .. } = *opened;
+        let view = self.view;
+        let service = view.service(&asked((original.dst(), original.dst_port())));
+        let backend = service.and_then(|service| service.backend(translated.destination()));
+        let Some((service, backend)) = service.zip(backend) else {
+            // The endpoint is gone, unless the tables are older than the connection.
+            return self.slots.memory().serial() == view.serial();
+        };
+        let route = Route { epoch, forward: out(to), reply: out(from) };
+        let record = Record { original, translated, route, service: service.slot(), backend: backend.id };
+        for _ in 0..TRIES {
+            let (table, arena, loads) = FlowKey4::parts(self.flows);
+            if arena.is_short(table) {
+                let ended = make_room(arena, table, (loads, Some(self.slots)), view, self.now);
+                self.counters.flows_expired(ended);
+            }
+            match table.insert(arena, &record, self.now, State::SynSent) {
+                Ok(()) => {
+                    loads.add(backend.id, 1);
+                    self.counters.service_flow(service.slot());
+                    return true;
+                }
+                // Its first packet came here as well.
+                Err(InsertError::Exists(hit)) if is_same(&hit, &record) => return true,
+                Err(InsertError::Exists(hit)) => self.end(&hit, opened),
+                // Of a flow whose endpoint was another service's, and is so no longer.
+                Err(InsertError::ReplyTaken) => {
+                    let answer = translated.reversed();
+                    let taken = table.lookup(&answer, answer.hash64());
+                    taken.iter().for_each(|hit| self.end(hit, opened));
+                }
+                Err(InsertError::Full) => {}
+            }
+        }
+        false
+    }
+
+    /// Ends a flow in whose place a connection was opened, which keeps its slots.
+    fn end(&mut self, hit: &Hit<FlowKey4>, opened: &Direction) {
+        let (table, _, loads) = FlowKey4::parts(self.flows);
+        let Some(state) = table.remove(hit) else { return };
+        shortcut::forget_but(self.slots, &hit.record, opened);
+        self.counters.flows_expired(1);
+        if state.is_open() {
+            loads.add(hit.record.backend, -1);
+        }
+    }
+}
+
+/// Whether a flow is that of a connection which has just been opened.
+fn is_same(hit: &Hit<FlowKey4>, opened: &Record<FlowKey4>) -> bool {
+    let keys = |record: &Record<FlowKey4>| (record.original, record.translated);
+    !hit.reply && keys(&hit.record) == keys(opened) && !hit.state().may_be_reopened()
+}
+
+const fn asked((vip, port): (Ipv4Addr, u16)) -> ServiceKey {
+    ServiceKey { tenant: Tenant::DEFAULT, vip: IpAddr::V4(vip), protocol: Protocol::TCP, port }
+}
