@@ -349,6 +349,7 @@ fn with_shortcut(mut pipeline: Pipeline, shortcut: &Shortcut, reviews: bool, clo
     if let Some(slots) = shortcut.slots() {
         pipeline.take_shortcut(Arc::clone(slots), reviews, clock.hz());
     }
+    shortcut.unheard().iter().for_each(|left| pipeline.hear_from(Arc::clone(left), clock.hz()));
     pipeline
 }
 

@@ -21,10 +21,10 @@ use culvert_packet::eth::EthAddr;
 use culvert_packet::flow::Tenant;
 use culvert_shortcut::layout::DOORS;
 use culvert_shortcut::{
-    Drops, End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled, end_epoch_of,
+    Drops, End, Joined, Kernel, Memory, Remote, Slots, Surroundings, Tunnelled, Unheard, end_epoch_of,
 };
 
-use self::remains::{GLOBALS, UPLINK, kept_as};
+use self::remains::{GLOBALS, OPENED, UPLINK, kept_as};
 use crate::control::chain;
 use crate::keep::Keep;
 use crate::port::packet_socket::Sees;
@@ -137,6 +137,11 @@ impl Shortcut {
         self.slots.as_ref()
     }
 
+    /// What another forwarder's has opened.
+    pub fn unheard(&self) -> Option<&Arc<Unheard>> {
+        self.left.unheard.as_ref()
+    }
+
     /// Why there is none; `None` if there is one.
     pub fn why_not(&self) -> Option<&str> {
         if self.kernel.is_some() { None } else { Some(&self.off) }
@@ -219,20 +224,26 @@ impl Shortcut {
 
     /// Has workers, who forward from now on, decide on what went by the short cut of another forwarder meanwhile.
     pub fn succeed(&mut self) {
+        // The workers have it.
+        self.left.unheard = None;
         let is_ended = self.left.globals.take().map(|globals| end_epoch_of(globals.as_fd()));
         if let Some(Err(error)) = &is_ended {
             tracing::error!(%error, "the short cut of the process before does not end, and is removed");
         }
         if self.kernel.is_none() && is_ended.is_some() {
             self.keep.forget(GLOBALS);
+            self.keep.forget(OPENED);
         }
         if self.kernel.is_none() || !matches!(is_ended, Some(Ok(()))) {
             // What cannot be ended would go on by what is no longer true.
             self.left.remove(&self.keep);
         }
         let Some(kernel) = &mut self.kernel else { return };
-        match kernel.globals() {
-            Ok(globals) => self.keep.store(GLOBALS, &[globals]),
+        match kernel.globals().and_then(|globals| Ok((globals, kernel.opened()?))) {
+            Ok((globals, opened)) => {
+                self.keep.store(GLOBALS, &[globals]);
+                self.keep.store(OPENED, &opened);
+            }
             Err(error) => tracing::error!(%error, "the short cut cannot be kept"),
         }
         let Some((interface, mac, apart)) = self.left_uplink.take() else { return };

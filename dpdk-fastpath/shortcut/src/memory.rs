@@ -111,7 +111,7 @@ pub fn end_epoch_of(globals: BorrowedFd<'_>) -> io::Result<()> {
 
 /// So many values, which the kernel may read and write, too.
 #[derive(Debug)]
-struct Region<T> {
+pub(crate) struct Region<T> {
     first: NonNull<T>,
     len: usize,
 }
@@ -121,7 +121,7 @@ struct Region<T> {
 /// # Safety
 /// Only atomics of integers, so that any bytes make a value, zeros too; its size is a multiple of eight, to which the kernel
 /// rounds up what is in an array.
-unsafe trait Shared: Sync {}
+pub(crate) unsafe trait Shared: Sync {}
 
 // SAFETY: layout.rs has nothing but atomics, and checks the sizes.
 unsafe impl Shared for Bucket {}
@@ -147,7 +147,7 @@ unsafe impl<T: Sync> Sync for Region<T> {}
 
 impl<T: Shared> Region<T> {
     /// Maps an array of so many values, which was made with `BPF_F_MMAPABLE`.
-    fn map(array: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    pub(crate) fn map(array: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         Self::new(len, libc::MAP_SHARED, array.as_raw_fd())
     }
 
@@ -169,7 +169,7 @@ impl<T: Shared> Region<T> {
         Ok(Self { first, len })
     }
 
-    fn values(&self) -> &[T] {
+    pub(crate) fn values(&self) -> &[T] {
         // SAFETY: so many values are mapped for as long as the region lives, aligned to a page; any bytes make a value, and
         // whoever writes them writes atomics (`Shared`).
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }

@@ -5,12 +5,13 @@
 //! before workers look at any packet that came later.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
-use crate::layout::{BACKENDS, Backend, CHOICES, CLAIMED, NOWHERE, OPENED, Opening};
+use crate::layout::{BACKENDS, Backend, CHOICES, NOWHERE, OPENED, Opening};
+use crate::listener::Listener;
 use crate::memory::Memory;
-use crate::slots::{Direction, End, Slots, direction_in};
+use crate::slots::{Direction, End, Slots};
 
 /// A service, by what its packets are for: address and port, of TCP and the default tenant.
 pub type Served = (Ipv4Addr, u16);
@@ -31,10 +32,7 @@ pub struct Choice {
 pub(crate) struct Openings {
     /// When each was written, by the clock of the slots.
     written: Mutex<Vec<u64>>,
-    listener: Mutex<()>,
-    is_listening: AtomicBool,
-    /// Whether something is to be told again.
-    is_waiting: AtomicBool,
+    listener: Listener,
 }
 
 /// The next opening of a place in the table goes to another service after so many seconds.
@@ -95,8 +93,20 @@ impl Slots {
     /// Whether something is to be heard of connections that the kernel has opened, or somebody is just listening.
     #[inline]
     pub fn are_any_opened(&self) -> bool {
-        let has_opened = self.memory().globals().has_opened.load(Ordering::SeqCst) != 0;
-        has_opened || self.openings.is_listening.load(Ordering::SeqCst)
+        self.openings.listener.has_to_listen(self.memory().globals())
+    }
+
+    /// Whether something is to be [told](Self::hear_of_opened) again.
+    #[inline]
+    pub fn are_any_waiting(&self) -> bool {
+        self.openings.listener.is_waiting.load(Ordering::Relaxed)
+    }
+
+    /// Tells of all connections that the kernel has opened to services before this is called, of each once, with the epoch that
+    /// it was opened in and the direction of the client. If it is `false` that is returned, it is told again the next time.
+    pub fn hear_of_opened(&self, tell: impl FnMut(u32, &Direction) -> bool) {
+        let memory = self.memory();
+        self.openings.listener.listen(memory.globals(), memory.opened(), memory.buckets(), tell);
     }
 
     /// What the kernel would choose for a connection to a service with this hash, for tests without it.
@@ -128,56 +138,6 @@ impl Slots {
         memory.opened()[at / 64].fetch_or(1 << (at % 64), Ordering::SeqCst);
         memory.globals().has_opened.store(1, Ordering::SeqCst);
         true
-    }
-
-    /// Whether something is to be [told](Self::hear_of_opened) again.
-    #[inline]
-    pub fn are_any_waiting(&self) -> bool {
-        self.openings.is_waiting.load(Ordering::Relaxed)
-    }
-
-    /// Tells of all connections that the kernel has opened to services before this is called, of each once, with the epoch that
-    /// it was opened in and the direction of the client. If it is `false` that is returned, it is told again the next time.
-    pub fn hear_of_opened(&self, mut tell: impl FnMut(u32, &Direction) -> bool) {
-        let _listener = self.openings.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        self.openings.is_listening.store(true, Ordering::SeqCst);
-        let mut waits = false;
-        hear(self.memory(), |epoch, direction| {
-            let is_heard = tell(epoch, direction);
-            waits |= !is_heard;
-            is_heard
-        });
-        self.openings.is_waiting.store(waits, Ordering::Relaxed);
-        self.openings.is_listening.store(false, Ordering::SeqCst);
-    }
-}
-
-/// Tells of what the kernel has opened in there, as above.
-pub(crate) fn hear(memory: &Memory, mut tell: impl FnMut(u32, &Direction) -> bool) {
-    let globals = memory.globals();
-    // The kernel says so after it has marked the bucket.
-    globals.has_opened.swap(0, Ordering::SeqCst);
-    for (at, word) in memory.opened().iter().enumerate() {
-        let mut bits = if word.load(Ordering::SeqCst) == 0 { 0 } else { word.swap(0, Ordering::SeqCst) };
-        while bits != 0 {
-            let bit = bits.trailing_zeros();
-            bits &= bits - 1;
-            let Some(bucket) = memory.buckets().get(at * 64 + bit as usize) else { continue };
-            for slot in &bucket.slots {
-                let epoch = slot.epoch.load(Ordering::SeqCst);
-                if epoch == CLAIMED {
-                    // The kernel is at it.
-                    word.fetch_or(1 << bit, Ordering::SeqCst);
-                    globals.has_opened.store(1, Ordering::SeqCst);
-                } else if epoch != 0 && slot.flags.load(Ordering::Relaxed) & OPENED != 0 {
-                    if tell(epoch, &direction_in(slot)) {
-                        slot.flags.fetch_and(!OPENED, Ordering::Release);
-                    } else {
-                        word.fetch_or(1 << bit, Ordering::SeqCst);
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -63,6 +63,7 @@ use culvert_packet::flow::{FlowKey4, FlowKey6};
 use culvert_packet::{PacketBuf, Parsed};
 
 use self::allowance::Allowances;
+use self::opened::LeftOpened;
 use self::opening::{Asked, Opening};
 use self::recent::Recent;
 use self::route::DestinationBits;
@@ -111,6 +112,8 @@ pub struct Pipeline {
     learned: Vec<Learned>,
     /// By which decided connections go, if there is such a way.
     shortcut: Option<Shortcut>,
+    /// That of another process, as long as something may be heard of it.
+    left: Option<LeftOpened>,
     /// Whether no packet counts as usual, to compare the two ways.
     #[cfg(test)]
     nothing_is_usual: bool,
@@ -165,6 +168,7 @@ impl Pipeline {
             allowances: Allowances::new(),
             learned: Vec::with_capacity(BATCH),
             shortcut: None,
+            left: None,
             #[cfg(test)]
             nothing_is_usual: false,
         }

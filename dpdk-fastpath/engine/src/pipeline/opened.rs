@@ -6,11 +6,13 @@
 //! there and is not known.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use culvert_dpdk::tsc;
 use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_shortcut::layout::BACKENDS;
-use culvert_shortcut::{Choice, Direction, Slots};
+use culvert_shortcut::{Choice, Direction, Slots, Unheard};
 
 use super::shortcut::{self, out};
 use super::stage::Stage;
@@ -51,7 +53,22 @@ impl Stage<'_> {
     }
 }
 
+/// What another process's short cut has opened.
+#[derive(Debug)]
+pub(super) struct LeftOpened {
+    unheard: Arc<Unheard>,
+    /// Cycles of the time stamp counter after its end for which something may still be heard.
+    rest: u64,
+    /// When that was, if it was.
+    ended: Option<u64>,
+}
+
 impl Pipeline {
+    /// Enters what the short cut of another process has opened, too. The time stamp counter counts `hz` in a second.
+    pub fn hear_from(&mut self, unheard: Arc<Unheard>, hz: u64) {
+        self.left = Some(LeftOpened { unheard, rest: hz, ended: None });
+    }
+
     /// Enters the flows of connections that the kernel has opened so far; `again` those for which there was no room, too.
     #[inline(always)]
     pub(super) fn enter_opened(&mut self, view: &Snapshot, now: Tick, again: bool) {
@@ -59,14 +76,35 @@ impl Pipeline {
         if self.shortcut.as_ref().is_some_and(|shortcut| is_due(&shortcut.slots)) {
             self.enter_all_opened(view, now);
         }
+        if self.left.is_some() {
+            self.enter_left(view, now);
+        }
     }
 
     #[cold]
     fn enter_all_opened(&mut self, view: &Snapshot, now: Tick) {
         let Self { shortcut: Some(Shortcut { slots, .. }), flows, counters, .. } = self else { return };
-        slots.hear_of_opened(|epoch, direction| {
-            Entering { slots, flows, counters, view, now }.enter(epoch, direction)
-        });
+        let mut entering = Entering { slots: Some(slots), flows, counters, view, now };
+        slots.hear_of_opened(|epoch, direction| entering.enter(Some(epoch), direction));
+    }
+
+    #[cold]
+    fn enter_left(&mut self, view: &Snapshot, now: Tick) {
+        let Self { left: Some(LeftOpened { unheard, rest, ended }), shortcut, flows, counters, .. } = self
+        else {
+            return;
+        };
+        if unheard.are_any() {
+            let slots = shortcut.as_ref().map(|shortcut| &*shortcut.slots);
+            let mut entering = Entering { slots, flows, counters, view, now };
+            unheard.hear(|_, direction| entering.enter(None, direction));
+        }
+        let is_over = |ended: u64| tsc::now().wrapping_sub(ended) > *rest;
+        match ended {
+            Some(ended) if is_over(*ended) => self.left = None,
+            None if unheard.has_ended() => *ended = Some(tsc::now()),
+            _ => {}
+        }
     }
 
     /// Whether the kernel may open connections that are heard of some moments later.
@@ -78,7 +116,7 @@ impl Pipeline {
 
 /// What it takes to enter a flow.
 struct Entering<'a> {
-    slots: &'a Slots,
+    slots: Option<&'a Slots>,
     flows: &'a mut FlowWorker,
     counters: &'a mut CounterWriter,
     view: &'a Snapshot,
@@ -86,22 +124,27 @@ struct Entering<'a> {
 }
 
 impl Entering<'_> {
-    /// Enters the flow of a connection that was opened under this epoch; `false` if that has to wait.
-    fn enter(&mut self, epoch: u32, opened: &Direction) -> bool {
+    /// Enters the flow of a connection that was opened under this epoch, if not by another process; `false` if that has to wait.
+    fn enter(&mut self, epoch: Option<u32>, opened: &Direction) -> bool {
         let Direction { from, key: original, becomes: translated, to, .. } = *opened;
         let view = self.view;
         let service = view.service(&asked((original.dst(), original.dst_port())));
         let backend = service.and_then(|service| service.backend(translated.destination()));
         let Some((service, backend)) = service.zip(backend) else {
             // The endpoint is gone, unless the tables are older than the connection.
-            return self.slots.memory().serial() == view.serial();
+            return match (epoch, self.slots) {
+                (Some(_), Some(slots)) => slots.memory().serial() == view.serial(),
+                _ => view.local().is_some(),
+            };
         };
+        // Epoch 0 is none: where it goes is to be decided.
+        let epoch = epoch.unwrap_or(0);
         let route = Route { epoch, forward: out(to), reply: out(from) };
         let record = Record { original, translated, route, service: service.slot(), backend: backend.id };
         for _ in 0..TRIES {
             let (table, arena, loads) = FlowKey4::parts(self.flows);
             if arena.is_short(table) {
-                let ended = make_room(arena, table, (loads, Some(self.slots)), view, self.now);
+                let ended = make_room(arena, table, (loads, self.slots), view, self.now);
                 self.counters.flows_expired(ended);
             }
             match table.insert(arena, &record, self.now, State::SynSent) {
@@ -129,7 +172,7 @@ impl Entering<'_> {
     fn end(&mut self, hit: &Hit<FlowKey4>, opened: &Direction) {
         let (table, _, loads) = FlowKey4::parts(self.flows);
         let Some(state) = table.remove(hit) else { return };
-        shortcut::forget_but(self.slots, &hit.record, opened);
+        self.slots.iter().for_each(|slots| shortcut::forget_but(slots, &hit.record, opened));
         self.counters.flows_expired(1);
         if state.is_open() {
             loads.add(hit.record.backend, -1);

@@ -2,12 +2,16 @@
 //! decided while there is no forwarder, and of the map by which the next one ends that.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 
-use culvert_shortcut::remove_left;
+use culvert_shortcut::{Unheard, remove_left};
 
 use crate::keep::{Inheritance, Keep};
+
+/// The name under which maps are kept that tell of connections the kernel has opened; it ends with the version of their layout.
+pub(super) const OPENED: &str = "shortcut.opened.1";
 
 /// The names under which they are kept; of a pod's programs, what these begin with.
 pub(super) const GLOBALS: &str = "shortcut.globals";
@@ -28,6 +32,8 @@ pub(crate) fn is_program(name: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Remains {
     pub(super) globals: Option<OwnedFd>,
+    /// What it has opened, if that can be read.
+    pub(super) unheard: Option<Arc<Unheard>>,
     pub(super) uplink: Option<OwnedFd>,
     /// By port.
     pub(super) pods: BTreeMap<String, Vec<OwnedFd>>,
@@ -42,6 +48,14 @@ impl Remains {
     /// What was left.
     pub fn of(inheritance: &mut Inheritance) -> Self {
         let (globals, uplink) = (inheritance.take(GLOBALS), inheritance.take(UPLINK));
+        let unheard = <[OwnedFd; 3]>::try_from(inheritance.take_all(OPENED)).ok();
+        let unheard = unheard.and_then(|maps| {
+            let unheard = Unheard::in_maps(maps.each_ref().map(AsFd::as_fd));
+            unheard
+                .inspect_err(|error| tracing::error!(%error, "some connections may be lost"))
+                .ok()
+                .map(Arc::new)
+        });
         let pod = |(kept, programs): (String, Vec<OwnedFd>)| match kept.strip_prefix(POD) {
             Some(port) => Ok((port.to_owned(), programs)),
             None => Err((kept, programs)),
@@ -53,7 +67,7 @@ impl Remains {
                 Err((kept, descriptors)) => drop(inheritance.items.insert(kept, descriptors)),
             }
         }
-        Self { globals, uplink, pods }
+        Self { globals, unheard, uplink, pods }
     }
 
     /// Removes what nobody goes on with, whose epoch has ended.

@@ -28,6 +28,14 @@ pub(crate) fn cases() -> Vec<Case> {
             device,
             ..root("a_decided_connection_goes_on_while_there_is_no_forwarder", without_forwarder)
         },
+        Case {
+            device,
+            ..root("connections_to_a_service_are_opened_without_a_worker_and_counted", opened_by_kernel)
+        },
+        Case {
+            device,
+            ..root("what_was_opened_in_the_last_moment_of_a_forwarder_goes_on", opened_at_the_last_moment)
+        },
         Case { device, ..root("however_many_pods_there_are_the_next_forwarder_goes_on_with_all", many) },
         Case { device, ..root("a_restart_without_short_cut_removes_what_is_left_of_it", switched_off_later) },
         Case { device, ..root("a_stop_leaves_no_program_and_no_pair", stopped) },
@@ -113,12 +121,12 @@ struct Talk {
 
 impl Talk {
     fn open(client: &Pod, server: &Pod) -> Self {
-        let address: SocketAddr = format!("{}:8080", server.ipv4).parse().unwrap();
-        let vip: SocketAddr = format!("{VIP}:80").parse().unwrap();
-        let listener = server.netns.within(|| TcpListener::bind(address)).unwrap();
         // The connection waits until it is accepted, so that nobody waits for one that is refused.
-        let asking =
-            client.netns.within(|| TcpStream::connect_timeout(&vip, Duration::from_secs(5))).unwrap();
+        let listener = listen(server);
+        Self::of(ask(client, Duration::from_secs(5)).unwrap(), &listener)
+    }
+
+    fn of(asking: TcpStream, listener: &TcpListener) -> Self {
         let (answering, _) = listener.accept().unwrap();
         for stream in [&asking, &answering] {
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -150,6 +158,17 @@ impl Talk {
             (counted(&pod.netns, "culvert0")[1] >= before + 10).then_some(())
         });
     }
+}
+
+fn listen(server: &Pod) -> TcpListener {
+    let address: SocketAddr = format!("{}:8080", server.ipv4).parse().unwrap();
+    server.netns.within(|| TcpListener::bind(address)).unwrap()
+}
+
+/// Opens a connection to the service.
+fn ask(client: &Pod, patience: Duration) -> std::io::Result<TcpStream> {
+    let vip: SocketAddr = format!("{VIP}:80").parse().unwrap();
+    client.netns.within(|| TcpStream::connect_timeout(&vip, patience))
 }
 
 /// A fast path with a connection between two pods that goes by the short cut.
@@ -205,6 +224,62 @@ fn without_forwarder() {
     assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
     assert!(a.netns.ping(&b.ipv4));
     fast_path.stop(Signal::SIGTERM);
+}
+
+fn opened_by_kernel() {
+    /// Connections, one after the other.
+    const OPENED: u64 = 100;
+    let (mut fast_path, a, b, talk) = talking("");
+    let new_flows = |fast_path: &FastPath| fast_path.counters().flows_created;
+    let (before, sent) = (new_flows(&fast_path), counted(&a.netns, "eth0")[1]);
+    for _ in 0..OPENED {
+        Talk::open(&a, &b).exchange(1);
+    }
+    let by_workers = counted(&a.netns, "eth0")[1] - sent;
+    // On a machine that is busy a worker may not look for some time.
+    assert!(by_workers < OPENED / 2, "{by_workers} packets went by the tap");
+    within(10, "all are counted", || (new_flows(&fast_path) == before + OPENED).then_some(()));
+    talk.exchange(1);
+    within(10, "their slots are free", || (short_cut(&mut fast_path).slots == 2).then_some(()));
+    fast_path.stop(Signal::SIGTERM);
+}
+
+/// Opens a connection after the forwarder stands still, and before the kernel takes it for gone.
+fn at_the_last_moment(fast_path: &FastPath, a: &Pod, b: &Pod) -> Talk {
+    let forwarder = fast_path.processes()[1];
+    within(30, "the kernel opens a connection while the forwarder stands still", || {
+        let sent = counted(&a.netns, "eth0")[1];
+        kill(forwarder, Signal::SIGSTOP).unwrap();
+        let listener = listen(b);
+        let asking = ask(a, Duration::from_millis(30));
+        if asking.is_ok() && counted(&a.netns, "eth0")[1] == sent {
+            return Some(Talk::of(asking.unwrap(), &listener));
+        }
+        kill(forwarder, Signal::SIGCONT).unwrap();
+        drop(asking);
+        None
+    })
+}
+
+fn opened_at_the_last_moment() {
+    for more in ["", "shortCut: off\n"] {
+        let (mut fast_path, a, b, first) = talking("hangSeconds: 0");
+        let last = at_the_last_moment(&fast_path, &a, &b);
+        let config = fast_path.directory().join("fastpath.yaml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text + more).unwrap();
+        kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+        last.exchange(10);
+        let restart = wait_for_restart(&mut fast_path, 1).restart.unwrap();
+        assert_eq!((restart.ports_kept, &restart.refused[..]), (2, ""), "{restart:?}");
+        first.exchange(ROUNDS);
+        last.exchange(ROUNDS);
+        if more.is_empty() {
+            within(10, "both pods go on", || (short_cut(&mut fast_path).pods == 2).then_some(()));
+            last.take_the_short_cut(&a);
+        }
+        fast_path.stop(Signal::SIGTERM);
+    }
 }
 
 /// How many pods are more than a few.

@@ -84,6 +84,14 @@ impl Kernel {
         self.programs.map("globals")
     }
 
+    /// The descriptors of the maps in which another process finds what was [opened](crate::Unheard).
+    ///
+    /// # Errors
+    /// When there are none: never.
+    pub fn opened(&self) -> io::Result<[BorrowedFd<'_>; 3]> {
+        Ok([self.programs.map("globals")?, self.programs.map("opened")?, self.programs.map("buckets")?])
+    }
+
     /// What is shared with the programs.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
