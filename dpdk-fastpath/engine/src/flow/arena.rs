@@ -178,8 +178,8 @@ impl<K: Key> Arena<K> {
         table.is_used_up() && (self.freed + self.fresh.len() as u32) < self.records() / 8
     }
 
-    /// Whether so many flows can be opened at once that nobody has been asked about yet: a sixteenth of all, if no more can be
-    /// claimed.
+    /// Whether many more flows can be opened at once, also if there is [little](Self::is_short) room left: if no more can be
+    /// claimed, a sixteenth of what was.
     pub fn has_room(&self, table: &Table<K>) -> bool {
         !table.is_used_up() || self.freed + self.fresh.len() as u32 > self.records() / 16
     }

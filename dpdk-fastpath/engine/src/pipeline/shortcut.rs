@@ -205,7 +205,7 @@ impl Stage<'_> {
                 let embryonic = matches!(hit.state(), State::SynSent | State::SynReceived);
                 let open = hit.state().is_open();
                 // Those that nobody has answered go first when there is no room: so their state has to be the true one.
-                let full = embryonic && self.flows.arena4.is_short(&self.tables.v4);
+                let full = embryonic && !self.flows.arena4.has_room(&self.tables.v4);
                 let ends = end(route.reply).zip(end(route.forward));
                 let Some((client, server)) =
                     ends.filter(|_| open && !full && route.epoch == self.view.epoch())

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use culvert_api::fastpath as api;
@@ -35,6 +36,10 @@ pub(crate) fn cases() -> Vec<Case> {
         Case {
             device,
             ..root("what_was_opened_in_the_last_moment_of_a_forwarder_goes_on", opened_at_the_last_moment)
+        },
+        Case {
+            device,
+            ..root("connections_that_are_opened_while_tables_change_and_after_kill_9_all_succeed", changes)
         },
         Case { device, ..root("however_many_pods_there_are_the_next_forwarder_goes_on_with_all", many) },
         Case { device, ..root("a_restart_without_short_cut_removes_what_is_left_of_it", switched_off_later) },
@@ -280,6 +285,89 @@ fn opened_at_the_last_moment() {
         }
         fast_path.stop(Signal::SIGTERM);
     }
+}
+
+/// Answers each connection to a pod with what it sends.
+fn echo(server: &Pod, is_done: &AtomicBool) {
+    let listener = listen(server);
+    listener.set_nonblocking(true).unwrap();
+    while !is_done.load(Ordering::Relaxed) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_micros(100));
+            continue;
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut bytes = [0; 8];
+        stream.read_exact(&mut bytes).unwrap();
+        stream.write_all(&bytes).unwrap();
+    }
+}
+
+fn changes() {
+    // Less than there are connections: most of them are forgotten before the end, two seconds after their own.
+    let mut fast_path = FastPath::start_with("flows: 16384");
+    let endpoints = ["10.244.1.3", "10.244.1.4"];
+    // A service that goes lets no earlier decision hold unseen.
+    let with = |revision: u64| {
+        let mut tables = tables(revision, &endpoints);
+        if revision % 2 == 1 {
+            let mut other = api::Service { port: 81, name: "other".into(), ..tables.services[0].clone() };
+            other.backends.iter_mut().for_each(|backend| backend.port = 8081);
+            tables.services.push(other);
+        }
+        tables
+    };
+    fast_path.replace(with(1)).unwrap();
+    let attach = |(name, n)| Pod::attach(&fast_path, name, n);
+    let [a, b, c] = [("cvt-a", 2), ("cvt-b", 3), ("cvt-c", 4)].map(attach);
+    within(10, "all pods join", || (short_cut(&mut fast_path).pods == 3).then_some(()));
+    let is_done = AtomicBool::new(false);
+    let (opened, sent) = std::thread::scope(|scope| {
+        scope.spawn(|| echo(&b, &is_done));
+        scope.spawn(|| echo(&c, &is_done));
+        let client = scope.spawn(|| {
+            let sent = counted(&a.netns, "eth0")[1];
+            let (begin, mut opened) = (Instant::now(), 0_u64);
+            let talk = |number: u64| {
+                let mut stream = ask(&a, Duration::from_secs(10))?;
+                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                stream.write_all(&number.to_ne_bytes())?;
+                let mut answer = [0; 8];
+                stream.read_exact(&mut answer)?;
+                Ok::<_, std::io::Error>(u64::from_ne_bytes(answer))
+            };
+            let mut failed = Vec::new();
+            while begin.elapsed() < Duration::from_secs(6) {
+                match talk(opened) {
+                    Ok(answer) => assert_eq!(answer, opened),
+                    Err(error) => failed.push((opened, error)),
+                }
+                opened += 1;
+            }
+            is_done.store(true, Ordering::Relaxed);
+            assert!(failed.is_empty(), "{failed:?} of {opened}");
+            (opened, counted(&a.netns, "eth0")[1] - sent)
+        });
+        let mut is_killed = false;
+        for revision in 2.. {
+            if client.is_finished() {
+                break;
+            }
+            // Which fails while there is nobody.
+            let _ = fast_path.replace(with(revision));
+            std::thread::sleep(Duration::from_millis(20));
+            if revision == 50 {
+                kill(fast_path.processes()[1], Signal::SIGKILL).unwrap();
+                is_killed = true;
+            }
+        }
+        assert!(is_killed, "there were few changes");
+        client.join().unwrap()
+    });
+    eprintln!("{opened} connections, {sent} packets by the tap");
+    assert!(opened > 500, "{opened}");
+    fast_path.stop(Signal::SIGTERM);
 }
 
 /// How many pods are more than a few.
