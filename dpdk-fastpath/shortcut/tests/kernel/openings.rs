@@ -38,6 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_connection_to_a_service_needs_nobody_but_the_kernel", alone),
         ("the_kernel_chooses_an_endpoint_by_the_hash_of_the_fast_path", choices),
         ("a_syn_to_a_service_is_for_the_fast_path_unless_all_is_known", conditions),
+        ("a_syn_under_another_pods_name_opens_nothing", under_false_name),
         ("a_syn_to_a_service_needs_two_free_slots", full),
         ("what_the_kernel_has_opened_is_told_of_once_and_again_if_it_has_to_wait", told),
     ]
@@ -242,6 +243,22 @@ fn conditions() {
     let again = syn(&pod, next.get() + 1);
     assert!(opened(&node, &pod, &again).is_some() && opened(&node, &pod, &again).is_none());
     assert_eq!(node.dropped(), [0; 4]);
+}
+
+fn under_false_name() {
+    let mut node = Node::new(1);
+    let _uplink = node.netns.within(|| Tap::new("wire"));
+    node.netns.ip("link set wire up");
+    node.connect(2, WAY_MTU);
+    let [pod, other] = [3, 4].map(|port| node.pod(port));
+    tell(&node, &pod, &[0], &ENDPOINTS[..1]);
+    assert!(opened(&node, &pod, &syn(&pod, CLIENT)).is_some());
+    // What the other one sends has the first one's addresses, of both kinds.
+    other.netns.ip(&format!("link set tap0 address {}", pod.mac));
+    other.netns.ip(&format!("neigh replace 169.254.1.1 lladdr {GATEWAY} dev tap0"));
+    let sent = syn(&pod, CLIENT + 1);
+    let from_other = Pod { netns: other.netns, tap: other.tap, address: pod.address, mac: pod.mac };
+    assert_eq!(opened(&node, &from_other, &sent), None, "it comes to the tap");
 }
 
 fn full() {
