@@ -3,12 +3,12 @@
 //! Nothing is read that takes the lock of a device in the kernel (`sriov_numvfs`, `driver_override`, `uevent`): while a
 //! driver is being unbound, such a read hangs until a program that has the VF open lets go of it.
 
+mod names;
 mod serial;
 
 use std::path::{Component, Path};
 
 use culvert_api::value::PciAddress;
-use pci_ids::FromId as _;
 
 use crate::driver;
 use crate::root::{FileError, Folder};
@@ -60,10 +60,7 @@ pub struct IommuGroup {
 impl PciId {
     /// Names of vendor and device in the PCI ID database; empty if it has neither.
     pub fn name(self) -> String {
-        if let Some(device) = pci_ids::Device::from_vid_pid(self.vendor, self.device) {
-            return format!("{} {}", device.vendor().name(), device.name());
-        }
-        pci_ids::Vendor::from_id(self.vendor).map_or_else(String::new, |vendor| vendor.name().to_owned())
+        names::of(self)
     }
 
     /// The numbers of a function; `None` if there is no such function.
