@@ -215,6 +215,7 @@ Examples:
   culvert-bench engine --work w3 --flows 1k,1M --runs 9
   culvert-bench engine --work w3 --flows 1k --workers 1,2
   culvert-bench engine --work w1 --pcap pods.pcap      the packets of a capture, sent by pods
+  culvert-bench engine --work w2 --flows 100k --pause 40
   culvert-bench engine -o json >engine.json
   culvert-bench engine --check --report engine.html    exit status 1 if a goal is missed";
 
@@ -244,6 +245,10 @@ pub(crate) struct Engine {
     /// Seconds of both before the first run
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) warmup: f64,
+    /// Instead of doing the work, wait so many cycles for each packet between receive and transmit: the share that is left to
+    /// an engine which takes as long and touches no memory
+    #[arg(long, value_name = "CYCLES", conflicts_with = "check", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) pause: Option<u16>,
     /// Packets compared with the reference, before the runs and again after
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sample: u32,

@@ -139,10 +139,11 @@ fn measure(
         runs: engine.runs.into(),
         seconds: engine.seconds,
         warmup: engine.warmup,
+        pause: engine.pause,
         sample: engine.sample as usize,
     };
     let measured = measure::measure(eal, case.work, scene, &mut rig, &cpus[..case.workers], plan);
     rig.remove().map_err(rig_error)?;
     let measured = measured.map_err(|source| EngineError::Measure { case: name(), source })?;
-    Ok(Figure::new(case.work, flows, case.workers, tsc::hz(eal), &measured))
+    Ok(Figure { pause: engine.pause, ..Figure::new(case.work, flows, case.workers, tsc::hz(eal), &measured) })
 }

@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) runs: usize,
     pub(crate) seconds: f64,
     pub(crate) warmup: f64,
+    /// Cycles to wait for each packet in place of the work.
+    pub(crate) pause: Option<u16>,
     /// Packets that are compared with the reference, before and after.
     pub(crate) sample: usize,
 }

@@ -106,18 +106,18 @@ impl Worker {
     pub(super) fn run(mut self, plan: Plan) -> Result<Runs, Stopped> {
         let team = Arc::clone(&self.shared.team);
         self.verify(plan.sample)?;
-        team.step(|| Ok(self.io(plan.warmup)))?;
-        self.engine(plan.warmup)?;
+        team.step(|| Ok(self.io(plan.warmup, 0)))?;
+        self.engine(plan.warmup, plan.pause)?;
         let mut counters = Counters::of_this_thread();
         let mut misses = counters.as_ref().map(|_| Misses::default());
         let mut pairs = Vec::new();
         for _ in 0..plan.runs {
-            let io = team.step(|| match self.io(plan.seconds) {
+            let io = team.step(|| match self.io(plan.seconds, 0) {
                 Run { packets: 0, .. } => Err(MeasureError::Silence),
                 run => Ok(run),
             })?;
             let before = counters.as_mut().and_then(Counters::read);
-            pairs.push((io, self.engine(plan.seconds)?));
+            pairs.push((io, self.engine(plan.seconds, plan.pause)?));
             let part = counters.as_mut().and_then(Counters::read).zip(before);
             misses = misses.zip(part).map(|(sum, (after, before))| sum.plus(after.since(before)));
         }
@@ -127,8 +127,8 @@ impl Worker {
         Ok(Runs { pairs, misses })
     }
 
-    /// Receives and transmits for some seconds.
-    fn io(&mut self, seconds: f64) -> Run {
+    /// Receives and transmits for some seconds, with a pause of so many cycles for each packet in between.
+    fn io(&mut self, seconds: f64, pause: u16) -> Run {
         let mut burst: Burst<BURST> = Burst::new();
         let begin = tsc::now();
         let enough = (seconds * self.shared.hz as f64) as u64;
@@ -138,6 +138,10 @@ impl Worker {
                 for queue in 0..self.forwarder.polled() {
                     self.forwarder.receive(queue, &mut burst);
                     packets += burst.len() as u64;
+                    if pause > 0 {
+                        let until = tsc::now() + u64::from(pause) * burst.len() as u64;
+                        while tsc::now() < until {}
+                    }
                     self.forwarder.transmit(UPLINK, &mut burst);
                 }
             }
@@ -148,16 +152,16 @@ impl Worker {
         }
     }
 
-    /// Does the work for some seconds.
-    fn engine(&mut self, seconds: f64) -> Result<Run, Stopped> {
+    /// Does the work for some seconds, or pauses in its place.
+    fn engine(&mut self, seconds: f64, pause: Option<u16>) -> Result<Run, Stopped> {
         let enough = (seconds * self.shared.hz as f64) as u64;
-        match self.shared.work {
-            Work::W0 => {
+        match (self.shared.work, pause) {
+            (Work::W0, _) | (_, Some(_)) => {
                 let team = Arc::clone(&self.shared.team);
-                team.step(|| Ok(self.io(seconds)))
+                team.step(|| Ok(self.io(seconds, pause.unwrap_or(0))))
             }
-            Work::W4 => self.open_flows(enough),
-            _ => self.counted(|worker| worker.forward(enough)),
+            (Work::W4, None) => self.open_flows(enough),
+            (_, None) => self.counted(|worker| worker.forward(enough)),
         }
     }
 

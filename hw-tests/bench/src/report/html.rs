@@ -39,7 +39,7 @@ nothing else. Black mark: the least that is demanded; white mark: what is aimed 
 
 fn bar(to: &mut String, top: f64, figure: &Figure) {
     let colour = if figure.is_met() { "#2a7f62" } else { "#b3402a" };
-    let label = format!("{:?} {}, {} flows", figure.work, figure.work.title(), short(figure.flows));
+    let label = format!("{:?} {}, {} flows", figure.work, figure.title(), short(figure.flows));
     let middle = top + 14.0;
     let length = WIDTH * figure.share_of_io.clamp(0.0, 1.0);
     let spread = format!(

@@ -17,6 +17,9 @@ pub(crate) struct Figure {
     pub(crate) work: Work,
     pub(crate) flows: usize,
     pub(crate) workers: usize,
+    /// Cycles that each packet was kept waiting in place of the work, which was not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pause: Option<u16>,
     /// Million packets per second of all workers together.
     pub(crate) mpps: Spread,
     /// TSC cycles per packet, receive and transmit included.
@@ -48,6 +51,7 @@ impl Figure {
             work,
             flows,
             workers,
+            pause: None,
             mpps: Spread::of(measured.work.iter().map(mpps)),
             cycles: Spread::of(measured.work.iter().map(cycles)),
             share_of_io: Spread::of(pairs.map(|(io, work)| cycles(io) / cycles(work))).median,
@@ -58,9 +62,17 @@ impl Figure {
         }
     }
 
-    /// What is demanded, of one worker.
+    /// What is demanded, of one worker that works.
     pub(crate) fn goal(&self) -> Option<Goal> {
-        self.work.goal(self.flows).filter(|_| self.workers == 1)
+        self.work.goal(self.flows).filter(|_| self.workers == 1 && self.pause.is_none())
+    }
+
+    /// What was done, in a few words.
+    pub(crate) fn title(&self) -> String {
+        match self.pause {
+            None => self.work.title().to_owned(),
+            Some(cycles) => format!("pause of {cycles} cycles"),
+        }
     }
 
     /// Whether what is demanded was reached, if anything is.
@@ -131,6 +143,13 @@ pub(crate) mod tests {
         assert!(figure(Work::W4, 1_000_000, [100; 3], [650; 3]).is_met());
         assert!(!figure(Work::W4, 1_000_000, [100; 3], [651; 3]).is_met());
         assert!(figure(Work::W3, 1, [1; 3], [100; 3]).is_met());
+    }
+
+    #[test]
+    fn nothing_is_demanded_of_a_pause() {
+        let pause = Figure { pause: Some(40), ..figure(Work::W3, 1000, [37; 3], [100; 3]) };
+        assert!(pause.is_met());
+        assert_eq!(pause.title(), "pause of 40 cycles");
     }
 
     #[test]

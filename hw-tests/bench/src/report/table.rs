@@ -44,7 +44,7 @@ pub(crate) fn table(machine: &Machine, figures: &[Figure]) -> String {
         }
     }
     for missed in figures.iter().filter(|figure| !figure.is_met()) {
-        text += &format!("missed: {} {}, {} flows\n", name(missed), missed.work.title(), short(missed.flows));
+        text += &format!("missed: {} {}, {} flows\n", name(missed), missed.title(), short(missed.flows));
     }
     text
 }
@@ -61,7 +61,7 @@ fn row(machine: &Machine, figure: &Figure) -> [String; HEADING.len()] {
         Some(Goal::Cycles { must, aim }) => (format!("{must:.0} cycles"), format!("{aim:.0} cycles")),
     };
     [
-        format!("{} {}", name(figure), figure.work.title()),
+        format!("{} {}", name(figure), figure.title()),
         short(figure.flows),
         figure.workers.to_string(),
         format!("{:.1} / {:.1} / {:.1}", mpps.min, mpps.median, mpps.max),
