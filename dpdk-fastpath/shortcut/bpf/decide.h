@@ -11,27 +11,43 @@ struct decision {
 	struct door *door; // where it goes, or
 	struct way *way;
 	struct globals *globals;
+	__u8 flags; // of TCP; 0 of UDP
+	__u8 headers; // bytes of IP and TCP or UDP
+	__u8 class; // of traffic, as in IP
 };
 
-// Whether an IP packet of `len` bytes is whole, plain TCP.
-INLINE int is_usual(const struct ipv4 *ip, const struct tcp *tcp, __u32 len)
+// Whether an IP packet of `len` bytes is whole, plain TCP or UDP.
+INLINE int is_usual(struct __sk_buff *skb, const struct inner *head, __u32 len, struct decision *to)
 {
-	return ip->version_ihl == 0x45 && ip->protocol == IPPROTO_TCP && ip->ttl > 1 &&
-	       !(ip->fragment & bpf_htons(0x3fff)) && bpf_ntohs(ip->len) == len && tcp->offset >> 4 >= 5 &&
-	       sizeof(struct ipv4) + (tcp->offset >> 4) * 4 <= len;
+	const struct ipv4 *ip = &head->ip;
+
+	if (ip->version_ihl != 0x45 || ip->ttl <= 1 || ip->fragment & bpf_htons(0x3fff) || bpf_ntohs(ip->len) != len)
+		return 0;
+	to->class = ip->class;
+	if (ip->protocol == IPPROTO_UDP) {
+		to->flags = 0;
+		to->headers = sizeof(struct ipv4) + sizeof(struct udp);
+		// Of many datagrams in one the kernel knows the number, of one in many fragments it does not.
+		return bpf_ntohs(head->udp.len) + sizeof(struct ipv4) == len && (!skb->gso_size || skb->gso_segs);
+	}
+	if (ip->protocol != IPPROTO_TCP || (void *)(&head->tcp + 1) > (void *)(long)skb->data_end)
+		return 0;
+	to->flags = head->tcp.flags;
+	to->headers = sizeof(struct ipv4) + (head->tcp.offset >> 4) * 4;
+	return to->headers >= sizeof(struct ipv4) + sizeof(struct tcp) && to->headers <= len;
 }
 
 // Whether it opens a connection.
-INLINE int opens(const struct tcp *tcp)
+INLINE int opens(const struct decision *to)
 {
-	return (tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return (to->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 // Where the packets of a slot go, if this one fits: as long as an IP packet of `len` bytes, or as the longest of its segments.
-INLINE int may_leave(struct __sk_buff *skb, struct decision *to, const struct tcp *tcp, __u32 len)
+INLINE int may_leave(struct __sk_buff *skb, struct decision *to, __u32 len)
 {
-	__u32 out = to->slot->way_out, at = out & ~IS_WAY;
-	__u32 longest = skb->gso_size ? skb->gso_size + sizeof(struct ipv4) + (tcp->offset >> 4) * 4 : len;
+	__u32 out = to->slot->way_out, at = out & NUMBER;
+	__u32 longest = skb->gso_size ? skb->gso_size + to->headers : len;
 
 	if (out & IS_WAY) {
 		to->way = bpf_map_lookup_elem(&ways, &at);
@@ -50,20 +66,20 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 	struct door *from;
 
 	to->globals = the_globals();
-	if (!to->globals || head->eth.type != bpf_htons(ETH_P_IP) || !is_usual(&head->ip, &head->tcp, len) ||
+	if (!to->globals || head->eth.type != bpf_htons(ETH_P_IP) || !is_usual(skb, head, len, to) ||
 	    !same_mac(head->eth.dst, to->globals->gateway_mac))
 		return 0;
-	to->slot = find(to->globals, &head->ip, &head->tcp, 0);
-	if (opens(&head->tcp)) {
+	to->slot = find(to->globals, head, 0);
+	if (opens(to)) {
 		// Once more, or anew: that is to be decided. But what was opened at the tap comes to the node then.
 		if (to->slot && (at_tap || READ(to->slot->packets)))
 			return 0;
-		if (at_tap && open_to_service(to->globals, head, skb->ifindex))
-			to->slot = find(to->globals, &head->ip, &head->tcp, 0);
+		if (at_tap && open_to_service(to->globals, head, skb->ifindex, to->flags))
+			to->slot = find(to->globals, head, 0);
 	}
 	if (!to->slot)
 		return 0;
-	at = to->slot->way_in;
+	at = to->slot->way_in & NUMBER;
 	from = bpf_map_lookup_elem(&doors, &at);
 	if (!from)
 		return 0;
@@ -71,7 +87,7 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 	node_side = READ(from->node_side);
 	if (!node_side || (at_tap ? from->tap : node_side) != skb->ifindex || !same_mac(head->eth.src, from->mac))
 		return 0;
-	return may_leave(skb, to, &head->tcp, len);
+	return may_leave(skb, to, len);
 }
 
 // The slot of a packet that opens a connection to a pod. It goes by its destination whatever else there is, and so do those
@@ -81,7 +97,7 @@ INLINE struct slot *welcome(struct globals *globals, const struct outer *head, c
 	// Of before anything is looked up: if that changes, so has the epoch.
 	const __u32 none = ~0, epoch = READ(globals->epoch);
 	struct slot request = { .epoch = epoch }, reply = { .epoch = epoch };
-	struct slot *slot = find(globals, &inner->ip, &inner->tcp, IS_WAY);
+	struct slot *slot = find(globals, inner, IS_WAY);
 	struct door *door;
 	struct way *way;
 	__u32 at;
@@ -95,18 +111,18 @@ INLINE struct slot *welcome(struct globals *globals, const struct outer *head, c
 	request.way_out = number_of(inner->ip.dst, 0, none);
 	if (request.way_in == none || request.way_out == none)
 		return 0;
-	at = request.way_in & ~IS_WAY;
+	at = request.way_in & NUMBER;
 	way = bpf_map_lookup_elem(&ways, &at);
 	if (!way || READ(way->vtep) != head->ip.src || (inner->ip.src & way->pods_mask) != way->pods || !way->pods_mask)
 		return 0;
 	door = bpf_map_lookup_elem(&doors, &request.way_out);
 	if (!door || !READ(door->node_side))
 		return 0;
-	leads_to(&request, &inner->ip, &inner->tcp, inner->ip.dst, inner->tcp.dst);
+	leads_to(&request, inner, inner->ip.dst, inner->tcp.dst);
 	answers(&reply, &request);
 	if (!enter(globals, &reply) || !enter(globals, &request))
 		return 0;
-	return find(globals, &inner->ip, &inner->tcp, IS_WAY);
+	return find(globals, inner, IS_WAY);
 }
 
 // What becomes of what comes from the underlay; 0 if that is for the fast path.
@@ -128,18 +144,17 @@ INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, c
 		return 0;
 	if (head->vxlan[0] != to->globals->vxlan[0] || head->vxlan[1] != to->globals->vxlan[1] ||
 	    inner->eth.type != bpf_htons(ETH_P_IP) || !same_mac(inner->eth.dst, to->globals->vtep_mac) ||
-	    !is_usual(&inner->ip, &inner->tcp, len - OUTER))
+	    !is_usual(skb, inner, len - OUTER, to))
 		return 0;
 	// Where the mark of the outer packet would change that of the inner one (RFC 6040).
 	if (ip->class & 3 && (ip->class & 3) != (inner->ip.class & 3))
 		return 0;
-	to->slot = opens(&inner->tcp) ? welcome(to->globals, head, inner)
-				      : find(to->globals, &inner->ip, &inner->tcp, IS_WAY);
+	to->slot = opens(to) ? welcome(to->globals, head, inner) : find(to->globals, inner, IS_WAY);
 	if (!to->slot || to->slot->way_out & IS_WAY)
 		return 0;
-	at = to->slot->way_in & ~IS_WAY;
+	at = to->slot->way_in & NUMBER;
 	from = bpf_map_lookup_elem(&ways, &at);
 	if (!from || READ(from->vtep) != ip->src)
 		return 0;
-	return may_leave(skb, to, &inner->tcp, len - OUTER);
+	return may_leave(skb, to, len - OUTER);
 }

@@ -2,14 +2,7 @@
 
 #pragma once
 
-#include <linux/bpf.h>
-
-#include <bpf/bpf_helpers.h>
-
 #include "packet.h"
-
-#define INLINE static __always_inline
-#define READ(x) (*(volatile typeof(x) *)&(x))
 
 #define SLOTS 4
 #define PLACES 8
@@ -21,7 +14,7 @@
 struct slot {
 	__be32 src, dst; // as they come
 	__be16 src_port, dst_port;
-	__u32 way_in; // whose packets: a door, or a way if IS_WAY is set
+	__u32 way_in; // whose packets: a door, or a way if IS_WAY is set; and IS_UDP if they are not of TCP
 	__u32 epoch; // 0: free; or one of the following
 	__u32 way_out; // the same for where they go
 	__be32 new_src, new_dst; // as they go
@@ -31,7 +24,7 @@ struct slot {
 	// Written here, since the fast path looked:
 	__u64 packets;
 	__u64 bytes; // of IP packets
-	__u64 flags; // of TCP, of all of them; and OPENED
+	__u64 flags; // of TCP, of all of them, and OPENED; 0 of UDP
 };
 _Static_assert(sizeof(struct slot) == 64, "one cache line");
 
@@ -41,6 +34,8 @@ _Static_assert(sizeof(struct slot) == 64, "one cache line");
 #define CLAIMED 0xfffffffe
 
 #define IS_WAY 0x80000000
+#define IS_UDP 0x40000000
+#define NUMBER 0x3fffffff
 
 // Among the flags of a slot: its connection to a service was opened here, and nobody knows of it yet.
 #define OPENED (1ull << 32)

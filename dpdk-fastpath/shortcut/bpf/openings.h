@@ -34,12 +34,12 @@ INLINE __u32 number_of(__be32 address, __u32 scope, __u32 none)
 }
 
 // Has a packet's direction lead to this destination.
-INLINE void leads_to(struct slot *slot, const struct ipv4 *ip, const struct tcp *tcp, __be32 dst, __be16 dst_port)
+INLINE void leads_to(struct slot *slot, const struct inner *head, __be32 dst, __be16 dst_port)
 {
-	slot->src = slot->new_src = ip->src;
-	slot->src_port = slot->new_src_port = tcp->src;
-	slot->dst = ip->dst;
-	slot->dst_port = tcp->dst;
+	slot->src = slot->new_src = head->ip.src;
+	slot->src_port = slot->new_src_port = head->udp.src;
+	slot->dst = head->ip.dst;
+	slot->dst_port = head->udp.dst;
 	slot->new_dst = dst;
 	slot->new_dst_port = dst_port;
 }
@@ -69,10 +69,10 @@ INLINE __u64 upper_half(__u64 a, __u64 b)
 }
 
 // The hash by which the fast path chooses: `FlowKey4::hash64` of this packet's key, in the default tenant.
-INLINE __u64 flow_hash(const struct ipv4 *ip, const struct tcp *tcp)
+INLINE __u64 flow_hash(const struct inner *head)
 {
-	__u64 a = ((__u64)ip->dst << 32 | ip->src) ^ 0x3d952bf7e7649cf1ull;
-	__u64 b = ((__u64)IPPROTO_TCP << 32 | (__u32)tcp->dst << 16 | tcp->src) ^ 0x934ea6ffd9713d8bull;
+	__u64 a = ((__u64)head->ip.dst << 32 | head->ip.src) ^ 0x3d952bf7e7649cf1ull;
+	__u64 b = ((__u64)IPPROTO_TCP << 32 | (__u32)head->udp.dst << 16 | head->udp.src) ^ 0x934ea6ffd9713d8bull;
 	__u64 hash = (a * b ^ upper_half(a, b)) * 0xd6e8feb86659fd93ull;
 
 	return hash ^ hash >> 32;
@@ -81,27 +81,26 @@ INLINE __u64 flow_hash(const struct ipv4 *ip, const struct tcp *tcp)
 // What is known of the service that a packet is for, as of these tables.
 INLINE int is_for(const struct opening *opening, __u64 serial, const struct inner *head)
 {
-	return READ(opening->serial) == serial && READ(opening->vip) == head->ip.dst && READ(opening->port) == head->tcp.dst;
+	return READ(opening->serial) == serial && READ(opening->vip) == head->ip.dst && READ(opening->port) == head->udp.dst;
 }
 
 // Opens a connection of the pod at an interface to a service. Whether there are slots for it now.
-static __attribute__((noinline)) int open_to_service(struct globals *globals, const struct inner *head, __u32 tap)
+static __attribute__((noinline)) int open_to_service(struct globals *globals, const struct inner *head, __u32 tap, __u8 flags)
 {
 	const __u32 none = ~0;
 	struct slot request = { .flags = OPENED }, reply = { 0 };
 	struct opening *opening;
 	struct backend *backend;
-	struct ipv4 ip = { 0 };
-	struct tcp tcp = { 0 };
+	struct key key;
 	struct door *door;
 	__u64 serial;
 	__u32 at;
 
-	if (!globals || !head || head->tcp.flags & (TCP_FIN | TCP_RST))
+	if (!globals || !head || flags & (TCP_FIN | TCP_RST))
 		return 0;
 	// Before anything is looked up, as in `welcome`.
 	request.epoch = reply.epoch = READ(globals->epoch);
-	at = ((__u32)head->ip.dst ^ head->tcp.dst * 0x85ebca6bu) * 0x9e3779b1u >> 25;
+	at = ((__u32)head->ip.dst ^ head->udp.dst * 0x85ebca6bu) * 0x9e3779b1u >> 25;
 	opening = bpf_map_lookup_elem(&openings, &at);
 	if (!opening || !request.epoch || bpf_ktime_get_coarse_ns() - READ(globals->alive) > ALIVE)
 		return 0;
@@ -113,18 +112,15 @@ static __attribute__((noinline)) int open_to_service(struct globals *globals, co
 	door = bpf_map_lookup_elem(&doors, &request.way_in);
 	if (!door || !READ(door->node_side) || door->tap != tap || !same_mac(head->eth.src, door->mac))
 		return 0;
-	at = opening->choice[upper_half(flow_hash(&head->ip, &head->tcp), opening->choices) & (CHOICES - 1)];
+	at = opening->choice[upper_half(flow_hash(head), opening->choices) & (CHOICES - 1)];
 	backend = &opening->backends[at & (BACKENDS - 1)];
 	request.way_out = backend->way_out;
-	leads_to(&request, &head->ip, &head->tcp, backend->address, backend->port);
+	leads_to(&request, head, backend->address, backend->port);
 	if (request.way_out == NOWHERE || request.way_out == request.way_in)
 		return 0;
 	answers(&reply, &request);
-	ip.src = reply.src;
-	ip.dst = reply.dst;
-	tcp.src = reply.src_port;
-	tcp.dst = reply.dst_port;
-	if (find(globals, &ip, &tcp, reply.way_in & IS_WAY) || !enter(globals, &reply))
+	key = key_of(&reply);
+	if (find_key(globals, &key) || !enter(globals, &reply))
 		return 0;
 	// Nobody has written there meanwhile: what was read is of this service.
 	return serial == READ(globals->serial) && is_for(opening, serial, head) && enter(globals, &request);

@@ -2,9 +2,15 @@
 
 #pragma once
 
+#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/types.h>
+
+#include <bpf/bpf_helpers.h>
+
+#define INLINE static __always_inline
+#define READ(x) (*(volatile typeof(x) *)&(x))
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -35,12 +41,15 @@ struct udp {
 	__be16 src, dst, len, checksum;
 };
 
-// What a frame of a pod begins with, as it is read.
+// What a frame of a pod begins with.
 struct inner {
 	__u16 align;
 	struct eth eth;
 	struct ipv4 ip;
-	struct tcp tcp;
+	union {
+		struct tcp tcp;
+		struct udp udp;
+	};
 };
 
 // What is in front of it when it comes from another node.
@@ -53,9 +62,25 @@ struct outer {
 };
 
 #define ETH sizeof(struct eth)
-#define TCP (ETH + sizeof(struct ipv4))
-#define INNER (TCP + sizeof(struct tcp))
+#define L4 (ETH + sizeof(struct ipv4))
+#define LEAST (L4 + sizeof(struct udp))
+#define INNER (L4 + sizeof(struct tcp))
 #define OUTER (ETH + sizeof(struct ipv4) + sizeof(struct udp) + 8)
+
+// The first bytes of a frame, in one piece: `most`, or all if it has fewer, but not fewer than `least`; 0 if it has not.
+INLINE void *first(struct __sk_buff *skb, __u32 least, __u32 most)
+{
+	void *data = (void *)(long)skb->data;
+
+	if (data + most > (void *)(long)skb->data_end) {
+		if (bpf_skb_pull_data(skb, skb->len < most ? skb->len : most))
+			return 0;
+		data = (void *)(long)skb->data;
+		if (data + least > (void *)(long)skb->data_end)
+			return 0;
+	}
+	return data;
+}
 
 _Static_assert(sizeof(struct inner) == 2 + 54 && INNER == 54, "no padding but for alignment");
 _Static_assert(sizeof(struct outer) == 2 + 50 && OUTER == 50, "no padding but for alignment");

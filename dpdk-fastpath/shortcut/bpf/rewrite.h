@@ -16,32 +16,21 @@ INLINE __u16 fold16(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-// The first bytes of a frame, in one piece; 0 if it has fewer.
-INLINE void *first(struct __sk_buff *skb, __u32 len)
-{
-	void *data = (void *)(long)skb->data;
-
-	if (data + len > (void *)(long)skb->data_end) {
-		if (bpf_skb_pull_data(skb, len))
-			return 0;
-		data = (void *)(long)skb->data;
-		if (data + len > (void *)(long)skb->data_end)
-			return 0;
-	}
-	return data;
-}
-
 // Takes a hop off a frame, and makes it one of the connection that it becomes.
 INLINE int translate(struct __sk_buff *skb, const struct slot *slot)
 {
-	void *frame = first(skb, INNER);
+	void *frame = first(skb, LEAST, LEAST);
 	struct ipv4 *ip = frame + ETH;
-	struct tcp *tcp = frame + TCP;
+	struct udp *l4 = frame + L4; // or TCP, whose ports are in the same place
+	const int is_udp = slot->way_in & IS_UDP;
+	const __u32 checksum = L4 + (is_udp ? offsetof(struct udp, checksum) : offsetof(struct tcp, checksum));
+	// No checksum stays none, and none is made to look so.
+	const __u64 none = is_udp ? BPF_F_MARK_MANGLED_0 : 0;
 	__u32 src = slot->new_src, dst = slot->new_dst, difference, ports, new_ports;
 
 	if (!frame)
 		return -1;
-	ports = (__u32)tcp->dst << 16 | tcp->src;
+	ports = (__u32)l4->dst << 16 | l4->src;
 	new_ports = (__u32)slot->new_dst_port << 16 | slot->new_src_port;
 	difference = fold((__u64)src + dst + (__u32)~ip->src + (__u32)~ip->dst);
 	// A hop is one in the first half of a word (RFC 1624).
@@ -51,11 +40,11 @@ INLINE int translate(struct __sk_buff *skb, const struct slot *slot)
 		return 0;
 	ip->src = src;
 	ip->dst = dst;
-	tcp->src = slot->new_src_port;
-	tcp->dst = slot->new_dst_port;
+	l4->src = slot->new_src_port;
+	l4->dst = slot->new_dst_port;
 	// No pointer into the frame is good from here on.
-	return bpf_l4_csum_replace(skb, TCP + offsetof(struct tcp, checksum), 0, difference, BPF_F_PSEUDO_HDR) ||
-	       bpf_l4_csum_replace(skb, TCP + offsetof(struct tcp, checksum), ports, new_ports, 4);
+	return bpf_l4_csum_replace(skb, checksum, 0, difference, BPF_F_PSEUDO_HDR | none) ||
+	       bpf_l4_csum_replace(skb, checksum, ports, new_ports, 4 | none);
 }
 
 INLINE void set_stations(struct eth *eth, const __u8 *dst, const __u8 *src)
@@ -66,7 +55,7 @@ INLINE void set_stations(struct eth *eth, const __u8 *dst, const __u8 *src)
 
 INLINE int deliver(struct __sk_buff *skb, const struct decision *to)
 {
-	struct eth *eth = first(skb, sizeof(*eth));
+	struct eth *eth = first(skb, sizeof(*eth), sizeof(*eth));
 
 	if (!eth)
 		return -1;
@@ -74,7 +63,7 @@ INLINE int deliver(struct __sk_buff *skb, const struct decision *to)
 	return 0;
 }
 
-INLINE int encapsulate(struct __sk_buff *skb, const struct decision *to, __u32 len, __u8 class)
+INLINE int encapsulate(struct __sk_buff *skb, const struct decision *to, __u32 len)
 {
 	const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 			    BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(ETH);
@@ -86,7 +75,7 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct decision *to, __u32 l
 
 	if (bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, flags))
 		return -1;
-	frame = first(skb, OUTER + ETH);
+	frame = first(skb, OUTER + ETH, OUTER + ETH);
 	if (!frame)
 		return -1;
 	ip = frame + ETH;
@@ -94,7 +83,7 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct decision *to, __u32 l
 	eth = frame + OUTER;
 	__builtin_memcpy(frame, way->header, sizeof(way->header));
 	eth->type = bpf_htons(ETH_P_IP);
-	ip->class |= class & way->class_mask;
+	ip->class |= to->class & way->class_mask;
 	ip->len = bpf_htons(len + OUTER);
 	// In place of the checksum: the sum of all but class and length.
 	ip->checksum = ~fold16((__u32)ip->checksum + ip->len + bpf_htons(ip->class));

@@ -1,4 +1,4 @@
-// The short cut: TCP connections over IPv4 that the fast path has decided are forwarded here, in the kernel.
+// The short cut: TCP connections and UDP flows over IPv4 that the fast path has decided are forwarded here, in the kernel.
 //
 //	app - tap, egress: pod_egress - culvert0 (veth) | its other end, ingress: from_pod - uplink, or another pod's culvert0
 //	uplink, ingress: from_uplink - other end of a pod's culvert0 | culvert0 (GRO), ingress: into_pod - tap - app
@@ -58,25 +58,28 @@ INLINE void count(struct slot *slot, __u32 len, __u8 flags)
 }
 
 // Whether what a pod sends is decided, as seen at its tap or at the node's end of its veth.
-INLINE int is_decided(struct __sk_buff *skb, struct inner *head, struct decision *to, int at_tap)
+INLINE int is_decided(struct __sk_buff *skb, struct decision *to, int at_tap)
 {
-	return !bpf_skb_load_bytes(skb, 0, &head->eth, INNER) && decide_from_pod(skb, head, to, at_tap);
+	void *frame = first(skb, LEAST, INNER);
+
+	return frame && decide_from_pod(skb, frame - offsetof(struct inner, eth), to, at_tap);
 }
 
 // Whether what comes from the underlay is decided.
-INLINE int is_expected(struct __sk_buff *skb, struct outer *head, struct inner *inner, struct decision *to)
+INLINE int is_expected(struct __sk_buff *skb, struct decision *to)
 {
-	return !bpf_skb_load_bytes(skb, 0, &head->eth, OUTER) && !bpf_skb_load_bytes(skb, OUTER, &inner->eth, INNER) &&
-	       decide_from_uplink(skb, head, inner, to);
+	void *frame = first(skb, OUTER + LEAST, OUTER + INNER);
+
+	return frame && decide_from_uplink(skb, frame - offsetof(struct outer, eth),
+					   frame + OUTER - offsetof(struct inner, eth), to);
 }
 
 SEC("classifier")
 int pod_egress(struct __sk_buff *skb)
 {
 	struct decision to;
-	struct inner head;
 
-	return is_decided(skb, &head, &to, 1) ? bpf_redirect(CULVERT0 + to.slot->way_in, 0) : NEXT;
+	return is_decided(skb, &to, 1) ? bpf_redirect(CULVERT0 + (to.slot->way_in & NUMBER), 0) : NEXT;
 }
 
 SEC("classifier")
@@ -84,15 +87,14 @@ int from_pod(struct __sk_buff *skb)
 {
 	__u32 len = skb->len - ETH;
 	struct decision to;
-	struct inner head;
 
-	if (!is_decided(skb, &head, &to, 0))
+	if (!is_decided(skb, &to, 0))
 		return drop(UNDECIDED);
 	if (translate(skb, to.slot))
 		return drop(NOT_REWRITTEN);
-	count(to.slot, len, head.tcp.flags);
+	count(to.slot, len, to.flags);
 	if (to.way)
-		return encapsulate(skb, &to, len, head.ip.class) ? drop(NOT_REWRITTEN) : bpf_redirect(to.globals->uplink, 0);
+		return encapsulate(skb, &to, len) ? drop(NOT_REWRITTEN) : bpf_redirect(to.globals->uplink, 0);
 	if (!to.door || deliver(skb, &to))
 		return drop(NOT_REWRITTEN);
 	return bpf_redirect_peer(to.door->node_side, 0);
@@ -124,18 +126,16 @@ int from_uplink(struct __sk_buff *skb)
 {
 	__u32 len;
 	struct decision to;
-	struct inner inner;
-	struct outer head;
 
 	if (is_misled(skb))
 		return drop(VLAN_TAG);
-	if (!is_expected(skb, &head, &inner, &to))
+	if (!is_expected(skb, &to))
 		return NEXT;
 	if (bpf_skb_adjust_room(skb, -(__s32)OUTER, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    translate(skb, to.slot) || !to.door || deliver(skb, &to))
 		return drop(NOT_REWRITTEN);
 	len = skb->len - ETH;
-	count(to.slot, len, inner.tcp.flags);
+	count(to.slot, len, to.flags);
 	if (is_bulk(to.slot, len)) {
 		// By the veth's queue, where segments are merged. Each CPU has one of its own: what it puts there, it takes out itself.
 		skb->queue_mapping = bpf_get_smp_processor_id() + 1;

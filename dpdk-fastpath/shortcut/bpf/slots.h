@@ -6,19 +6,28 @@
 
 #include "maps.h"
 
-INLINE __u32 hash_of(const struct ipv4 *ip, const struct tcp *tcp, __u32 scope)
+// What tells connections apart.
+struct key {
+	__be32 src, dst;
+	__be16 src_port, dst_port;
+	__u32 scope; // IS_WAY, IS_UDP
+};
+
+#define SCOPE (IS_WAY | IS_UDP)
+
+INLINE __u32 hash_of(const struct key *key)
 {
-	__u64 addresses = (__u64)ip->dst << 32 | ip->src;
-	__u64 ports = (__u64)scope << 32 | (__u32)tcp->dst << 16 | tcp->src;
+	__u64 addresses = (__u64)key->dst << 32 | key->src;
+	__u64 ports = (__u64)key->scope << 32 | (__u32)key->dst_port << 16 | key->src_port;
 	__u64 hash = (addresses * 0x9e3779b97f4a7c15ull) ^ (ports * 0xd6e8feb86659fd93ull);
 
 	return hash ^ hash >> 29 ^ hash >> 47;
 }
 
-// The slot of a packet of a connection.
-INLINE struct slot *find(const struct globals *globals, const struct ipv4 *ip, const struct tcp *tcp, __u32 scope)
+// The slot of a connection's direction.
+INLINE struct slot *find_key(const struct globals *globals, const struct key *key)
 {
-	__u32 at = hash_of(ip, tcp, scope) & globals->bucket_mask;
+	__u32 at = hash_of(key) & globals->bucket_mask;
 	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
 	// Once: free slots have epoch 0, and what was in them.
 	const __u32 epoch = READ(globals->epoch);
@@ -29,19 +38,36 @@ INLINE struct slot *find(const struct globals *globals, const struct ipv4 *ip, c
 	for (int i = 0; i < SLOTS; i++) {
 		struct slot *slot = &bucket->slots[i];
 
-		if (READ(slot->epoch) == epoch && slot->src == ip->src && slot->dst == ip->dst &&
-		    slot->src_port == tcp->src && slot->dst_port == tcp->dst && (slot->way_in & IS_WAY) == scope)
+		if (READ(slot->epoch) == epoch && slot->src == key->src && slot->dst == key->dst &&
+		    slot->src_port == key->src_port && slot->dst_port == key->dst_port &&
+		    (slot->way_in & SCOPE) == key->scope)
 			return slot;
 	}
 	return 0;
 }
 
+// The slot of a packet that comes from a pod, or from another node if `is_way`.
+INLINE struct slot *find(const struct globals *globals, const struct inner *head, __u32 is_way)
+{
+	// Ports are in the same place in both.
+	const struct key key = { .src = head->ip.src, .dst = head->ip.dst, .src_port = head->udp.src,
+				 .dst_port = head->udp.dst,
+				 .scope = is_way | (head->ip.protocol == IPPROTO_UDP ? IS_UDP : 0) };
+
+	return find_key(globals, &key);
+}
+
+INLINE struct key key_of(const struct slot *slot)
+{
+	return (struct key){ .src = slot->src, .dst = slot->dst, .src_port = slot->src_port, .dst_port = slot->dst_port,
+			     .scope = slot->way_in & SCOPE };
+}
+
 // Gives a connection's direction a slot. All of `from` counts but what is of packets, and the flags tell whether it was OPENED.
 static __attribute__((noinline)) int enter(struct globals *globals, const struct slot *from)
 {
-	struct ipv4 ip = { .src = from->src, .dst = from->dst };
-	struct tcp tcp = { .src = from->src_port, .dst = from->dst_port };
-	__u32 hash = hash_of(&ip, &tcp, from->way_in & IS_WAY), at, word;
+	const struct key key = key_of(from);
+	__u32 hash = hash_of(&key), at, word;
 	struct bucket *bucket;
 	__u64 *occupied_word, *opened_word, bit;
 

@@ -42,6 +42,9 @@ pub(crate) const CLAIMED: u32 = u32::MAX - 1;
 /// Set in the number of a way where there may be a door instead.
 pub const IS_WAY: u32 = 1 << 31;
 
+/// Set in the number of where packets come from, if they are of UDP.
+pub(crate) const IS_UDP: u32 = 1 << 30;
+
 /// Interface index of `culvert0` in the pod behind door 0; behind the others it is one more each.
 pub const CULVERT0: u32 = 0x10_0000;
 
@@ -53,7 +56,7 @@ pub(crate) struct Slot {
     pub(crate) dst: AtomicU32,
     /// Source and destination, as four bytes of a header.
     pub(crate) ports: AtomicU32,
-    /// Where its packets come from: a door, or a way.
+    /// Where its packets come from: a door, or a way; and [`IS_UDP`].
     pub(crate) way_in: AtomicU32,
     /// 0: free; or [`RESTING`], or [`CLAIMED`].
     pub(crate) epoch: AtomicU32,

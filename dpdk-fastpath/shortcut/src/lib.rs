@@ -1,4 +1,5 @@
-//! The short cut: TCP connections of ordinary pods that the fast path has decided are forwarded by programs in the kernel.
+//! The short cut: connections of ordinary pods, by TCP and UDP, that the fast path has decided are forwarded by programs in the
+//! kernel.
 //!
 //! An ordinary pod's interface is a tap, whose other end the fast path reads. Its packets go through two more processes
 //! and as many changes of CPU than those of a kernel's own interface. So the fast path writes what it has decided about a

@@ -8,21 +8,22 @@
 //! be decided; whoever wants a free slot claims it by its epoch.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::tcp::TcpFlags;
 
-use crate::layout::{CLAIMED, DOORS, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
+use crate::layout::{CLAIMED, DOORS, IS_UDP, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
 use crate::memory::Memory;
 use crate::openings::Openings;
 
 /// Parts of a second for which a slot that was taken back is nobody's.
 const REST: u64 = 100;
 
-/// Seconds after which a slot without packets is taken back, and one whose connection has not been answered.
+/// Seconds after which a slot without packets is taken back; and one whose connection has not been answered, or which is of UDP,
+/// where nothing tells of the end.
 const IDLE: u64 = 10;
 const UNANSWERED: u64 = 2;
 
@@ -45,15 +46,19 @@ impl End {
     }
 
     pub(crate) const fn from_bits(bits: u32) -> Self {
-        if bits & IS_WAY == 0 { Self::Door(bits as u16) } else { Self::Way(bits & !IS_WAY) }
+        if bits & IS_WAY == 0 { Self::Door(bits as u16) } else { Self::Way(bits & !SCOPE) }
     }
 
-    const fn scope(self) -> u32 {
-        if let Self::Way(_) = self { IS_WAY } else { 0 }
+    /// What tells connections apart besides addresses and ports.
+    fn scope(self, protocol: Protocol) -> u32 {
+        let is_way = if let Self::Way(_) = self { IS_WAY } else { 0 };
+        is_way | if protocol == Protocol::UDP { IS_UDP } else { 0 }
     }
 }
 
-/// One direction of a TCP connection, decided. Both keys are those of the default tenant.
+const SCOPE: u32 = IS_WAY | IS_UDP;
+
+/// One direction of a connection of TCP or UDP, decided. Both keys are those of the default tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Direction {
     /// Where its packets come from.
@@ -81,7 +86,7 @@ pub struct Passed {
     pub packets: u64,
     /// Their bytes, from the IP header on.
     pub bytes: u64,
-    /// The control bits of all of them.
+    /// The control bits of all of them; none of UDP.
     pub flags: TcpFlags,
 }
 
@@ -159,9 +164,10 @@ impl Slots {
     /// Lets packets of a connection go by the short cut as long as `epoch` is in force. `false` if there is no room, or
     /// another worker is at it: then they go by the fast path.
     pub fn enter(&self, epoch: u32, direction: &Direction, now: u64) -> bool {
-        let (Some(way_in), Some(way_out)) = (direction.from.to_bits(), direction.to.to_bits()) else {
+        let (Some(number), Some(way_out)) = (direction.from.to_bits(), direction.to.to_bits()) else {
             return false;
         };
+        let way_in = number | direction.from.scope(direction.key.protocol());
         let at = self.bucket_of(direction.from, &direction.key);
         let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
             return false;
@@ -312,7 +318,8 @@ impl Slots {
                     tell(&passed);
                 }
                 let is_over = passed.flags.contains(TcpFlags::FIN) || passed.flags.contains(TcpFlags::RST);
-                let patience = if watch.is_answered { self.idle } else { self.unanswered };
+                let may_rest = watch.is_answered && passed.key.protocol() == Protocol::TCP;
+                let patience = if may_rest { self.idle } else { self.unanswered };
                 if is_over || own != epoch || now.saturating_sub(watch.since) > patience {
                     self.take_back(slot, watch, now);
                 }
@@ -331,7 +338,7 @@ impl Slots {
     /// As `find` in `bpf/slots.h`.
     pub(crate) fn bucket_of(&self, from: End, key: &FlowKey4) -> usize {
         let (addresses, ports) = key.to_words();
-        let ports = u64::from(from.scope()) << 32 | u64::from(ports);
+        let ports = u64::from(from.scope(key.protocol())) << 32 | u64::from(ports);
         let hash = addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ports.wrapping_mul(0xd6e8_feb8_6659_fd93);
         (hash ^ hash >> 29 ^ hash >> 47) as usize & (self.memory.buckets().len() - 1)
     }
@@ -383,24 +390,29 @@ fn is_of(slot: &Slot, from: End, key: &FlowKey4) -> bool {
     slot.src.load(load) == addresses as u32
         && slot.dst.load(load) == (addresses >> 32) as u32
         && slot.ports.load(load) == ports
-        && slot.way_in.load(load) & IS_WAY == from.scope()
+        && slot.way_in.load(load) & SCOPE == from.scope(key.protocol())
 }
 
 /// The key of addresses and ports as they are in headers.
-fn key_of(src: u32, dst: u32, ports: u32) -> FlowKey4 {
-    let [a, b, c, d] = ports.to_ne_bytes();
-    let address = |word: u32| Ipv4Addr::from(word.to_ne_bytes());
+fn key_of(protocol: Protocol, src: &AtomicU32, dst: &AtomicU32, ports: &AtomicU32) -> FlowKey4 {
+    let word = |word: &AtomicU32| word.load(Ordering::Relaxed).to_ne_bytes();
+    let [a, b, c, d] = word(ports);
     let (src_port, dst_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    FlowKey4::new(Tenant::DEFAULT, Protocol::TCP, (address(src), src_port), (address(dst), dst_port))
+    let (src, dst) = (Ipv4Addr::from(word(src)), Ipv4Addr::from(word(dst)));
+    FlowKey4::new(Tenant::DEFAULT, protocol, (src, src_port), (dst, dst_port))
+}
+
+fn protocol_of(slot: &Slot) -> Protocol {
+    if slot.way_in.load(Ordering::Relaxed) & IS_UDP == 0 { Protocol::TCP } else { Protocol::UDP }
 }
 
 /// What is in a slot that is somebody's.
 pub(crate) fn direction_in(slot: &Slot) -> Direction {
-    let load = Ordering::Relaxed;
+    let (load, protocol) = (Ordering::Relaxed, protocol_of(slot));
     Direction {
         from: End::from_bits(slot.way_in.load(load)),
-        key: key_of(slot.src.load(load), slot.dst.load(load), slot.ports.load(load)),
-        becomes: key_of(slot.new_src.load(load), slot.new_dst.load(load), slot.new_ports.load(load)),
+        key: key_of(protocol, &slot.src, &slot.dst, &slot.ports),
+        becomes: key_of(protocol, &slot.new_src, &slot.new_dst, &slot.new_ports),
         to: End::from_bits(slot.way_out.load(load)),
         tunnel_port: u16::from_be(slot.tunnel_port.load(load)),
     }
@@ -409,12 +421,13 @@ pub(crate) fn direction_in(slot: &Slot) -> Direction {
 /// Takes what the kernel has counted.
 fn passed(slot: &Slot) -> Passed {
     let load = Ordering::Relaxed;
+    let protocol = protocol_of(slot);
     // Which the kernel counts last.
     let packets = slot.packets.load(Ordering::Acquire);
     let take = |word: &AtomicU64| if packets == 0 { 0 } else { word.swap(0, load) };
     Passed {
         from: End::from_bits(slot.way_in.load(load)),
-        key: key_of(slot.src.load(load), slot.dst.load(load), slot.ports.load(load)),
+        key: key_of(protocol, &slot.src, &slot.dst, &slot.ports),
         to: End::from_bits(slot.way_out.load(load)),
         packets: take(&slot.packets),
         bytes: take(&slot.bytes),

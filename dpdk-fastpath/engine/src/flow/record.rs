@@ -93,8 +93,8 @@ impl Meta {
         }
     }
 
-    /// What it becomes by packets of a TCP connection that have gone, `reply` for those of the server, as far as the control
-    /// bits of all of them tell.
+    /// What it becomes by packets of TCP or UDP that have gone, `reply` for those of the server, as far as the control bits of all
+    /// of them tell; UDP has none.
     pub(super) fn after_many(self, now: Tick, reply: bool, flags: TcpFlags) -> Self {
         const ANSWER: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
         const CLOSE: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);

@@ -205,7 +205,7 @@ impl<K: Key> Table<K> {
         self.change(index, meta, |meta| meta.after(now, reply, signal))
     }
 
-    /// Notes that packets of a TCP connection have gone without this table; `flags` are the control bits of all of them. Returns
+    /// Notes that packets of TCP or UDP have gone without this table; `flags` are the control bits of all of them. Returns
     /// what [`touch`](Self::touch) does.
     pub fn catch_up(&self, hit: &Hit<K>, now: Tick, flags: TcpFlags) -> i32 {
         self.change(hit.index, hit.meta, |meta| meta.after_many(now, hit.reply, flags))

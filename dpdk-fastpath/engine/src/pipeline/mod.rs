@@ -46,6 +46,7 @@ mod passes;
 mod path;
 mod pod;
 mod recent;
+mod repeated;
 mod route;
 mod service;
 mod shortcut;
@@ -253,7 +254,8 @@ impl Pipeline {
             shortcut,
             ..
         } = self;
-        let slots = shortcut.as_ref().map(|shortcut| &*shortcut.slots);
+        let (slots, repeated) =
+            shortcut.as_mut().map(|Shortcut { slots, repeated, .. }| (&**slots, repeated)).unzip();
         destinations.renew(view.serial());
         vteps.renew(view.serial());
         services.renew(view.serial());
@@ -303,8 +305,8 @@ impl Pipeline {
             stage.finish6(&mut batch);
             exits.add_other();
         }
-        if let Some(slots) = slots {
-            stage.offer_some(slots, port.kind != PortKind::Uplink, &batch);
+        if let Some((slots, repeated)) = slots.zip(repeated) {
+            stage.offer_some(slots, repeated, port.kind != PortKind::Uplink, &batch);
         }
         stage.tally.flush(stage.counters);
     }

@@ -1,9 +1,9 @@
-//! The short cut: TCP connections that are decided go by programs in the kernel, as far as there is such a way.
+//! The short cut: connections of TCP and UDP that are decided go by programs in the kernel, as far as there is such a way.
 //!
 //! Some packets of each burst are offered: if it is clear where both directions of their connection come from and go to, and
 //! the ends can be reached, both get a slot in the table that the kernel looks into. From then on the pipeline sees no more
-//! than the packets that open connections, and whatever is unusual. What went by the slots is asked for from time to time: it
-//! keeps the flows alive, moves their states on, and is counted as if it had come through here.
+//! than the packets that open connections, and whatever is unusual; of UDP the first [few](super::repeated). What went by the slots
+//! is asked for from time to time: it keeps the flows alive, moves their states on, and is counted as if it had come through here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use culvert_packet::tcp::TcpFlags;
 use culvert_shortcut::{Direction, End, Passed, Slots};
 use nix::time::{ClockId, clock_gettime};
 
+use super::repeated::Repeated;
 use super::route::Destination;
 use super::stage::{Origin, Stage};
 use super::{Batch, Pipeline, Verdict};
@@ -54,12 +55,15 @@ pub(super) struct Shortcut {
     reviewed: u64,
     /// Cycles of the time stamp counter between two looks.
     pause: u64,
+    /// Of flows that have no slots yet.
+    pub(super) repeated: Repeated,
 }
 
 impl Pipeline {
     /// Lets connections go by these slots; one worker `reviews` them. The time stamp counter counts `hz` in a second.
     pub fn take_shortcut(&mut self, slots: Arc<Slots>, reviews: bool, hz: u64) {
-        self.shortcut = Some(Shortcut { slots, reviews, cursor: 0, reviewed: 0, pause: hz / REVIEWS });
+        let (pause, repeated) = (hz / REVIEWS, Repeated::new());
+        self.shortcut = Some(Shortcut { slots, reviews, cursor: 0, reviewed: 0, pause, repeated });
     }
 
     /// Takes notice of what went by the short cut, a part at a time; a larger one if it is `idle`. To be called as
@@ -138,7 +142,7 @@ pub(super) fn forget_but(slots: &Slots, record: &Record<FlowKey4>, other: &Direc
 
 /// Whether there may be slots for such a flow.
 fn is_eligible(key: &FlowKey4) -> bool {
-    key.protocol() == Protocol::TCP && key.tenant() == Tenant::DEFAULT
+    matches!(key.protocol(), Protocol::TCP | Protocol::UDP) && key.tenant() == Tenant::DEFAULT
 }
 
 /// Whether a packet with these control bits closes its connection, on one side at least.
@@ -165,12 +169,22 @@ impl Stage<'_> {
     /// Offers some of a burst's packets, which have been decided on.
     #[cold]
     #[inline(never)]
-    pub(super) fn offer_some<B: PacketBuf>(&mut self, slots: &Slots, from_pod: bool, batch: &Batch<'_, B>) {
+    pub(super) fn offer_some<B: PacketBuf>(
+        &mut self,
+        slots: &Slots,
+        repeated: &mut Repeated,
+        from_pod: bool,
+        batch: &Batch<'_, B>,
+    ) {
         let is_sent = |at: usize| matches!(batch.verdicts.get(at), Some(Verdict::Send(_)));
         for other in batch.others4.iter().filter(|other| is_sent(other.at)).take(OFFERED) {
             let parsed = &other.parsed;
-            if parsed.l4 == L4::Tcp && !parsed.is_fragment() && !closes(parsed.tcp_flags) {
-                self.offer(slots, other.origin, &other.key, other.hash);
+            let goes_on = match parsed.l4 {
+                L4::Tcp => !closes(parsed.tcp_flags),
+                l4 => l4 == L4::Udp,
+            };
+            if goes_on && !parsed.is_fragment() {
+                self.offer(slots, repeated, other.origin, &other.key, other.hash);
             }
         }
         let lanes = batch.lanes.iter().enumerate().filter(|(at, lane)| lane.is_usual() && is_sent(*at));
@@ -179,14 +193,15 @@ impl Stage<'_> {
             // The packet is the end of the frame, whatever is in front of it by now.
             let frame = batch.bufs[at].data();
             let flags = frame.len().checked_sub(lane.len.into()).and_then(|packet| frame.get(packet + FLAGS));
-            if !flags.is_none_or(|flags| closes(TcpFlags(*flags))) {
-                self.offer(slots, origin, &lane.key, lane.hash);
+            let is_last = flags.is_none_or(|flags| closes(TcpFlags(*flags)));
+            if lane.key.protocol() == Protocol::UDP || !is_last {
+                self.offer(slots, repeated, origin, &lane.key, lane.hash);
             }
         }
     }
 
     /// Lets the connection of a packet go by the short cut, if it can.
-    fn offer(&mut self, slots: &Slots, origin: Origin, key: &FlowKey4, hash: u64) {
+    fn offer(&mut self, slots: &Slots, repeated: &mut Repeated, origin: Origin, key: &FlowKey4, hash: u64) {
         if !is_eligible(key) {
             return;
         }
@@ -195,14 +210,14 @@ impl Stage<'_> {
             Origin::Tunnel(slot) => End::Way(slot),
         };
         // Most often it is this that fails, of pods that have not joined.
-        if !slots.is_open(from) {
+        if !slots.is_open(from) || key.protocol() == Protocol::UDP && !repeated.note(hash) {
             return;
         }
         let found = self.tables.v4.lookup(key, hash);
         let (client, server, original, translated) = match &found {
             Some(hit) => {
                 let Record { original, translated, route, .. } = hit.record;
-                let embryonic = matches!(hit.state(), State::SynSent | State::SynReceived);
+                let embryonic = matches!(hit.state(), State::SynSent | State::SynReceived | State::OneWay);
                 let open = hit.state().is_open();
                 // Those that nobody has answered go first when there is no room: so their state has to be the true one.
                 let full = embryonic && !self.flows.arena4.has_room(&self.tables.v4);

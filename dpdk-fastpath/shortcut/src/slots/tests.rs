@@ -44,7 +44,7 @@ fn a_direction_lies_in_a_slot_as_headers_have_it() {
     assert!(slots.is_empty());
     assert!(slots.enter(EPOCH, &direction(0x1234), 1));
     let slot = slot_of(&slots, &direction(0x1234)).unwrap();
-    let bytes = |word: &std::sync::atomic::AtomicU32| word.load(Relaxed).to_ne_bytes();
+    let bytes = |word: &AtomicU32| word.load(Relaxed).to_ne_bytes();
     assert_eq!((bytes(&slot.src), bytes(&slot.dst)), ([10, 244, 1, 3], [10, 96, 0, 1]));
     assert_eq!((bytes(&slot.new_src), bytes(&slot.new_dst)), ([10, 244, 1, 3], [10, 244, 2, 3]));
     assert_eq!((bytes(&slot.ports), bytes(&slot.new_ports)), ([0x12, 0x34, 0, 80], [0x12, 0x34, 0x1f, 0x90]));
@@ -159,6 +159,50 @@ fn slots_are_taken_back_when_their_connection_is_over_or_silent_or_of_another_ep
         assert_eq!(slot_of(&slots, &direction(1)).is_some(), expected, "{flags:?} {epoch} {after}");
         assert_eq!(slots.given(), usize::from(expected));
     }
+}
+
+/// As [`direction`], of UDP.
+fn datagrams(port: u16) -> Direction {
+    let of_udp = |key: FlowKey4| {
+        FlowKey4::new(
+            Tenant::DEFAULT,
+            Protocol::UDP,
+            (key.src(), key.src_port()),
+            (key.dst(), key.dst_port()),
+        )
+    };
+    let Direction { key, becomes, .. } = direction(port);
+    Direction { key: of_udp(key), becomes: of_udp(becomes), ..direction(port) }
+}
+
+#[test]
+fn a_flow_of_udp_and_a_connection_of_tcp_with_the_same_ports_are_two() {
+    let slots = slots(1);
+    assert!(slots.enter(EPOCH, &direction(1), 1) && slots.enter(EPOCH, &datagrams(1), 1));
+    assert_eq!(slot_of(&slots, &datagrams(1)).unwrap().way_in.load(Relaxed), 3 | IS_UDP);
+    for direction in [direction(1), datagrams(1)] {
+        assert_eq!(slots.direction(EPOCH, direction.from, &direction.key), Some(direction));
+        assert!(slots.pass(direction.from, &direction.key, 100, TcpFlags(0)));
+    }
+    let told: Vec<_> = review(&slots, EPOCH, 2).iter().map(|passed| (passed.from, passed.key)).collect();
+    assert_eq!(told, [direction(1), datagrams(1)].map(|direction| (direction.from, direction.key)));
+    slots.forget(&datagrams(1).key, 3);
+    assert!(slot_of(&slots, &datagrams(1)).is_none());
+    assert!(slot_of(&slots, &direction(1)).is_some());
+}
+
+#[test]
+fn a_flow_of_udp_makes_room_when_it_is_silent_for_as_long_as_what_nobody_answers() {
+    let (slots, patience) = (slots(4), UNANSWERED * HZ);
+    assert!(slots.enter(EPOCH, &datagrams(1), 1));
+    let is_there_at = |now| {
+        review(&slots, EPOCH, now);
+        slot_of(&slots, &datagrams(1)).is_some()
+    };
+    assert!(is_there_at(patience));
+    assert!(slots.pass(End::Door(3), &datagrams(1).key, 100, TcpFlags(0)));
+    assert!(is_there_at(patience + 1) && is_there_at(2 * patience + 1));
+    assert!(!is_there_at(2 * patience + 2));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bulk;
+mod datagram;
 mod frame;
 mod joins;
 mod left;
@@ -12,6 +13,7 @@ mod openings;
 mod paths;
 mod relay;
 mod tap;
+mod udp;
 mod unusual;
 mod uplinks;
 mod watched;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         bulk::cases(),
         paths::cases(),
         unusual::cases(),
+        udp::cases(),
         watched::cases(),
     ];
     let trials = cases.into_iter().flatten().map(|(name, body)| {

@@ -68,7 +68,7 @@ fn node_to_node() {
 }
 
 /// A node that is the kernel alone, at the other end of the cable: its tunnel, and the address 10.244.2.1 in it.
-fn kernel_node(near: &Node) -> Netns {
+pub(crate) fn kernel_node(near: &Node) -> Netns {
     let far = Netns::new("far");
     near.wire(2, &far);
     near.netns.ip("addr add 192.168.9.1/24 dev wire");

@@ -78,7 +78,18 @@ pub(crate) fn enter(
     key: (Station, Station),
     becomes: (Station, Station),
 ) {
-    let flow = |(source, destination)| FlowKey4::new(Tenant::DEFAULT, Protocol::TCP, source, destination);
+    enter_of(Protocol::TCP, node, (from, to), key, becomes);
+}
+
+/// The same of another protocol.
+pub(crate) fn enter_of(
+    protocol: Protocol,
+    node: &Node,
+    (from, to): (End, End),
+    key: (Station, Station),
+    becomes: (Station, Station),
+) {
+    let flow = |(source, destination)| FlowKey4::new(Tenant::DEFAULT, protocol, source, destination);
     let direction = Direction { from, key: flow(key), becomes: flow(becomes), to, tunnel_port: TUNNEL_PORT };
     assert!(node.slots.enter(EPOCH, &direction, NOW));
 }

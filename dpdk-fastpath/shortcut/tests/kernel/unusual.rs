@@ -18,11 +18,11 @@ use crate::tap::Tap;
 use crate::{Case, within};
 
 /// The other end of the connection.
-const SERVER: Station = (Ipv4Addr::new(10, 244, 2, 3), 80);
+pub(crate) const SERVER: Station = (Ipv4Addr::new(10, 244, 2, 3), 80);
 /// This end's port.
-const PORT: u16 = 1000;
+pub(crate) const PORT: u16 = 1000;
 /// Packets to the other node.
-const WAY_MTU: u16 = 1200;
+pub(crate) const WAY_MTU: u16 = 1200;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -37,15 +37,15 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Where a packet went.
 #[derive(Debug, PartialEq)]
-enum Went {
+pub(crate) enum Went {
     ToTheFastPath,
     ByTheShortCut,
 }
 
-use Went::{ByTheShortCut, ToTheFastPath};
+pub(crate) use Went::{ByTheShortCut, ToTheFastPath};
 
 /// A node with one pod at port 3, whose uplink is a tap, and a connection of that pod.
-fn connected() -> (Node, Pod, Tap) {
+pub(crate) fn connected() -> (Node, Pod, Tap) {
     let mut node = Node::new(1);
     let uplink = node.netns.within(|| Tap::new("wire"));
     node.netns.ip("link set wire up");
@@ -61,7 +61,7 @@ fn segment(pod: &Pod) -> Segment {
 }
 
 /// Sends an IP packet from a pod, and sees where it goes.
-fn went(node: &Node, pod: &Pod, packet: &[u8]) -> Went {
+pub(crate) fn went(node: &Node, pod: &Pod, packet: &[u8]) -> Went {
     send(&pod.netns, packet);
     within("the packet goes somewhere", || {
         let at_tap = std::iter::from_fn(|| pod.tap.read()).any(|frame| {

@@ -115,8 +115,8 @@ impl Uplink {
 pub(crate) struct Tunnelled {
     to: EthAddr,
     pub(crate) from: Ipv4Addr,
-    vni: u32,
-    class: u8,
+    pub(crate) vni: u32,
+    pub(crate) class: u8,
     /// Behind all.
     padding: usize,
 }
@@ -129,9 +129,14 @@ impl Default for Tunnelled {
 
 impl Tunnelled {
     pub(crate) fn frame(&self, inner: &Segment) -> Vec<u8> {
+        self.around(&inner.frame())
+    }
+
+    /// The same, of any frame.
+    pub(crate) fn around(&self, inner: &[u8]) -> Vec<u8> {
         let mut payload = vec![8, 0, 0, 0];
         payload.extend((self.vni << 8).to_be_bytes());
-        payload.extend(inner.frame());
+        payload.extend(inner);
         let (from, to) = (self.from.octets(), vtep(1).octets());
         let mut ip = Ipv4Header::new(0, 64, IpNumber::UDP, from, to).unwrap();
         ip.dscp = (self.class >> 2).try_into().unwrap();

@@ -2,6 +2,7 @@ use culvert_shortcut::{Direction, End, Memory, Pod, Remote, Slots};
 
 use super::*;
 use crate::flow::State;
+use crate::pipeline::repeated::SEVERAL;
 
 pub(super) const CLIENT: u16 = 1000;
 
@@ -43,8 +44,18 @@ impl Joined {
     }
 
     pub(super) fn serve(&mut self, backend: IpAddr) {
-        self.node.program(&[service(proto::Protocol::Tcp, v4().vip, &[(backend, 8080)])]);
+        let protocols = [proto::Protocol::Tcp, proto::Protocol::Udp];
+        self.node.program(&protocols.map(|protocol| service(protocol, v4().vip, &[(backend, 8080)])));
         self.follow();
+    }
+
+    /// Lets pod A send so many datagrams to the Service.
+    fn ask(&mut self, datagrams: u32) {
+        let datagram = from_a(testkit::udp(at(v4().a, CLIENT), at(v4().vip, 80), b"x"));
+        for _ in 0..datagrams {
+            let outcome = self.node.run(POD_A, &datagram);
+            assert!(matches!(outcome.verdict, Verdict::Send(_)), "{outcome:?}");
+        }
     }
 
     pub(super) fn direction(&self, from: End, key: &FlowKey4) -> Option<Direction> {
@@ -66,7 +77,11 @@ pub(super) fn v4() -> Ips {
 }
 
 pub(super) fn key(src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey4 {
-    FlowKey4::between(Tenant::DEFAULT, Protocol::TCP, src, dst).unwrap()
+    key_of(Protocol::TCP, src, dst)
+}
+
+fn key_of(protocol: Protocol, src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey4 {
+    FlowKey4::between(Tenant::DEFAULT, protocol, src, dst).unwrap()
 }
 
 pub(super) fn end(port: PortIndex) -> End {
@@ -141,7 +156,7 @@ fn what_the_kernel_cannot_forward_has_no_slot() {
     let fragment = testkit::fragments(&long, 1450).remove(0);
     for (name, packet) in [
         ("IPv6", testkit::tcp(at(v6.a, CLIENT), at(v6.on_b, 80), TcpFlags::SYN, b"")),
-        ("UDP", testkit::udp(at(v4.a, CLIENT), at(v4.on_b, 80), b"x")),
+        ("a datagram", testkit::udp(at(v4.a, CLIENT), at(v4.on_b, 80), b"x")),
         ("over IPv6", testkit::tcp(at(v4.a, CLIENT), at(v4.on_c, 80), TcpFlags::SYN, b"")),
         ("to nobody", testkit::tcp(at(v4.a, CLIENT), at(v4.nobody, 80), TcpFlags::SYN, b"")),
         ("to itself", testkit::tcp(at(v4.a, CLIENT), at(v4.a, 80), TcpFlags::SYN, b"")),
@@ -280,4 +295,91 @@ fn with_a_flow_its_slots_go() {
     joined.node.seconds += 100_000;
     joined.node.age();
     assert_eq!((joined.state(), joined.slots.given()), (None, 0));
+}
+
+/// What a client sends to the Service by UDP, and what the endpoint on node B sends back.
+fn question_and_answer() -> (FlowKey4, FlowKey4) {
+    let (ips, udp) = (v4(), Protocol::UDP);
+    (key_of(udp, (ips.a, CLIENT), (ips.vip, 80)), key_of(udp, (ips.on_b, 8080), (ips.a, CLIENT)))
+}
+
+#[test]
+fn a_flow_of_udp_has_slots_once_there_were_several_datagrams_answered_or_not() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    let (question, answer) = question_and_answer();
+    joined.serve(ips.on_b);
+    joined.ask(SEVERAL - 1);
+    assert_eq!(joined.slots.given(), 0);
+    joined.ask(1);
+    let direction = joined.direction(end(POD_A), &question).unwrap();
+    assert_eq!((direction.becomes, direction.to), (answer.reversed(), NODE_B));
+    let direction = joined.direction(NODE_B, &answer).unwrap();
+    assert_eq!((direction.becomes, direction.to), (question.reversed(), end(POD_A)));
+    assert_eq!((joined.slots.given(), joined.state()), (2, Some(State::OneWay)));
+}
+
+#[test]
+fn a_question_by_udp_and_its_answer_have_no_slots() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    for client in CLIENT..CLIENT + 1000 {
+        // Asked for two things, each of them twice.
+        for _ in 0..4 {
+            joined.node.run(POD_A, &from_a(testkit::udp(at(ips.a, client), at(ips.vip, 80), b"what")));
+            joined.node.run_tunnelled(testkit::udp(at(ips.on_b, 8080), at(ips.a, client), b"that"));
+        }
+    }
+    assert_eq!(joined.slots.given(), 0);
+}
+
+#[test]
+fn a_flow_of_udp_without_a_service_has_slots_once_there_were_several_datagrams() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    for sent in 1..=SEVERAL {
+        joined.node.run_tunnelled(testkit::udp(at(ips.on_b, 80), at(ips.a, CLIENT), b"x"));
+        assert_eq!(joined.slots.given(), if sent < SEVERAL { 0 } else { 2 });
+    }
+    let there = key_of(Protocol::UDP, (ips.a, CLIENT), (ips.on_b, 80));
+    for (from, key, to) in [(end(POD_A), there, NODE_B), (NODE_B, there.reversed(), end(POD_A))] {
+        let direction = joined.direction(from, &key).unwrap();
+        assert_eq!((direction.becomes, direction.to), (key, to));
+    }
+}
+
+#[test]
+fn datagrams_that_went_by_keep_a_flow_alive_answer_it_and_are_counted() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    let (question, answer) = question_and_answer();
+    joined.serve(ips.on_b);
+    joined.ask(SEVERAL);
+    for (from, key, expected) in [
+        (end(POD_A), &question, State::OneWay),
+        (NODE_B, &answer, State::TwoWay),
+        (end(POD_A), &question, State::TwoWay),
+    ] {
+        // Less than a flow without answers may be silent.
+        joined.node.seconds += 20;
+        assert!(joined.slots.pass(from, key, 1000, TcpFlags(0)));
+        joined.review();
+        joined.node.age();
+        assert_eq!(joined.state(), Some(expected));
+    }
+    assert_eq!(joined.node.counters.shortcut().packets, 3);
+    joined.node.seconds += 200;
+    joined.node.age();
+    assert_eq!((joined.state(), joined.slots.given()), (None, 0), "it was silent");
+}
+
+#[test]
+fn after_a_change_the_next_datagram_goes_to_the_endpoint_that_there_is_then_and_the_others_by_the_short_cut()
+{
+    let (mut joined, ips) = (Joined::new(), v4());
+    let (question, _) = question_and_answer();
+    joined.serve(ips.on_b);
+    joined.ask(SEVERAL);
+    assert_eq!(joined.direction(end(POD_A), &question).unwrap().to, NODE_B);
+    joined.serve(ips.b);
+    assert_eq!(joined.direction(end(POD_A), &question), None, "of another epoch");
+    joined.ask(1);
+    assert_eq!(joined.direction(end(POD_A), &question).unwrap().to, end(POD_B));
 }
