@@ -1,7 +1,8 @@
-//! Decided TCP connections of pods go by programs in the kernel: the short cut.
+//! Decided connections of pods go by programs in the kernel: the short cut.
 
 mod bytes;
 mod counts;
+mod datagrams;
 mod pods;
 mod safety;
 mod tables;
@@ -52,6 +53,26 @@ pub(super) const CASES: &[Case] = &[
         name: "packets_of_the_short_cut_without_hops_left_or_too_big_are_answered",
         place: Netns,
         run: safety::answered,
+    },
+    Case {
+        name: "datagrams_through_a_service_and_to_pods_take_the_short_cut",
+        place: Netns,
+        run: datagrams::carried,
+    },
+    Case {
+        name: "a_datagram_on_the_short_cut_goes_to_another_endpoint_when_its_own_goes",
+        place: Netns,
+        run: datagrams::moved,
+    },
+    Case {
+        name: "a_datagram_on_the_short_cut_is_refused_by_who_does_not_listen",
+        place: Netns,
+        run: datagrams::refused,
+    },
+    Case {
+        name: "questions_by_one_datagram_and_silent_flows_have_no_place_in_the_short_cut",
+        place: Netns,
+        run: datagrams::silent,
     },
     Case { name: "a_pod_without_its_short_cut_goes_on_and_gets_another", place: Netns, run: pods::deleted },
     Case { name: "a_pod_that_sets_its_short_cut_down_goes_on_without_it", place: Netns, run: pods::down },
