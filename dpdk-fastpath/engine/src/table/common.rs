@@ -72,11 +72,8 @@ mod tests {
         for (add, sole) in
             [(true, true), (true, false), (true, false), (false, false), (false, true), (false, false)]
         {
-            if add {
-                common.add(&tcp, endpoint(1))
-            } else {
-                common.remove(&tcp, endpoint(1))
-            }
+            let count = if add { Common::add } else { Common::remove };
+            count(&mut common, &tcp, endpoint(1));
             assert_eq!(common.is_sole(&tcp, endpoint(1)), sole);
         }
     }

@@ -256,13 +256,12 @@ fn at_the_last_moment(fast_path: &FastPath, a: &Pod, b: &Pod) -> Talk {
         let sent = counted(&a.netns, "eth0")[1];
         kill(forwarder, Signal::SIGSTOP).unwrap();
         let listener = listen(b);
-        let asking = ask(a, Duration::from_millis(30));
-        if asking.is_ok() && counted(&a.netns, "eth0")[1] == sent {
-            return Some(Talk::of(asking.unwrap(), &listener));
+        let asking = ask(a, Duration::from_millis(30)).ok();
+        let by_kernel = asking.filter(|_| counted(&a.netns, "eth0")[1] == sent);
+        if by_kernel.is_none() {
+            kill(forwarder, Signal::SIGCONT).unwrap();
         }
-        kill(forwarder, Signal::SIGCONT).unwrap();
-        drop(asking);
-        None
+        by_kernel.map(|asking| Talk::of(asking, &listener))
     })
 }
 

@@ -291,7 +291,7 @@ fn told() {
         first.push(direction.key);
         direction.key == of(CLIENT)
     });
-    first.sort_by_key(|key| key.src_port());
+    first.sort_by_key(FlowKey4::src_port);
     assert_eq!(first, [of(CLIENT), of(CLIENT + 1)]);
     let ways: Vec<_> = passed(&node).into_iter().map(|(from, to, _)| (from, to)).collect();
     assert_eq!(ways, [(End::Door(3), End::Way(0))], "of one");

@@ -56,7 +56,7 @@ impl Joined {
 
     fn open_flows(&self) -> u32 {
         let view = &self.node.view;
-        let backends = view.services().flat_map(|service| service.backends());
+        let backends = view.services().flat_map(crate::table::Service::backends);
         backends.map(|backend| self.node.flows.loads.of(backend.id)).sum()
     }
 }
