@@ -82,6 +82,19 @@ int pod_egress(struct __sk_buff *skb)
 	return is_decided(skb, &to, 1) ? bpf_redirect(CULVERT0 + (to.slot->way_in & NUMBER), 0) : NEXT;
 }
 
+// Sends a packet to another node.
+INLINE int leave(struct __sk_buff *skb, const struct decision *to)
+{
+	const __u32 uplink = to->globals->uplink;
+
+	if (!skb->gso_size || to->slot->way_in & IS_UDP)
+		return bpf_redirect(uplink, 0);
+	// When it is cut each segment is still the sending socket's until the other end has it: as many changes of one counter on
+	// several CPUs, and the socket sends on wherever one is freed, past what is under way elsewhere. A clone is nobody's, as what
+	// the kernel forwards itself. The original goes.
+	return bpf_clone_redirect(skb, uplink, 0) < 0 ? drop(NOT_REWRITTEN) : DROP;
+}
+
 SEC("classifier")
 int from_pod(struct __sk_buff *skb)
 {
@@ -94,7 +107,7 @@ int from_pod(struct __sk_buff *skb)
 		return drop(NOT_REWRITTEN);
 	count(to.slot, len, to.flags);
 	if (to.way)
-		return encapsulate(skb, &to, len) ? drop(NOT_REWRITTEN) : bpf_redirect(to.globals->uplink, 0);
+		return encapsulate(skb, &to, len) ? drop(NOT_REWRITTEN) : leave(skb, &to);
 	if (!to.door || deliver(skb, &to))
 		return drop(NOT_REWRITTEN);
 	return bpf_redirect_peer(to.door->node_side, 0);
