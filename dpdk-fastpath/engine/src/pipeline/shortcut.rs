@@ -234,6 +234,8 @@ impl Stage<'_> {
             }
             // It may have a record that is not entered yet, or be answered without one.
             None if self.flows.takes_over() || self.overflows() => return,
+            // What comes back may be the answers to a flow through a Service, as far as one can tell.
+            None if self.tables.v4.lookup(&key.reversed(), key.reversed().hash64()).is_some() => return,
             None => match (self.pod_at(key.source().0), self.pod_at(key.destination().0)) {
                 (Some(client), Some(server)) if client == from => (client, server, *key, *key),
                 _ => return,

@@ -383,3 +383,14 @@ fn after_a_change_the_next_datagram_goes_to_the_endpoint_that_there_is_then_and_
     joined.ask(1);
     assert_eq!(joined.direction(end(POD_A), &question).unwrap().to, end(POD_B));
 }
+
+#[test]
+fn what_goes_directly_to_the_endpoint_of_a_flow_by_the_same_ports_has_no_slots() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.ask(1);
+    for _ in 0..2 * SEVERAL {
+        joined.node.run(POD_A, &from_a(testkit::udp(at(ips.a, CLIENT), at(ips.on_b, 8080), b"x")));
+    }
+    assert_eq!(joined.slots.given(), 0);
+}
