@@ -227,6 +227,20 @@ impl<K: Key> Table<K> {
         0
     }
 
+    /// Lets a flow that was found begin once more, in this state. Returns how many more flows are [open](State::is_open) now; `None`
+    /// if somebody has ended it.
+    pub fn begin_again(&self, hit: &Hit<K>, now: Tick, state: State) -> Option<i32> {
+        let mut meta = hit.meta;
+        while meta.is_live() && meta.sequence() == hit.meta.sequence() {
+            let to = Meta::new(meta.sequence(), now, state);
+            match self.words(hit.index).change_meta(meta, to) {
+                Ok(()) => return Some(i32::from(to.is_open()) - i32::from(meta.is_open())),
+                Err(changed) => meta = changed,
+            }
+        }
+        None
+    }
+
     /// Replaces the route of a flow, unless somebody else did.
     pub fn reroute(&self, hit: &Hit<K>, route: Route) {
         self.words(hit.index).change_route(hit.meta.sequence(), hit.record.route, route);

@@ -147,22 +147,38 @@ impl Entering<'_> {
                 let ended = make_room(arena, table, (loads, self.slots), view, self.now);
                 self.counters.flows_expired(ended);
             }
+            let found = table.lookup(&original, original.hash64());
+            if let Some(hit) = found.filter(|hit| is_same(hit, &record)) {
+                if !hit.state().may_be_reopened() {
+                    // Its first packet came here as well.
+                    return true;
+                }
+                // The client has taken the same port again, as it does when it opens many.
+                if let Some(opened) = table.begin_again(&hit, self.now, State::SynSent) {
+                    table.reroute(&hit, route);
+                    loads.add(backend.id, opened);
+                    self.counters.flows_expired(1);
+                    self.counters.service_flow(service.slot());
+                    return true;
+                }
+            }
+            if let Some(hit) = found {
+                self.end(&hit, opened);
+                continue;
+            }
             match table.insert(arena, &record, self.now, State::SynSent) {
                 Ok(()) => {
                     loads.add(backend.id, 1);
                     self.counters.service_flow(service.slot());
                     return true;
                 }
-                // Its first packet came here as well.
-                Err(InsertError::Exists(hit)) if is_same(&hit, &record) => return true,
-                Err(InsertError::Exists(hit)) => self.end(&hit, opened),
                 // Of a flow whose endpoint was another service's, and is so no longer.
                 Err(InsertError::ReplyTaken) => {
                     let answer = translated.reversed();
                     let taken = table.lookup(&answer, answer.hash64());
                     taken.iter().for_each(|hit| self.end(hit, opened));
                 }
-                Err(InsertError::Full) => {}
+                Err(InsertError::Exists(_) | InsertError::Full) => {}
             }
         }
         false
@@ -180,10 +196,10 @@ impl Entering<'_> {
     }
 }
 
-/// Whether a flow is that of a connection which has just been opened.
+/// Whether a flow is one between the same ends, by the same endpoint.
 fn is_same(hit: &Hit<FlowKey4>, opened: &Record<FlowKey4>) -> bool {
-    let keys = |record: &Record<FlowKey4>| (record.original, record.translated);
-    !hit.reply && keys(&hit.record) == keys(opened) && !hit.state().may_be_reopened()
+    let of = |record: &Record<FlowKey4>| (record.original, record.translated, record.service, record.backend);
+    !hit.reply && of(&hit.record) == of(opened)
 }
 
 const fn asked((vip, port): (Ipv4Addr, u16)) -> ServiceKey {

@@ -13,6 +13,10 @@ use crate::table::{FlowPolicy, Snapshot};
 const AGED: std::ops::RangeInclusive<u32> = 16..=256;
 const AGED_PART: u32 = 1 << 13;
 
+/// How much more that is if nobody waits for it, as the next time may be [some while](Pipeline::longest_rest) off, or if there is
+/// little room left: whoever opens flows at that rate by himself only makes room for the next one.
+const IDLE: u32 = 8;
+
 /// Flows that one of them ends at the most: what a burst of packets waits for that.
 const ENDED: u64 = 32;
 
@@ -26,14 +30,14 @@ const ENTERED: [u32; 2] = [4, 16];
 
 impl Pipeline {
     /// Forgets some of this worker's flows that are over. To be called every few dozen rounds, and while there is nothing
-    /// to do: each call looks at a few records only.
-    pub fn age(&mut self, view: &Snapshot, now: Tick) {
+    /// to do: each call looks at a few records only, at more if it is `idle`.
+    pub fn age(&mut self, view: &Snapshot, now: Tick, idle: bool) {
         let FlowWorker { tables, arena4, arena6, loads, calendar, forgetting, .. } = &mut self.flows;
         calendar.at(now);
         tables.overflow.forget(forgetting, now);
         let slots = self.shortcut.as_ref().map(|shortcut| &*shortcut.slots);
-        let mut ended = age_some(arena4, &tables.v4, (loads, slots), view, now);
-        ended += age_some(arena6, &tables.v6, (loads, slots), view, now);
+        let mut ended = age_some(arena4, &tables.v4, (loads, slots), view, (now, idle));
+        ended += age_some(arena6, &tables.v6, (loads, slots), view, (now, idle));
         self.counters.flows_expired(ended);
     }
 
@@ -58,11 +62,13 @@ fn age_some<K: Key>(
     table: &Table<K>,
     means: (&mut LoadWriter, Option<&Slots>),
     view: &Snapshot,
-    now: Tick,
+    (now, idle): (Tick, bool),
 ) -> u64 {
-    let records = (arena.records() / AGED_PART).clamp(*AGED.start(), *AGED.end());
     let pressure = arena.is_short(table);
-    sweep(arena, table, means, view, Sweep { now, pressure, records, flows: ENDED, timeouts: timeouts(view) })
+    let more = |is_wanted| if is_wanted { IDLE } else { 1 };
+    let records = (arena.records() / AGED_PART).clamp(*AGED.start(), *AGED.end()) * more(idle || pressure);
+    let flows = ENDED * u64::from(more(idle));
+    sweep(arena, table, means, view, Sweep { now, pressure, records, flows, timeouts: timeouts(view) })
 }
 
 /// Ends a few flows that do not matter much, since there is no room for a new one; returns how many. What that takes is

@@ -146,7 +146,7 @@ impl Runner {
     /// What is done from time to time.
     fn keep_house(&mut self, idle: bool) {
         self.now = self.clock.tick();
-        self.forwarder.pipeline.age(self.tables.pin(), self.now);
+        self.forwarder.pipeline.age(self.tables.pin(), self.now, idle);
         self.forwarder.pipeline.review_shortcut(self.tables.pin(), self.now, idle);
     }
 }

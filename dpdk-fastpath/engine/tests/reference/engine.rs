@@ -135,7 +135,7 @@ impl Engine {
     /// Lets the ageing come by all flows.
     pub(crate) fn age(&mut self, seconds: u64) {
         for _ in 0..self.capacity.div_ceil(16) + 16 {
-            self.pipeline.age(&self.view, tick(seconds));
+            self.pipeline.age(&self.view, tick(seconds), false);
         }
     }
 

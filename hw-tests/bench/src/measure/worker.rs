@@ -197,7 +197,7 @@ impl Worker {
             for _ in 0..ROUNDS {
                 packets += self.round(now);
             }
-            self.forwarder.pipeline().age(self.tables.pin(), now);
+            self.forwarder.pipeline().age(self.tables.pin(), now, false);
             let cycles = tsc::now() - begin;
             if cycles >= enough {
                 return Run { packets, cycles };
@@ -243,7 +243,7 @@ impl Worker {
         shared.team.meet()?;
         let now = self.now();
         for _ in 0..flows.capacity() / AGED + 1 {
-            self.forwarder.pipeline().age(self.tables.pin(), now);
+            self.forwarder.pipeline().age(self.tables.pin(), now, false);
         }
         shared.team.meet()
     }

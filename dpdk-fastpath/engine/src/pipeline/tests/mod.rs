@@ -290,7 +290,7 @@ impl Node {
     /// Ages every flow as of now.
     pub(super) fn age(&mut self) {
         for _ in 0..100 {
-            self.pipeline.age(&self.view, Tick::at(Duration::from_secs(self.seconds)));
+            self.pipeline.age(&self.view, Tick::at(Duration::from_secs(self.seconds)), false);
         }
     }
 

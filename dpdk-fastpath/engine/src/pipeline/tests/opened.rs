@@ -212,11 +212,27 @@ fn what_the_kernel_has_opened_takes_the_place_of_what_was_before() {
         joined.review();
         assert_eq!(joined.flows(), [(new.0, new.1, State::SynSent)]);
         assert_eq!(joined.open_flows(), 1);
+        let service = joined.node.counters.service(0);
+        assert_eq!(service.new_flows, if closed || endpoint == ips.b { 2 } else { 1 });
         assert!(
             joined.direction(end(POD_A), &new.0).is_some()
                 && joined.direction(NODE_B, &new.1.reversed()).is_some()
         );
     }
+}
+
+#[test]
+fn who_opens_the_same_connections_again_and_again_needs_no_more_room() {
+    let (mut joined, ips) = (Joined::with(Node::with_flows(256)), v4());
+    joined.serve(ips.on_b);
+    for _ in 0..1000 {
+        joined.open(ips.vip, ips.on_b);
+        joined.review();
+        assert_eq!((joined.state(), joined.open_flows()), (Some(State::SynSent), 1));
+        joined.node.run(POD_A, &to_vip(TcpFlags::RST));
+        assert_eq!((joined.state(), joined.open_flows()), (Some(State::Reset), 0));
+    }
+    assert!(joined.slots.memory().is_alive());
 }
 
 #[test]
