@@ -82,6 +82,8 @@ impl Runner {
             if rounds % HOUSEKEEPING == 0 || slept {
                 self.keep_house(slept);
             }
+            let Self { forwarder, tables, now, .. } = &mut self;
+            forwarder.pipeline.review_shortcut(tables.pin(), *now, slept);
             self.forwarder.pipeline.counters().polled(packets, tsc::now().wrapping_sub(begin));
             slept = self.rest(empty);
         }
@@ -147,7 +149,6 @@ impl Runner {
     fn keep_house(&mut self, idle: bool) {
         self.now = self.clock.tick();
         self.forwarder.pipeline.age(self.tables.pin(), self.now, idle);
-        self.forwarder.pipeline.review_shortcut(self.tables.pin(), self.now, idle);
     }
 }
 
