@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use crate::layout::{BACKENDS, Backend, CHOICES, NOWHERE, OPENED, Opening};
+use crate::layout::{BACKENDS, Backend, CHOICES, NOWHERE, OPENED, OPENINGS, Opening};
 use crate::listener::Listener;
 use crate::memory::Memory;
 use crate::slots::{Direction, End, Slots};
@@ -28,11 +28,17 @@ pub struct Choice {
 }
 
 /// Who writes and who listens.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Openings {
     /// When each was written, by the clock of the slots.
-    written: Mutex<Vec<u64>>,
+    written: Mutex<[u64; OPENINGS]>,
     listener: Listener,
+}
+
+impl Default for Openings {
+    fn default() -> Self {
+        Self { written: Mutex::new([0; OPENINGS]), listener: Listener::default() }
+    }
 }
 
 /// The next opening of a place in the table goes to another service after so many seconds.
@@ -66,7 +72,6 @@ impl Slots {
         if choices == 0 || choices > CHOICES || backends.len() > BACKENDS || serial == 0 {
             return false;
         }
-        written.resize(openings.len(), 0);
         let opening = &openings[at];
         let is_others = opening.serial.load(Ordering::Relaxed) == serial && !is_for(opening, service);
         if is_others && now.saturating_sub(written[at]) < self.second() * TURN {
