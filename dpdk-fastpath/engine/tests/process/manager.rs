@@ -75,7 +75,8 @@ impl Manager {
 const ALL: [&str; 6] = ["flows", "ports", "tables", "tap.cvt-a", "tap.cvt-b", "tap.cvtup0"];
 
 /// What is kept besides where there is a short cut.
-const SHORT_CUT: [&str; 3] = ["shortcut.globals", "shortcut.pod.cvt-a", "shortcut.pod.cvt-b"];
+const SHORT_CUT: [&str; 4] =
+    ["shortcut.globals", "shortcut.opened.1", "shortcut.pod.cvt-a", "shortcut.pod.cvt-b"];
 
 fn given_back() {
     let directory = tempfile::tempdir().unwrap();
