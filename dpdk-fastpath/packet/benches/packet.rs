@@ -49,7 +49,7 @@ fn rewriting(c: &mut Criterion) {
     });
     let mut packet = frame();
     c.bench_function("hop and translate, usual packet", |b| {
-        b.iter(|| hop_and_translate(black_box(&mut packet), Protocol::UDP, &translation));
+        b.iter(|| hop_and_translate(black_box(&mut packet), &translation));
     });
 }
 

@@ -21,8 +21,9 @@ const IP: usize = EthHeader::LEN;
 const TRANSPORT: usize = IP + Ipv4Header::LEN;
 /// Bytes of the headers of the shortest usual packet.
 const HEAD: usize = TRANSPORT + UdpHeader::LEN;
-/// Checksum of TCP.
+/// Checksums of TCP and UDP.
 const TCP_CHECKSUM: usize = TRANSPORT + 16;
+const UDP_CHECKSUM: usize = TRANSPORT + 6;
 
 /// First byte of the first IPv4 address that is no unicast address.
 const MULTICAST: u8 = 224;
@@ -212,7 +213,7 @@ fn plain_len(head: &[u8; HEAD], frame: usize, difference: u64) -> Option<u16> {
 #[inline(always)]
 fn is_filled(head: &[u8; HEAD], len: u16) -> bool {
     let length = usize::from(u16::from_be_bytes([head[38], head[39]]));
-    length >= UdpHeader::LEN && Ipv4Header::LEN + length == usize::from(len)
+    usize::from(len) >= HEAD - IP && Ipv4Header::LEN + length == usize::from(len)
 }
 
 /// Time to live and traffic class of a usual packet; `None` if the frame is too short to be one.
@@ -240,24 +241,24 @@ pub fn hop(frame: &mut [u8]) {
     change_header(head(frame), Delta::NONE);
 }
 
-/// Takes one hop off, and makes the packet, which is of `protocol`, one of another flow.
+/// Takes one hop off, and makes the packet one of another flow.
 ///
 /// # Panics
 /// As [`hop`].
 #[inline(always)]
-pub fn hop_and_translate(frame: &mut [u8], protocol: Protocol, to: &Translation4) {
+pub fn hop_and_translate(frame: &mut [u8], to: &Translation4) {
     let (addresses, ports) = to.words();
     let (header, transport) = to.deltas();
     let head = head(frame);
     change_header(head, header);
     head[26..34].copy_from_slice(&addresses);
     head[TRANSPORT..TRANSPORT + 4].copy_from_slice(&ports);
-    if protocol == Protocol::TCP {
+    if Protocol(head[23]) == Protocol::TCP {
         let field: &mut [u8; 2] = frame[TCP_CHECKSUM..].first_chunk_mut().expect(OTHER_FRAME);
         *field = transport.apply_to(*field);
     } else {
-        let checksum = transport.apply_to_udp([head[40], head[41]]);
-        head[40..42].copy_from_slice(&checksum);
+        let field: &mut [u8; 2] = head[UDP_CHECKSUM..].first_chunk_mut().expect(OTHER_FRAME);
+        *field = transport.apply_to_udp(*field);
     }
 }
 

@@ -10,27 +10,29 @@ use crate::table::PortIndex;
 #[derive(Debug, Default)]
 pub struct ServiceTally {
     slot: u32,
-    packets: u64,
-    bytes: u64,
+    /// Packets in the upper half, bytes in the lower.
+    both: u64,
 }
 
 impl ServiceTally {
+    /// Packets that can be counted together without their bytes reaching the upper half.
+    pub const MOST: usize = 1 << 16;
+
     /// As [`CounterWriter::service_packet`], at the latest when this is [flushed](Self::flush).
     #[inline(always)]
-    pub fn add(&mut self, counters: &mut CounterWriter, slot: u32, bytes: u64) {
+    pub fn add(&mut self, counters: &mut CounterWriter, slot: u32, bytes: u16) {
         if slot != self.slot {
             self.flush(counters);
             self.slot = slot;
         }
-        self.packets += 1;
-        self.bytes += bytes;
+        self.both += 1 << 32 | u64::from(bytes);
     }
 
     /// Counts what has not been counted yet.
     pub fn flush(&mut self, counters: &mut CounterWriter) {
-        let Self { slot, packets, bytes } = std::mem::take(self);
-        if packets > 0 {
-            counters.service_packets(slot, packets, bytes);
+        let Self { slot, both } = std::mem::take(self);
+        if both > 0 {
+            counters.service_packets(slot, both >> 32, both & u64::from(u32::MAX));
         }
     }
 }

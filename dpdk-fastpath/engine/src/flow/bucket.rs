@@ -30,19 +30,27 @@ impl Control {
     const ONE_OVERFLOWED: u64 = 2;
     const TAGS: u32 = 8;
     const LOW_BITS: u64 = 0x0001_0101_0101_0101;
-    const HIGH_BITS: u64 = Self::LOW_BITS << 7;
+    /// The lowest and the highest bits of all tags, where they are.
+    const LOWEST: u64 = Self::LOW_BITS << Self::TAGS;
+    const HIGHEST: u64 = Self::LOWEST << 7;
 
     #[inline(always)]
     const fn tag(signature: u32) -> u64 {
         (signature >> 25) as u64 + 1
     }
 
-    /// A bit for each slot that has this tag, or 0 for the free ones: the highest of the slot's byte. What is above the
-    /// first of these bits may be wrong.
+    /// A bit for each slot that has this tag, or 0 for the free ones: the highest of the tag's byte, which is the second
+    /// byte for the first slot. What is above the first of these bits may be wrong.
     #[inline(always)]
     const fn with_tag(self, tag: u64) -> u64 {
-        let difference = (self.0 >> Self::TAGS) ^ Self::LOW_BITS.wrapping_mul(tag);
-        difference.wrapping_sub(Self::LOW_BITS) & !difference & Self::HIGH_BITS
+        let difference = self.0 ^ Self::LOWEST.wrapping_mul(tag);
+        difference.wrapping_sub(Self::LOWEST) & !difference & Self::HIGHEST
+    }
+
+    /// The first slot of those with a tag, of which there is one.
+    #[inline(always)]
+    const fn first(slots: u64) -> usize {
+        (slots.trailing_zeros() as usize / 8 - 1) % SLOTS
     }
 
     #[inline(always)]
@@ -54,7 +62,7 @@ impl Control {
     const fn first_free(self) -> Option<usize> {
         match self.with_tag(0) {
             0 => None,
-            free => Some(free.trailing_zeros() as usize / 8),
+            free => Some(Self::first(free)),
         }
     }
 
@@ -124,7 +132,7 @@ impl Bucket {
         if slots == 0 {
             return if control.has_overflowed() { Slot::UNCLEAR } else { Slot::ABSENT };
         }
-        let slot = Slot(self.slots[slots.trailing_zeros() as usize / 8 % SLOTS].load(Ordering::Acquire));
+        let slot = Slot(self.slots[Control::first(slots)].load(Ordering::Acquire));
         // No free slot passes for one: whose signature is 0 would be unclear.
         if slot.signature() == signature && slot.0 != 0 { slot } else { Slot::UNCLEAR }
     }

@@ -114,6 +114,7 @@ pub enum InsertError<K> {
 #[derive(Debug, Clone, Copy)]
 pub struct Burst<'a, K: Key> {
     table: &'a Table<K>,
+    lines: &'a [K::Line],
     index: View<'a>,
 }
 
@@ -129,7 +130,7 @@ impl<K: Key> Burst<'_, K> {
     pub fn probe(&self, hash: u64) -> Probe {
         let slot = self.index.glance(hash);
         if slot != Slot::ABSENT && slot != Slot::UNCLEAR {
-            prefetch_element(&self.table.lines, slot.index() as usize);
+            prefetch_element(self.lines, slot.index() as usize);
         }
         Probe(slot)
     }
@@ -176,7 +177,7 @@ impl<K: Key> Table<K> {
     /// For look-ups of several keys at once.
     #[inline(always)]
     pub fn burst(&self) -> Burst<'_, K> {
-        Burst { table: self, index: self.index.view() }
+        Burst { table: self, lines: &self.lines, index: self.index.view() }
     }
 
     /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].

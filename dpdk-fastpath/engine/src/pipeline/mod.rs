@@ -262,6 +262,7 @@ impl Pipeline {
         batch4.clear();
         batch6.clear();
         openings.clear();
+        const _: () = assert!(BATCH <= ServiceTally::MOST);
         let tally = ServiceTally::default();
         let (doors, ways) = (view.doors(), view.ways());
         let mut stage = Stage {

@@ -121,7 +121,7 @@ impl Stage<'_> {
         self.counters.service_flow(service);
         // From here on the flow is known: should the packet not go, it is looked at as any other of it.
         let port = self.transmit_usual(lane, true, out, buf, Some(&translation))?;
-        self.tally.add(self.counters, service, lane.len.into());
+        self.tally.add(self.counters, service, lane.len);
         Some(port)
     }
 }

@@ -68,7 +68,10 @@ impl Stage<'_> {
         let mut unclear = 0_u128;
         let flows = self.tables.v4.burst();
         const _: () = assert!(BATCH <= u128::BITS as usize);
-        for (at, lane) in batch.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_usual()) {
+        for (at, lane) in batch.lanes.iter_mut().enumerate() {
+            if !lane.is_usual() {
+                continue;
+            }
             lane.probe = flows.probe(lane.hash);
             if !lane.probe.is_likely() {
                 if !lane.probe.is_absent() {

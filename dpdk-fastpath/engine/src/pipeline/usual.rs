@@ -146,7 +146,7 @@ impl Stage<'_> {
         let Steady { translation, out, service } =
             self.tables.v4.follow(lane.probe, key, from_pod, moment, lane.calm)?;
         let port = self.transmit_usual(lane, from_pod, out, buf, Some(&translation))?;
-        self.tally.add(self.counters, service, lane.len.into());
+        self.tally.add(self.counters, service, lane.len);
         Some(port)
     }
 
@@ -181,7 +181,7 @@ impl Stage<'_> {
                 return None;
             }
             let frame = buf.data_mut();
-            rewrite(frame, lane, translation);
+            rewrite(frame, translation);
             set_stations(frame, door.mac, self.local.gateway_mac);
             return Some(index);
         }
@@ -190,16 +190,16 @@ impl Stage<'_> {
             return None;
         }
         let frame = way.template.encap_usual(buf, lane.len, entropy_port(lane.hash), traffic_class)?;
-        rewrite(frame, lane, translation);
+        rewrite(frame, translation);
         Some(way.uplink)
     }
 }
 
 /// Takes a hop off a packet that is sure to go, and translates it. Not a closure, so that it becomes part of its callers.
 #[inline(always)]
-fn rewrite(frame: &mut [u8], lane: &Lane, translation: Option<&Translation4>) {
+fn rewrite(frame: &mut [u8], translation: Option<&Translation4>) {
     match translation {
-        Some(translation) => usual::hop_and_translate(frame, lane.key.protocol(), translation),
+        Some(translation) => usual::hop_and_translate(frame, translation),
         None => usual::hop(frame),
     }
 }

@@ -95,13 +95,13 @@ proptest! {
         let there = Translation4::new(&from, &to);
         there.apply(&mut wanted, &parsed);
         let mut translated = frame.clone();
-        hop_and_translate(&mut translated, usual.protocol(), &there);
+        hop_and_translate(&mut translated, &there);
         prop_assert_eq!(&translated, &wanted);
 
         // And back, by the same differences.
         let (header, transport) = there.deltas();
         let back = Translation4::with_deltas(&from, header.inverse(), transport.inverse());
-        hop_and_translate(&mut translated, usual.protocol(), &back);
+        hop_and_translate(&mut translated, &back);
         let parsed = parse(&hopped).unwrap();
         prop_assert!(decrement_ttl(&mut hopped, &parsed));
         prop_assert_eq!(translated, hopped);

@@ -49,7 +49,10 @@ pub fn tunnelled(frame: &[u8], expected: &Tunnelled) -> Option<(Ipv4Addr, Usual)
     let difference = expected.outer.difference(head)
         | (word(head, IP + 8) & PROTOCOL ^ UDP)
         | (word(head, IP + 16) ^ expected.destination) & DESTINATION;
-    let len = plain_len(head, frame.len(), difference).filter(|len| is_filled(head, *len))?;
+    let len = plain_len(head, frame.len(), difference)?;
+    if usize::from(len) < OVERHEAD_V4 + HEAD - IP || !is_filled(head, len) {
+        return None;
+    }
     // The datagram fills its packet.
     let (headers, inner) = frame.get(..IP + usize::from(len))?.split_first_chunk::<OVERHEAD_V4>()?;
     let usual = Usual::read(inner, &expected.inner)?;
