@@ -198,7 +198,7 @@ impl NicManager {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (device_send, devices) = watch::channel(Vec::new());
         let owner = Owner::new(Arc::clone(&shared), attacher);
-        tokio::spawn(owner.run(queue, stop.clone()));
+        tokio::spawn(owner.run(queue, devices.clone(), stop.clone()));
         tokio::spawn(watcher::run(Arc::clone(&shared), resources, device_send, stop));
         Ok(Self { commands, shared, devices })
     }

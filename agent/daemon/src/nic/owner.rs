@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use culvert_api::agent::{NicApplyReply, NicReleaseReply, NicReleaseRequest, Progress};
 use culvert_api::value::PciAddress;
+use culvert_device_plugin::Device;
 use futures::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -40,10 +41,15 @@ impl Owner {
 
     /// Does what is asked until `stop`, and ends what has been begun. Pods' VFs wait for each other only where they have
     /// to: [`Attacher`] sees to that.
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Command>, stop: CancellationToken) {
+    pub(super) async fn run(
+        self,
+        mut queue: mpsc::Receiver<Command>,
+        devices: watch::Receiver<Vec<Device>>,
+        stop: CancellationToken,
+    ) {
         let owner = Arc::new(self);
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&owner).start());
+        tasks.spawn(Arc::clone(&owner).start(devices));
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         upkeep.reset();
@@ -63,16 +69,21 @@ impl Owner {
         }
     }
 
-    /// Goes on where the agent ended the last time.
-    async fn start(self: Arc<Self>) {
+    /// Goes on where the agent ended the last time. What nobody waits for is done once the first list of `devices` is there:
+    /// kubelet waits for that, and to look at the machine takes a CPU.
+    async fn start(self: Arc<Self>, mut devices: watch::Receiver<Vec<Device>>) {
         if let Some(step) = &self.shared.state.borrow().under_way {
             info!("the agent ended while it was at this: {}; the next plan goes on from there", step.text);
         }
         self.attacher.keep_namespaces().await;
-        Arc::clone(&self).tidy_up().await;
+        self.take_back_stale().await;
         let at_start = self.shared.policy.borrow().apply_at_start;
         if at_start {
             self.carry_out().await;
+        }
+        // An error is the end of everything.
+        if devices.changed().await.is_ok() {
+            self.count_orphans().await;
         }
     }
 
@@ -222,6 +233,11 @@ impl Owner {
 
     /// Undoes what was not completed, and takes back what pods had that are gone.
     async fn tidy_up(self: Arc<Self>) {
+        self.take_back_stale().await;
+        self.count_orphans().await;
+    }
+
+    async fn take_back_stale(&self) {
         let stale = self.attacher.stale();
         let take_back = async |key: &Key| {
             let started = Instant::now();
@@ -230,6 +246,9 @@ impl Owner {
             self.tell_released(recorded, &released, started);
         };
         join_all(stale.iter().map(take_back)).await;
+    }
+
+    async fn count_orphans(&self) {
         match self.orphans().await {
             Ok(orphans) => self.shared.events.measurements().orphans(orphans.len()),
             Err(e) => warn!("orphans are not counted: {}", chain(&e)),
