@@ -3,30 +3,24 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::backoff::Backoff;
-use super::message::{Message, Occasion, Wait, Word, listening, pair, receive, send};
+use super::child::{Forwarder, describe};
+use super::message::{Message, Occasion, Word, listening, pair};
 use super::now;
 use super::service_manager::ServiceManager;
 use super::watch::{Watch, pause};
-
-/// How long a forwarder may take to end once it is asked to.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How long one may take to be given what was kept, and to yield.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,20 +58,6 @@ pub struct Keeper {
     hang: Duration,
     items: BTreeMap<String, Vec<OwnedFd>>,
     manager: ServiceManager,
-}
-
-/// A process that forwards, or is about to.
-struct Forwarder {
-    child: Child,
-    socket: UnixStream,
-    started: Instant,
-    is_ready: bool,
-    is_warm: bool,
-    watch: Watch,
-    /// Its signs of life, until it is ready.
-    pulse: Option<OwnedFd>,
-    /// Why it was killed by us.
-    hung: Option<String>,
 }
 
 /// What happens to the forwarders.
@@ -359,75 +339,6 @@ impl Keeper {
     }
 }
 
-impl Forwarder {
-    /// What it says or that it ends; for ever nothing if there is none.
-    async fn next(
-        this: &mut Option<Self>,
-        said: impl FnOnce(Message) -> Event,
-        ended: impl FnOnce(ExitStatus) -> Event,
-    ) -> Event {
-        let Some(Self { child, socket, .. }) = this else { return std::future::pending().await };
-        tokio::select! {
-            message = hear(socket) => said(message),
-            // An error means that it is not our child: it was waited for, so it has ended.
-            status = child.wait() => ended(status.unwrap_or_default()),
-        }
-    }
-
-    async fn say(&self, word: &Word, descriptors: &[OwnedFd]) -> io::Result<()> {
-        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        self.socket.async_io(Interest::WRITABLE, || send(&self.socket, word, &descriptors, Wait::No)).await
-    }
-
-    /// What it said before it ended.
-    fn last_words(&mut self) -> impl Iterator<Item = Message> {
-        std::iter::from_fn(|| receive(&self.socket, Wait::No).ok().flatten())
-    }
-
-    /// Kills it if it stands still.
-    fn end_if_hung(&mut self) {
-        if let (None, Some(hung)) = (&self.hung, self.watch.look()) {
-            let reason = hung.to_string();
-            tracing::error!(reason, "the forwarder hangs");
-            self.hung = Some(reason);
-            self.signal(Signal::SIGKILL);
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(id) = self.child.id() {
-            // It may have ended.
-            let _ = kill(Pid::from_raw(id.cast_signed()), signal);
-        }
-    }
-
-    /// Has it end in order, or kills it; returns its exit status. If it is the last, it leaves nothing behind.
-    async fn stop(mut self, is_last: bool) -> u8 {
-        if is_last {
-            // Before the signal: one that does not hear it ends by that.
-            let _ = send(&self.socket, &Word::End, &[], Wait::No);
-        }
-        self.signal(Signal::SIGTERM);
-        match timeout(FAREWELL, self.child.wait()).await {
-            Ok(Ok(status)) => status.code().map_or(1, |code| code as u8),
-            Ok(Err(_)) => 1,
-            Err(_) => {
-                tracing::error!("the forwarder does not end within {FAREWELL:?}, and is killed");
-                let _ = self.child.kill().await;
-                1
-            }
-        }
-    }
-}
-
-/// The next message; for ever nothing once the other end is gone: then it ends.
-async fn hear(socket: &UnixStream) -> Message {
-    match socket.async_io(Interest::READABLE, || receive(socket, Wait::No)).await {
-        Ok(Some(message)) => message,
-        Ok(None) | Err(_) => std::future::pending().await,
-    }
-}
-
 async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
@@ -451,37 +362,11 @@ async fn next_look(looks: &mut Option<Interval>) {
     }
 }
 
-/// Why a forwarder ended, for people.
-fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(number), _) => match Signal::try_from(number) {
-            Ok(signal) => format!("killed by {signal}"),
-            Err(_) => format!("killed by signal {number}"),
-        },
-        (None, Some(code)) => format!("exit status {code}"),
-        (None, None) => "ended".to_owned(),
-    }
-}
-
 /// There is a descriptor for each queue of each port: as many as the system grants.
 fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of descriptors stays as it is");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn people_are_told_how_a_forwarder_ended() {
-        for (raw, said) in
-            [(9, "killed by SIGKILL"), (11, "killed by SIGSEGV"), (101 << 8, "exit status 101")]
-        {
-            assert_eq!(describe(ExitStatus::from_raw(raw)), said);
-        }
     }
 }

@@ -13,6 +13,7 @@
 //! passes everything on to systemd's own store of descriptors (`FDSTORE=1`, sd_notify(3)), and is given it back.
 
 mod backoff;
+mod child;
 mod keeper;
 mod kept;
 mod ledger;
