@@ -367,7 +367,7 @@ fn surroundings(view: &Snapshot) -> Option<Surroundings> {
 /// Only nodes that are reached over IPv4, by headers that are the same for all packets.
 fn set_ways(memory: &Memory, view: &Snapshot) {
     for slot in 0.. {
-        let way = view.ways().get(slot as usize).and_then(Option::as_ref);
+        let way = view.ways().get(slot as usize).filter(|way| way.mtu > 0);
         let way = way.zip(view.remote(slot)).and_then(|(way, remote)| match remote.vtep {
             IpAddr::V4(vtep) if remote.tenant == Tenant::DEFAULT => {
                 let pods = remote.pods4.map(|net| (net.network(), net.netmask()));

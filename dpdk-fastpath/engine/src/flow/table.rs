@@ -75,6 +75,9 @@ impl Probe {
     /// There is no such flow.
     pub const ABSENT: Self = Self(Slot::ABSENT);
 
+    /// There may be such a flow, but it is not known where.
+    pub const UNCLEAR: Self = Self(Slot::UNCLEAR);
+
     /// Whether there is no such flow.
     #[inline(always)]
     pub fn is_absent(self) -> bool {

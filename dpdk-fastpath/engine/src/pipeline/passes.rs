@@ -12,7 +12,7 @@ use super::stage::{Admitted, Origin, Packet, Stage, Step};
 use super::usual::Lane;
 use super::verdict::{Exits, Verdict};
 use super::{BATCH, Batch, Batched, NOWHERE};
-use crate::flow::{Hit, Key, Moment, OutBits, unmarked};
+use crate::flow::{Hit, Key, Moment, OutBits, Probe, unmarked};
 use crate::table::{Port, PortKind};
 
 impl Stage<'_> {
@@ -39,7 +39,7 @@ impl Stage<'_> {
         let flows = self.tables.v4.burst();
         for (at, (buf, lane)) in bufs.iter_mut().zip(&mut **lanes).enumerate() {
             let Some((usual, slot)) = admit_usual(self, buf) else {
-                (lane.len, lane.slot) = (0, NOWHERE);
+                (lane.len, lane.slot, lane.probe) = (0, NOWHERE, Probe::UNCLEAR);
                 match self.admit(port, buf) {
                     Step::Break(verdict) => verdicts[at] = verdict,
                     Step::Continue(Admitted::V4(parsed, origin, key)) => {
@@ -107,9 +107,8 @@ impl Stage<'_> {
     ) {
         let Batch { lanes, bufs, verdicts, others4, .. } = batch;
         for ((lane, buf), verdict) in lanes.iter().zip(&mut **bufs).zip(&mut **verdicts) {
-            if lane.is_usual()
-                && let Some(port) = self.forward_usual(moment, from_pod, lane, buf)
-            {
+            // One that is not usual has a probe that leads nowhere.
+            if let Some(port) = self.forward_usual(moment, from_pod, lane, buf) {
                 exits.add(port);
                 *verdict = Verdict::Send(port);
                 continue;

@@ -31,7 +31,7 @@ pub(super) struct Stage<'a> {
     pub(super) tables: &'a FlowTables,
     /// Doors and ways of the view.
     pub(super) doors: &'a [Door],
-    pub(super) ways: &'a [Option<Way>],
+    pub(super) ways: &'a [Way],
     /// For opening flows.
     pub(super) flows: &'a mut FlowWorker,
     pub(super) counters: &'a mut CounterWriter,

@@ -156,7 +156,7 @@ impl Stage<'_> {
     pub(super) fn may_leave<B: PacketBuf>(&self, lane: &Lane, out: OutBits, buf: &B) -> bool {
         let mtu = match out.port() {
             Some(index) => self.doors.get(usize::from(index.0)).map(|door| door.mtu),
-            None => self.ways.get(out.slot()).and_then(Option::as_ref).map(|way| way.mtu),
+            None => self.ways.get(out.slot()).map(|way| way.mtu),
         };
         let hops = usual::ttl_and_traffic_class(buf.data()).map_or(0, |(ttl, _)| ttl);
         hops > 1 && mtu.is_some_and(|mtu| lane.len <= mtu)
@@ -185,7 +185,7 @@ impl Stage<'_> {
             set_stations(frame, door.mac, self.local.gateway_mac);
             return Some(index);
         }
-        let way = self.ways.get(out.slot())?.as_ref()?;
+        let way = self.ways.get(out.slot())?;
         if !from_pod || lane.len > way.mtu {
             return None;
         }

@@ -15,7 +15,7 @@ use super::error::{Problem, TableError};
 use super::local::LocalNode;
 use super::map::Map;
 use super::port::{MAX_PORTS, Port, PortIndex, PortKind};
-use super::remote::{MAX_REMOTES, Remote, RemoteNode};
+use super::remote::{MAX_REMOTES, Remote, RemoteNode, Way};
 use super::route::{Routing, Target};
 use super::service::{BackendSpec, MAX_SERVICES, Service, ServiceKey, ServiceSpec};
 use super::slots::Slots;
@@ -403,7 +403,7 @@ impl Builder {
             let at = slot as usize;
             if remotes.by_slot.len() <= at {
                 remotes.by_slot.resize(at + 1, None);
-                remotes.ways.resize(at + 1, None);
+                remotes.ways.resize(at + 1, Way::NONE);
             }
             let path_mtu = self.path_mtus.get(&node.vtep).copied();
             let remote = Remote::new(node, tenant, self.snapshot.local(), mac, &self.neighbours, path_mtu);

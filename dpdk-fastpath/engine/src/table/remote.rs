@@ -104,11 +104,19 @@ pub struct Remote {
 pub struct Way {
     /// The outer headers.
     pub template: Template4,
-    /// Largest IP packet that the tunnel carries, in bytes.
+    /// Largest IP packet that the tunnel carries, in bytes; 0 if there is no such way.
     pub mtu: u16,
     /// The port to the underlay.
     pub uplink: PortIndex,
 }
+
+impl Way {
+    /// Nowhere.
+    pub const NONE: Self = Self { template: Template4::NONE, mtu: 0, uplink: PortIndex(u16::MAX) };
+}
+
+// Found by a shift.
+const _: () = assert!(size_of::<Way>() == 128);
 
 /// What a tunnel to this endpoint takes from the underlay's MTU, in bytes: all outer headers but that of Ethernet, and the
 /// inner one of Ethernet, which is as long.
@@ -118,8 +126,11 @@ pub fn overhead(vtep: IpAddr) -> u16 {
 
 impl Remote {
     /// What is left of it when only sending counts.
-    pub(super) fn way(&self, uplink: Option<PortIndex>) -> Option<Way> {
-        Some(Way { template: *self.template.as_ref().ok()?.fixed4()?, mtu: self.mtu, uplink: uplink? })
+    pub(super) fn way(&self, uplink: Option<PortIndex>) -> Way {
+        match (self.template.as_ref().ok().and_then(Template::fixed4), uplink) {
+            (Some(&template), Some(uplink)) => Way { template, mtu: self.mtu, uplink },
+            _ => Way::NONE,
+        }
     }
 
     /// `path_mtu` is that of the underlay's way there, as far as it is known to be less than this node's.

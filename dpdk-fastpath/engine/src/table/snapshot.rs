@@ -50,7 +50,7 @@ pub(super) struct Ports {
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
     pub(super) by_slot: Vec<Option<Remote>>,
-    pub(super) ways: Vec<Option<Way>>,
+    pub(super) ways: Vec<Way>,
     /// Slots of the default tenant by tunnel endpoint.
     pub(super) vteps: Map<IpAddr, u32>,
     /// The same of the other tenants.
@@ -181,7 +181,7 @@ impl Snapshot {
 
     /// What it takes to send to the remote node in each slot, if that is the usual: see [`Way`].
     #[inline]
-    pub fn ways(&self) -> &[Option<Way>] {
+    pub fn ways(&self) -> &[Way] {
         &self.remotes.ways
     }
 

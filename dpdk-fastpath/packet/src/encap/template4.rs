@@ -40,6 +40,9 @@ pub struct Template4 {
 const _: () = assert!(size_of::<Template4>() == 64);
 
 impl Template4 {
+    /// Headers of no tunnel.
+    pub const NONE: Self = Self { bytes: [0; TEMPLATE], class_mask: 0 };
+
     pub(super) fn new(tunnel: &Tunnel, src: Ipv4Addr, dst: Ipv4Addr) -> Self {
         let (class, class_mask) = tunnel.marking.class();
         let mut ip = Ipv4Header::new(src, dst, Protocol::UDP, tunnel.marking.fixed_ttl(), 0);

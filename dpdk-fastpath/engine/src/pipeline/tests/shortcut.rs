@@ -33,7 +33,7 @@ impl Joined {
     /// Tells the short cut of the ways, as the control thread does.
     pub(super) fn follow(&self) {
         for (slot, way) in self.node.view.ways().iter().enumerate() {
-            let way = way.as_ref().zip(self.node.view.remote(slot as u32));
+            let way = Some(way).filter(|way| way.mtu > 0).zip(self.node.view.remote(slot as u32));
             let way = way.and_then(|(way, remote)| match remote.vtep {
                 IpAddr::V4(vtep) => Some(Remote { vtep, template: &way.template, mtu: way.mtu, pods: None }),
                 IpAddr::V6(_) => None,
