@@ -139,7 +139,7 @@ impl PacketBuf for Mbuf {
         Some(self.data_mut())
     }
 
-    #[inline]
+    #[inline(always)]
     fn trim_front(&mut self, n: usize) -> bool {
         let Some(len) = self.len().checked_sub(n) else { return false };
         self.raw_mut().data_off += n as u16;
@@ -162,16 +162,6 @@ impl PacketBuf for Mbuf {
         if len < self.len() {
             self.set_len(len);
         }
-    }
-
-    #[inline(always)]
-    fn keep(&mut self, start: usize, end: usize) -> bool {
-        let fits = start <= end && end <= self.len();
-        if fits {
-            self.raw_mut().data_off += start as u16;
-            self.set_len(end - start);
-        }
-        fits
     }
 
     #[inline]

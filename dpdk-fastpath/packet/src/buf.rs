@@ -27,17 +27,6 @@ pub trait PacketBuf {
     /// Drops what follows the first `len` bytes; no effect on a packet that is no longer than that.
     fn truncate(&mut self, len: usize);
 
-    /// Drops all but the bytes from `start` to `end`; `false`, and nothing changed, if these are not all there.
-    #[inline(always)]
-    fn keep(&mut self, start: usize, end: usize) -> bool {
-        let fits = start <= end && end <= self.len();
-        if fits {
-            self.truncate(end);
-            self.trim_front(start);
-        }
-        fits
-    }
-
     /// What is still to be done about the packet before it may go over a wire. Whoever replaces the packet by another sets
     /// that, too.
     fn offload(&self) -> Offload;
@@ -144,15 +133,5 @@ mod tests {
         buf.truncate(1);
         assert_eq!(buf.data(), b"c");
         assert!(!buf.is_empty());
-    }
-
-    #[test]
-    fn the_middle_of_a_buffer_is_kept_or_all_of_it() {
-        let mut buf = TestBuf::new(b"abcdef");
-        assert!(!buf.keep(2, 7) && !buf.keep(3, 2));
-        assert_eq!(buf.data(), b"abcdef");
-        assert!(buf.keep(2, 4));
-        assert_eq!(buf.data(), b"cd");
-        assert!(buf.keep(2, 2) && buf.is_empty());
     }
 }

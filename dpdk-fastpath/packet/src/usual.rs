@@ -106,7 +106,12 @@ impl Usual {
     #[inline(always)]
     pub fn read(frame: &[u8], front: &Front) -> Option<Self> {
         let head: &[u8; HEAD] = frame.first_chunk()?;
-        let len = plain_len(head, frame.len(), front.difference(head))?;
+        Self::of(frame, head, plain_len(head, frame.len(), front.difference(head))?)
+    }
+
+    /// Reads a frame with such a head and a plain IP packet of `len` bytes; what is above that is verified.
+    #[inline(always)]
+    fn of(frame: &[u8], head: &[u8; HEAD], len: u16) -> Option<Self> {
         if head[30] >= MULTICAST {
             return None;
         }
@@ -212,8 +217,7 @@ fn plain_len(head: &[u8; HEAD], frame: usize, difference: u64) -> Option<u16> {
 /// Whether the UDP datagram in an IP packet of `len` bytes is as long as that.
 #[inline(always)]
 fn is_filled(head: &[u8; HEAD], len: u16) -> bool {
-    let length = usize::from(u16::from_be_bytes([head[38], head[39]]));
-    usize::from(len) >= HEAD - IP && Ipv4Header::LEN + length == usize::from(len)
+    usize::from(len) >= HEAD - IP && length(head, 38) == (len - Ipv4Header::LEN as u16).to_be()
 }
 
 /// Time to live and traffic class of a usual packet; `None` if the frame is too short to be one.
@@ -238,7 +242,13 @@ pub fn opens(frame: &[u8]) -> bool {
 /// If the frame is shorter than any usual one; as with all that changes frames.
 #[inline(always)]
 pub fn hop(frame: &mut [u8]) {
-    change_header(head(frame), Delta::NONE);
+    let head = head(frame);
+    let before = u32::from_le(half(head, IP + 8));
+    // As the time to live is the upper byte of its word, the checksum, which is the upper half here, is more by its lowest bit;
+    // in ones' complement, where 0xffff, which a right checksum never is, would be 0 (RFC 1624).
+    let carry = u32::from(before >= 0xfffe << 16) << 16;
+    let after = before.wrapping_add((1 << 16) - 1).wrapping_add(carry);
+    head[22..26].copy_from_slice(&after.to_le_bytes());
 }
 
 /// Takes one hop off, and makes the packet one of another flow.
@@ -288,6 +298,12 @@ fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
 #[inline(always)]
 fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     bytes[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// Two bytes of a header, as they lie in memory: a length that is to be compared with another.
+#[inline(always)]
+fn length<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u16::from_ne_bytes(*bytes))
 }
 
 #[cfg(test)]

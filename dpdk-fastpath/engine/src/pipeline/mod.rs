@@ -105,7 +105,7 @@ pub struct Pipeline {
     batch4: Vec<Batched<FlowKey4>>,
     batch6: Vec<Batched<FlowKey6>>,
     destinations: Recent<DestinationBits>,
-    vteps: Recent<Option<u32>>,
+    vteps: Recent<u32>,
     services: Recent<u32, Asked>,
     openings: Vec<Opening>,
     allowances: Allowances,

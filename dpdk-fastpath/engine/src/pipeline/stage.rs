@@ -37,8 +37,8 @@ pub(super) struct Stage<'a> {
     pub(super) counters: &'a mut CounterWriter,
     /// Where packets to IPv4 addresses go.
     pub(super) destinations: &'a mut Recent<DestinationBits>,
-    /// Slots of the remote nodes behind IPv4 addresses of the underlay.
-    pub(super) vteps: &'a mut Recent<Option<u32>>,
+    /// Slots of the remote nodes behind IPv4 addresses of the underlay, which are numbers as they lie in memory.
+    pub(super) vteps: &'a mut Recent<u32>,
     /// Slots of the services behind virtual IPv4 addresses.
     pub(super) services: &'a mut Recent<u32, Asked>,
     /// Flows that packets of the batch most likely open.

@@ -14,6 +14,7 @@ use culvert_packet::ip::Protocol;
 use culvert_packet::rewrite::Translation4;
 use culvert_packet::usual::{self, Front, Tunnelled, Usual};
 
+use super::NOWHERE;
 use super::frame::set_stations;
 use super::stage::Stage;
 use crate::flow::{Calm, Moment, OutBits, Probe, Steady};
@@ -124,8 +125,9 @@ impl Stage<'_> {
     ) -> Option<(Usual, u32)> {
         let (src, usual) = usual::tunnelled(buf.data(), expected)?;
         let view = self.view;
-        let slot = self.vteps.get(src.to_bits().into(), || view.remote_of_vtep(src.into()))?;
-        buf.keep(OVERHEAD_V4, OVERHEAD_V4 + usual.end()).then_some((usual, slot))
+        let key = u32::from_ne_bytes(src.octets());
+        let slot = self.vteps.get(key.into(), || view.remote_of_vtep(src.into()).unwrap_or(NOWHERE));
+        (slot != NOWHERE && buf.trim_front(OVERHEAD_V4)).then_some((usual, slot))
     }
 
     /// Sends a usual packet if nothing stands against it, and returns the port. `None`, and the packet is as it was, for

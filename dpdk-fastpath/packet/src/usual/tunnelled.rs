@@ -2,63 +2,92 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Front, HEAD, IP, Usual, is_filled, plain_len, ttl_and_traffic_class, word};
+use super::{HEAD, IP, Usual, half, length, word};
+use crate::checksum::words_are_valid;
 use crate::encap::OVERHEAD_V4;
-use crate::eth::EthAddr;
+use crate::eth::{EthAddr, EthHeader};
 use crate::ip::Protocol;
+use crate::ipv4::Ipv4Header;
 
-/// Where the VXLAN header begins, behind that of UDP.
-const VXLAN: usize = HEAD;
+/// Bytes of the outer headers and of the inner one of Ethernet, and words of eight.
+const FRONT: usize = OVERHEAD_V4 + EthHeader::LEN;
+const WORDS: usize = FRONT / 8;
+/// Bytes of all headers of the shortest usual packet in a tunnel.
+const WHOLE: usize = OVERHEAD_V4 + HEAD;
+
+const _: () = assert!(FRONT.is_multiple_of(8));
 
 /// What the usual tunnel packets to one endpoint have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Tunnelled {
-    outer: Front,
-    inner: Front,
-    /// Endpoint, any source port, and destination port, as they lie in memory.
-    destination: u64,
-    /// The VXLAN header, as it lies in memory.
-    vxlan: u64,
+    /// What is in front of the inner IP header, as it lies in memory, and which bits of that count.
+    want: [u64; WORDS],
+    mask: [u64; WORDS],
 }
 
 impl Tunnelled {
     /// To UDP port `port` of an endpoint, whose Ethernet addresses outside and inside of the tunnel are these, in the
     /// network with this VNI.
-    pub const fn new(outer: EthAddr, endpoint: Ipv4Addr, port: u16, vni: u32, inner: EthAddr) -> Self {
-        let [_, a, b, c] = vni.to_be_bytes();
-        let vxlan = u64::from_ne_bytes([8, 0, 0, 0, a, b, c, 0]);
-        let ([d, e, f, g], [h, i]) = (endpoint.octets(), port.to_be_bytes());
-        let destination = u64::from_ne_bytes([d, e, f, g, 0, 0, h, i]);
-        Self { outer: Front::to(outer), inner: Front::to(inner), destination, vxlan }
+    pub fn new(outer: EthAddr, endpoint: Ipv4Addr, port: u16, vni: u32, inner: EthAddr) -> Self {
+        const ALL: [u8; 6] = [0xff; 6];
+        let [_, vni @ ..] = vni.to_be_bytes();
+        let (mut want, mut mask) = ([0; FRONT], [0; FRONT]);
+        let mut expect = |at: usize, bytes: &[u8], bits: &[u8]| {
+            want[at..at + bytes.len()].copy_from_slice(bytes);
+            mask[at..at + bytes.len()].copy_from_slice(&bits[..bytes.len()]);
+        };
+        expect(0, &outer.0, &ALL);
+        // IPv4 without options, and no fragment of it.
+        expect(12, &[8, 0, 0x45], &ALL);
+        expect(20, &[0, 0], &[0x3f, 0xff]);
+        expect(23, &[Protocol::UDP.0], &ALL);
+        expect(30, &endpoint.octets(), &ALL);
+        expect(36, &port.to_be_bytes(), &ALL);
+        // The flag that says that the VNI counts, and the VNI; the rest is reserved and ignored (RFC 7348, section 5).
+        expect(42, &[8], &[8]);
+        expect(46, &vni, &ALL);
+        expect(50, &inner.0, &ALL);
+        expect(62, &[8, 0], &ALL);
+        let words = |bytes: [u8; FRONT]| std::array::from_fn(|at| word(&bytes, 8 * at));
+        Self { want: words(want), mask: words(mask) }
+    }
+
+    /// 0 if a frame begins so.
+    #[inline(always)]
+    fn difference(&self, frame: &[u8; WHOLE]) -> u64 {
+        (0..WORDS).fold(0, |all, at| all | (word(frame, 8 * at) ^ self.want[at]) & self.mask[at])
     }
 }
 
 /// Reads a tunnel packet; verified is all that [`parse`](crate::parse::parse) and
 /// [`decap`](crate::encap::decap) verify. Returned are the tunnel's other end, and the packet inside, whose frame begins at
-/// [`OVERHEAD_V4`]. `None` for packets of another kind, among them those whose traffic class would change, and for whatever
-/// is wrong.
+/// [`OVERHEAD_V4`] and ends with the packet. `None` for packets of another kind, among them those whose traffic class would change
+/// and those with anything behind one of their parts, such as padding, and for whatever is wrong.
 #[inline(always)]
 pub fn tunnelled(frame: &[u8], expected: &Tunnelled) -> Option<(Ipv4Addr, Usual)> {
-    /// The flag that says that the VNI counts, and the VNI; the rest is reserved and ignored (RFC 7348, section 5).
-    const COUNTS: u64 = u64::from_ne_bytes([8, 0, 0, 0, 0xff, 0xff, 0xff, 0]);
-    /// Protocol; and all but the source port.
-    const PROTOCOL: u64 = u64::from_ne_bytes([0, 0xff, 0, 0, 0, 0, 0, 0]);
-    const DESTINATION: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff]);
-    const UDP: u64 = u64::from_ne_bytes([0, Protocol::UDP.0, 0, 0, 0, 0, 0, 0]);
-    let head: &[u8; HEAD] = frame.first_chunk()?;
-    let difference = expected.outer.difference(head)
-        | (word(head, IP + 8) & PROTOCOL ^ UDP)
-        | (word(head, IP + 16) ^ expected.destination) & DESTINATION;
-    let len = plain_len(head, frame.len(), difference)?;
-    if usize::from(len) < OVERHEAD_V4 + HEAD - IP || !is_filled(head, len) {
+    /// Version and header length, and no fragment; of the inner packet.
+    const PLAIN: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+    const COUNTS: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    let whole: &[u8; WHOLE] = frame.first_chunk()?;
+    let inner = frame.get(OVERHEAD_V4..)?;
+    let head: &[u8; HEAD] = inner.first_chunk()?;
+    let first = word(head, IP);
+    let difference = expected.difference(whole) | (first ^ PLAIN) & COUNTS;
+    // What the outer packet has more than the inner one is as much as the outer headers: both begin behind Ethernet's.
+    let outer_len = u16::try_from(frame.len() - IP).ok()?;
+    let len = outer_len - OVERHEAD_V4 as u16;
+    if difference != 0
+        || length(whole, IP + 2) != outer_len.to_be()
+        || length(whole, IP + Ipv4Header::LEN + 4) != (outer_len - Ipv4Header::LEN as u16).to_be()
+        || length(head, IP + 2) != len.to_be()
+        || !words_are_valid([word(whole, IP), word(whole, IP + 8), half(whole, IP + 16).into()])
+        || !words_are_valid([first, word(head, IP + 8), half(head, IP + 16).into()])
+    {
         return None;
     }
-    // The datagram fills its packet.
-    let (headers, inner) = frame.get(..IP + usize::from(len))?.split_first_chunk::<OVERHEAD_V4>()?;
-    let usual = Usual::read(inner, &expected.inner)?;
-    let ((_, outer_class), (_, class)) = (ttl_and_traffic_class(frame)?, ttl_and_traffic_class(inner)?);
-    let src = Ipv4Addr::from([head[26], head[27], head[28], head[29]]);
-    let mark = outer_class & 3;
-    let usual_mark = (mark == 0) | (mark == class & 3);
-    ((word(headers, VXLAN) ^ expected.vxlan) & COUNTS == 0 && usual_mark).then_some((src, usual))
+    let usual = Usual::of(inner, head, len)?;
+    let (mark, class) = (whole[15] & 3, head[15]);
+    let src = Ipv4Addr::from([whole[26], whole[27], whole[28], whole[29]]);
+    ((mark == 0) | (mark == class & 3)).then_some((src, usual))
 }
