@@ -80,12 +80,22 @@ fn wait_for_flows(fast_path: &mut FastPath, restarts: u32, flows: u64) -> api::I
     })
 }
 
+/// Sets the flag however the case ends, so that threads end that look at it.
+pub(crate) struct Stopper<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A connection through the Service whose server sends without pause; returns the longest time that the client waited
 /// for bytes while `meanwhile` was at work.
 pub(crate) fn longest_gap(client: &Pod, server: &Pod, meanwhile: impl FnOnce()) -> Duration {
     let listener = server.netns.within(|| TcpListener::bind((&server.ipv4[..], 8080))).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stopper = Stopper(&stop);
         let serving = scope.spawn(|| {
             let (mut stream, _) = listener.accept().unwrap();
             while !stop.load(Ordering::Relaxed) {
