@@ -6,7 +6,8 @@ use culvert_api::fastpath as proto;
 use culvert_packet::flow::Tenant;
 use ipnet::IpNet;
 
-use super::builder::{Applied, Builder, check_count, check_remotes, check_services, slots};
+use super::builder::{Applied, Builder};
+use super::check::{check_count, check_remotes, check_services, slots};
 use super::error::{Problem, TableError};
 use super::map::Map;
 use super::remote::{MAX_REMOTES, RemoteNode};

@@ -19,6 +19,7 @@
 mod balancing;
 mod builder;
 mod changes;
+mod check;
 mod common;
 mod domain;
 mod error;
