@@ -231,12 +231,12 @@ impl Owner {
         self.tell_released(recorded, &released, started);
     }
 
-    /// Undoes what was not completed, and takes back what pods had that are gone.
     async fn tidy_up(self: Arc<Self>) {
         self.take_back_stale().await;
         self.count_orphans().await;
     }
 
+    /// Undoes what was not completed, and takes back what pods had that are gone.
     async fn take_back_stale(&self) {
         let stale = self.attacher.stale();
         let take_back = async |key: &Key| {
