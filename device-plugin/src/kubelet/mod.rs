@@ -1,6 +1,7 @@
 //! The side towards kubelet: sockets, services, registration.
 
 mod backoff;
+mod connection;
 mod folder;
 mod register;
 mod service;

@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::connection::Connection;
 use super::folder::identity;
 
 /// Longest path of a Unix socket, unix(7).
@@ -64,7 +65,7 @@ async fn is_served(path: &Path) -> bool {
 #[derive(Debug)]
 pub(super) struct Socket {
     path: PathBuf,
-    connections: mpsc::Sender<io::Result<UnixStream>>,
+    connections: mpsc::Sender<io::Result<Connection>>,
     bound: Option<Bound>,
 }
 
@@ -76,7 +77,7 @@ struct Bound {
 
 impl Socket {
     /// Nothing is bound yet; the receiver is what a server takes.
-    pub(super) fn new(path: PathBuf) -> (Self, mpsc::Receiver<io::Result<UnixStream>>) {
+    pub(super) fn new(path: PathBuf) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
         let (connections, receiver) = mpsc::channel(1);
         (Self { path, connections, bound: None }, receiver)
     }
@@ -134,11 +135,11 @@ impl Drop for Socket {
     }
 }
 
-async fn accept(listener: UnixListener, connections: mpsc::Sender<io::Result<UnixStream>>) {
+async fn accept(listener: UnixListener, connections: mpsc::Sender<io::Result<Connection>>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if connections.send(Ok(stream)).await.is_err() {
+                if connections.send(Ok(stream.into())).await.is_err() {
                     return;
                 }
             }

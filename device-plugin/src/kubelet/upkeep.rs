@@ -10,7 +10,6 @@ use culvert_api::errors::chain;
 use culvert_api::kubelet::pluginregistration::registration_server::RegistrationServer;
 use culvert_api::kubelet::v1beta1::device_plugin_server::DevicePluginServer;
 use culvert_api::value::ResourceName;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::backoff::Backoff;
+use super::connection::Connection;
 use super::folder::Folder;
 use super::register::register;
 use super::service::{FoundService, PoolService, Word};
@@ -108,7 +108,7 @@ pub(crate) async fn serve(offer: Offer) {
 async fn run_server(
     service: PoolService,
     found: Option<FoundService>,
-    connections: mpsc::Receiver<io::Result<UnixStream>>,
+    connections: mpsc::Receiver<io::Result<Connection>>,
     stop: CancellationToken,
 ) {
     let served = Server::builder()
