@@ -12,6 +12,7 @@ mod node;
 mod openings;
 mod paths;
 mod relay;
+mod supers;
 mod tap;
 mod udp;
 mod unusual;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         paths::cases(),
         unusual::cases(),
         udp::cases(),
+        supers::cases(),
         watched::cases(),
     ];
     let trials = cases.into_iter().flatten().map(|(name, body)| {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// `struct virtio_net_hdr`, which is in front of each frame.
@@ -53,6 +53,23 @@ impl Tap {
         let frame = [&[0; VNET_HEADER], frame].concat();
         (&self.0).write_all(&frame).unwrap();
     }
+}
+
+/// Lets a packet socket have `struct virtio_net_hdr` in front of each frame, as taps have.
+pub(crate) fn take_vnet_headers(socket: &impl AsRawFd) {
+    let on = 1_i32;
+    // SAFETY: the kernel reads as many bytes as it is told, of what lives until it returns.
+    let set = unsafe {
+        let size = size_of_val(&on) as libc::socklen_t;
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
 impl AsFd for Tap {
