@@ -33,6 +33,8 @@ const BAD: [(&str, &str, &str); 4] = [
 
 fn bad_files(context: &Context) -> Outcome {
     let net = Topology::start(context)?;
+    net.node.manifests.endpoints(&net.web(&BACKENDS[..2]))?;
+    net.wait_for_backends(2)?;
     let load = Load::start(net.pod("client").netns(), Topology::web_address(Family::V4))?;
     for (name, text, named) in BAD {
         net.node.manifests.write(name, text)?;
@@ -40,9 +42,9 @@ fn bad_files(context: &Context) -> Outcome {
             Ok(net.node.agent.log().contains(named).then_some(()))
         })?;
     }
-    // What is right is still taken in while what is wrong lies beside it.
-    net.node.manifests.endpoints(&net.web(&BACKENDS[..2]))?;
-    net.wait_for_backends(2)?;
+    // What is right is still taken in while what is wrong lies beside it. One that goes would reset whom it answers.
+    net.node.manifests.endpoints(&net.web(&BACKENDS))?;
+    net.wait_for_backends(BACKENDS.len())?;
     load.finish()?.nothing_lost(10)
 }
 
