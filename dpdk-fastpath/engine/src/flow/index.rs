@@ -286,6 +286,12 @@ impl Index {
         self.partial.store(partial, Ordering::Release);
     }
 
+    /// Whether keys are missing that will be entered.
+    #[inline]
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial.load(Ordering::Acquire)
+    }
+
     #[inline(always)]
     fn shape(&self) -> Shape {
         Shape(self.shape.load(Ordering::Acquire))
@@ -305,8 +311,7 @@ impl Index {
 
     #[inline(always)]
     pub(super) fn view(&self) -> View<'_> {
-        let shape = self.shape();
-        let is_partial = self.partial.load(Ordering::Acquire);
+        let (shape, is_partial) = (self.shape(), self.is_partial());
         let settled = if shape.older().is_none() && !is_partial { shape } else { Shape::NONE };
         View { level: self.level(shape.size()), shape: &self.shape, settled }
     }
@@ -315,7 +320,7 @@ impl Index {
     /// it may still be entered.
     pub(super) fn clarify(&self, hash: u64) -> Slot {
         let mut last = None;
-        let is_partial = self.partial.load(Ordering::Acquire);
+        let is_partial = self.is_partial();
         // Whoever finds a second one stops.
         let several = self.find(hash, |slot| last.replace(slot).filter(|&known| known != slot));
         match (last, several) {
@@ -388,14 +393,17 @@ impl Index {
         if shape.size() == self.largest && keys > self.largest as usize { CROWDED_LATER } else { CROWDED }
     }
 
-    /// Removes a key that has this slot, if it is there.
-    pub(super) fn unlink(&self, hash: u64, slot: Slot) {
+    /// Removes a key that has this slot; `false` if it is not there.
+    pub(super) fn unlink(&self, hash: u64, slot: Slot) -> bool {
         loop {
             let shape = self.shape();
             let (older, level) = self.levels(shape);
             let remove = |level: Level<'_>| level.remove(hash, slot, || true);
-            if older.is_some_and(remove) || remove(level) || self.shape() == shape {
-                return;
+            if older.is_some_and(remove) || remove(level) {
+                return true;
+            }
+            if self.shape() == shape {
+                return false;
             }
         }
     }

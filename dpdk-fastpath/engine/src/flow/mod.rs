@@ -7,6 +7,7 @@
 //! seven slots, a slot being 32 bits of the key's hash and the number of the record; their first word holds a tag for each
 //! slot, so that one load tells which of them is meant. It grows with the flows. That makes two cache misses for a
 //! packet of a flow that is in no cache, both of which can be prefetched, and at most 128 bytes for an IPv4 connection.
+//! Between which addresses flows are answered is counted, too (`answers`): a packet between others needs no look-up.
 //!
 //! # Many workers
 //! Reading takes no lock and writes nothing. A record is read whole and used only if its sequence number shows that it
@@ -22,6 +23,7 @@
 //! A record names the [epoch](crate::table::Snapshot::epoch) under which its decision was last found right. Under another
 //! it is checked again at its next packet; see [`pipeline`](crate::pipeline).
 
+mod answers;
 mod arena;
 mod bucket;
 mod fragments;
@@ -55,6 +57,7 @@ use self::index::Index;
 use self::segment::{Head, Source};
 use crate::balance::{Affinity, Calendar, LoadWriter, Loads, Turns};
 
+pub use self::answers::AnswersView;
 pub use self::arena::{Arena, Sweep};
 pub use self::fragments::{Fragmented, Fragments};
 pub use self::key::{Deltas, Key};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use culvert_packet::tcp::TcpFlags;
 
+use super::answers::{Answers, AnswersView};
 use super::arena::{Arena, Budget, CHUNK};
 use super::bucket::{Bucket, Slot};
 use super::index::{Index, LinkError, View};
@@ -25,6 +26,7 @@ const CLAIM_MOVES: usize = 128;
 pub struct Table<K: Key> {
     index: Index,
     pub(super) lines: Zeroed<K::Line>,
+    answers: Answers,
     /// Says how many chunks of records arenas have claimed: the first so many.
     head: Arc<Zeroed<Head>>,
     budget: Arc<Budget>,
@@ -158,7 +160,13 @@ impl<K: Key> Table<K> {
         head: &Arc<Zeroed<Head>>,
     ) -> Option<Self> {
         debug_assert_eq!(lines.len(), budget.most_records() as usize);
-        Some(Self { index: Index::new(buckets)?, lines, head: Arc::clone(head), budget: Arc::clone(budget) })
+        Some(Self {
+            index: Index::new(buckets)?,
+            lines,
+            answers: Answers::new()?,
+            head: Arc::clone(head),
+            budget: Arc::clone(budget),
+        })
     }
 
     /// Most flows.
@@ -181,6 +189,12 @@ impl<K: Key> Table<K> {
     #[inline(always)]
     pub fn burst(&self) -> Burst<'_, K> {
         Burst { table: self, lines: &self.lines, index: self.index.view() }
+    }
+
+    /// Which answers may come: any as long as there may be flows that are not entered, or if the caller knows of `others`.
+    #[inline]
+    pub fn answers(&self, others: bool) -> AnswersView<'_> {
+        self.answers.view(others || self.index.is_partial())
     }
 
     /// The flow that a packet with this key belongs to. `hash` is [`Key::hash64`].
@@ -322,23 +336,32 @@ impl<K: Key> Table<K> {
     #[inline(always)]
     fn link(&self, key: &K, hash: u64, reply: bool, index: u32) -> Result<(), InsertError<K>> {
         let slot = Slot::new((hash >> 32) as u32, reply, index);
-        loop {
+        if reply {
+            self.answers.add(key);
+        }
+        let error = loop {
             match self.index.link(hash, slot, self.keys(), |slot| self.hit(slot, key).is_some()) {
                 Ok(()) => return Ok(()),
-                Err(LinkError::Full) => return Err(InsertError::Full),
+                Err(LinkError::Full) => break InsertError::Full,
                 Err(LinkError::Exists(slot)) => {
                     // Or it has ended since.
                     if let Some(hit) = self.hit(slot, key) {
-                        return Err(InsertError::Exists(hit));
+                        break InsertError::Exists(hit);
                     }
                 }
             }
+        };
+        if reply {
+            self.answers.remove(key);
         }
+        Err(error)
     }
 
     fn unlink(&self, key: &K, reply: bool, index: u32) {
         let hash = key.hash64();
-        self.index.unlink(hash, Slot::new((hash >> 32) as u32, reply, index));
+        if self.index.unlink(hash, Slot::new((hash >> 32) as u32, reply, index)) && reply {
+            self.answers.remove(key);
+        }
     }
 
     /// Two for each record that is in use, or was.
@@ -420,6 +443,12 @@ impl<K: Key> Table<K> {
     #[cfg(test)]
     pub(super) fn resident(&self) -> usize {
         self.index.resident() + self.lines.resident()
+    }
+
+    /// Whether the answers are those of the flows that are there.
+    #[cfg(test)]
+    pub(super) fn knows_its_answers(&self) -> bool {
+        self.answers.are(self.iter().map(|hit| hit.record.translated.reversed()))
     }
 
     /// All flows, while they come and go.

@@ -58,6 +58,28 @@ fn a_flow_is_found_by_both_directions_and_by_nothing_else() {
 }
 
 #[test]
+fn an_answer_may_come_as_long_as_there_is_a_flow_with_such_addresses() {
+    let mut worker = FlowTables::new(1000).unwrap().worker();
+    let table = &worker.tables.v4;
+    let flows = [record(1, 1), record(2, 1)];
+    let [answer, other] = [flows[0].translated.reversed(), record(1, 2).translated.reversed()];
+    let may_come = |others| [answer, other].map(|key| table.answers(others).may_have(&key));
+    assert_eq!(may_come(false), [false; 2]);
+    for flow in &flows {
+        table.insert(&mut worker.arena4, flow, tick(0), State::SynSent).unwrap();
+        assert_eq!(may_come(false), [true, false]);
+    }
+    assert_eq!(may_come(true), [true; 2]);
+    table.set_partial(true);
+    assert_eq!(may_come(false), [true; 2], "flows that are not entered yet have answers, too");
+    table.set_partial(false);
+    for (flow, is_left) in flows.iter().zip([true, false]) {
+        table.remove(&get(table, &flow.original).unwrap());
+        assert_eq!(may_come(false), [is_left, false]);
+    }
+}
+
+#[test]
 fn ipv6_flows_have_a_table_of_their_own() {
     let mut worker = FlowTables::new(1000).unwrap().worker();
     let (client, vip) = (("fd00::1".parse().unwrap(), 1000), ("fd00:96::1".parse().unwrap(), 53));
@@ -106,6 +128,7 @@ fn what_cannot_be_entered_leaves_nothing_behind() {
     assert_eq!(table.insert(arena, &record(capacity, 1), tick(0), State::SynSent), Err(InsertError::Full));
     assert!((0..capacity).all(|n| get(table, &record(n, 1).original).unwrap().record == record(n, 1)));
     assert_eq!(table.iter().count(), capacity as usize);
+    assert!(table.knows_its_answers());
 }
 
 #[test]
@@ -186,6 +209,7 @@ fn an_ended_flow_is_gone_and_what_still_points_to_it_does_no_harm() {
         let hit = get(table, &record(n, 1).original).unwrap();
         assert_eq!((hit.record, hit.seen(), hit.state()), (record(n, 1), tick(0), State::SynSent));
     }
+    assert!(table.knows_its_answers());
 }
 
 const SWEEP: Sweep = Sweep {
@@ -241,6 +265,7 @@ fn a_sweep_goes_on_where_the_last_one_stopped_and_ends_what_is_over() {
     }
     assert_eq!(ended, u64::from(flows.div_ceil(2)));
     assert!((0..flows).all(|n| get(table, &record(n, 1).original).is_some() == (n % 2 == 1)));
+    assert!(table.knows_its_answers());
 }
 
 #[test]
@@ -293,6 +318,7 @@ fn workers_that_open_the_same_flows_agree() {
             assert_eq!(found, choice == views[0][n as usize], "flow {n} has replies of a choice that lost");
         }
     }
+    assert!(tables.v4.knows_its_answers());
 }
 
 #[test]
@@ -342,6 +368,7 @@ fn readers_never_see_another_flow_while_flows_come_and_go() {
         assert_eq!(get(&tables.v4, &hit.record.original).map(|h| h.record), Some(hit.record));
         assert!(get(&tables.v4, &hit.record.translated.reversed()).is_some_and(|h| h.reply));
     }
+    assert!(tables.v4.knows_its_answers());
 }
 
 #[derive(Debug, Clone)]
@@ -391,6 +418,7 @@ proptest! {
             }
         }
         prop_assert_eq!(table.iter().count(), model.len());
+        prop_assert!(table.knows_its_answers());
         for n in 0..400 {
             let found = get(table, &record(n, 0).original).map(|hit| hit.record);
             prop_assert_eq!(found, model.get(&n).map(|b| record(n, *b)));
