@@ -42,6 +42,9 @@ pub struct Calm(u32);
 impl Calm {
     /// Of no flow.
     pub const NEVER: Self = Self(u32::MAX);
+
+    /// Of no flow, as is known without looking for one.
+    pub const STRANGER: Self = Self(u32::MAX - 1);
 }
 
 impl Moment {

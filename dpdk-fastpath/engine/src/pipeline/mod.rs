@@ -22,7 +22,8 @@
 //!
 //! Nearly all packets are whole TCP or UDP packets over plain IPv4 that nothing stands against. Those take a shorter way,
 //! `usual`, from the parse to the port; it leaves to the others whatever it is not sure about. So do most first packets of
-//! flows, by `opening`. The passes over a burst are in `passes`.
+//! flows, by `opening`. The passes over a burst are in `passes`. What comes through a tunnel between addresses that no flow
+//! is answered between is delivered after the first of them.
 //!
 //! Each box is a file; its first lines say what comes in and what goes out. A stage may end a packet: dropped, with its
 //! reason counted; turned into an answer (echo reply, ICMP error, TCP reset), which goes back to where the packet came
@@ -283,24 +284,37 @@ impl Pipeline {
             tally,
             exits: Exits::NONE,
             learned,
+            has_strangers: false,
             slots,
         };
         let mut batch =
             Batch { lanes: &mut lanes[..bufs.len()], bufs, verdicts, others4: batch4, others6: batch6 };
         let moment = Moment::new(view.epoch(), now);
+        // The short cut wants to know of all packets.
+        let answers = tables.v4.answers(slots.is_some() || stage.overflows());
         match &expected {
-            Expected::Pod(front, source) => stage.first_pass(port, &moment, &mut batch, |_, buf| {
-                Some((Stage::admit_usual_from_pod(front, *source, buf)?, NOWHERE))
-            }),
-            Expected::Tunnel(expected) => stage.first_pass(port, &moment, &mut batch, |stage, buf| {
-                stage.admit_usual_from_tunnel(expected, buf)
-            }),
-            Expected::Nothing => stage.first_pass(port, &moment, &mut batch, |_, _| None),
+            Expected::Pod(front, source) => stage.first_pass(
+                port,
+                &moment,
+                &mut batch,
+                |_, buf| Some((Stage::admit_usual_from_pod(front, *source, buf)?, NOWHERE)),
+                |_| false,
+            ),
+            Expected::Tunnel(expected) => stage.first_pass(
+                port,
+                &moment,
+                &mut batch,
+                |stage, buf| stage.admit_usual_from_tunnel(expected, buf),
+                |key| !answers.may_have(key),
+            ),
+            Expected::Nothing => stage.first_pass(port, &moment, &mut batch, |_, _| None, |_| false),
         }
-        stage.second_pass(port.kind, &mut batch);
-        match port.kind {
-            PortKind::Pod | PortKind::Host => stage.third_pass(&moment, true, &mut batch, exits),
-            PortKind::Uplink => stage.third_pass(&moment, false, &mut batch, exits),
+        if !stage.has_strangers || stage.deliver(&mut batch, exits) {
+            stage.second_pass(port.kind, &mut batch);
+            match port.kind {
+                PortKind::Pod | PortKind::Host => stage.third_pass(&moment, true, &mut batch, exits),
+                PortKind::Uplink => stage.third_pass(&moment, false, &mut batch, exits),
+            }
         }
         if !batch.others6.is_empty() {
             stage.finish6(&mut batch);

@@ -1,7 +1,8 @@
 //! The three passes over a burst: read, probe, decide.
 //!
 //! In: what one port received. Out: a verdict for each packet, and those to be sent are ready. What one pass will look at in
-//! memory the one before it fetches, for the whole burst.
+//! memory the one before it fetches, for the whole burst. Strangers, which are known to answer no flow when they have been read,
+//! are delivered right then.
 
 use culvert_packet::flow::FlowKey4;
 use culvert_packet::parse::L4;
@@ -12,7 +13,7 @@ use super::stage::{Admitted, Origin, Packet, Stage, Step};
 use super::usual::Lane;
 use super::verdict::{Exits, Verdict};
 use super::{BATCH, Batch, Batched, NOWHERE};
-use crate::flow::{Hit, Key, Moment, OutBits, Probe, unmarked};
+use crate::flow::{Calm, Hit, Key, Moment, OutBits, Probe, unmarked};
 use crate::table::{Port, PortKind};
 
 impl Stage<'_> {
@@ -25,7 +26,7 @@ impl Stage<'_> {
         }
     }
 
-    /// First pass: what is it, and where may its flow be?
+    /// First pass: what is it, and where may its flow be? Those that `is_stranger` tells to answer none are marked.
     #[inline(always)]
     pub(super) fn first_pass<B: PacketBuf>(
         &mut self,
@@ -33,13 +34,14 @@ impl Stage<'_> {
         moment: &Moment,
         batch: &mut Batch<'_, B>,
         mut admit_usual: impl FnMut(&mut Self, &mut B) -> Option<(Usual, u32)>,
+        is_stranger: impl Fn(&FlowKey4) -> bool,
     ) {
         let Batch { bufs, lanes, verdicts, others4, others6 } = batch;
         let tenant = port.tenant;
         let flows = self.tables.v4.burst();
         for (at, (buf, lane)) in bufs.iter_mut().zip(&mut **lanes).enumerate() {
             let Some((usual, slot)) = admit_usual(self, buf) else {
-                (lane.len, lane.slot, lane.probe) = (0, NOWHERE, Probe::UNCLEAR);
+                (lane.len, lane.slot, lane.probe, lane.calm) = (0, NOWHERE, Probe::UNCLEAR, Calm::NEVER);
                 match self.admit(port, buf) {
                     Step::Break(verdict) => verdicts[at] = verdict,
                     Step::Continue(Admitted::V4(parsed, origin, key)) => {
@@ -53,11 +55,42 @@ impl Stage<'_> {
                 continue;
             };
             let key = usual.key(tenant);
+            if is_stranger(&key) {
+                (lane.key, lane.calm) = (key, Calm::STRANGER);
+                (lane.slot, lane.len) = (slot, usual.len);
+                self.has_strangers = true;
+                continue;
+            }
             let hash = key.hash64();
             flows.prefetch(hash);
             (lane.key, lane.hash, lane.calm) = (key, hash, moment.calm(usual.kind));
             (lane.slot, lane.len) = (slot, usual.len);
         }
+    }
+
+    /// Delivers strangers to pods. Returns whether there is anything left to the other passes, as is what takes a closer look.
+    #[inline(never)]
+    pub(super) fn deliver<B: PacketBuf>(&mut self, batch: &mut Batch<'_, B>, exits: &mut Exits) -> bool {
+        let Batch { bufs, lanes, verdicts, .. } = batch;
+        let (mut leaving, mut is_left) = (Exits::NONE, false);
+        for ((lane, buf), verdict) in lanes.iter_mut().zip(&mut **bufs).zip(&mut **verdicts) {
+            if lane.calm != Calm::STRANGER {
+                is_left = true;
+                continue;
+            }
+            let out = self.recent_destination(&lane.key).out();
+            let port = out.port().and_then(|index| self.deliver_usual(index, lane.len, buf, None));
+            if let Some(port) = port {
+                (lane.out, lane.len, lane.probe) = (out, 0, Probe::ABSENT);
+                leaving.add(port);
+                *verdict = Verdict::Send(port);
+            } else {
+                (lane.hash, lane.calm) = (lane.key.hash64(), Calm::NEVER);
+                is_left = true;
+            }
+        }
+        exits.merge(&leaving);
+        is_left
     }
 
     /// Second pass: which record may be the flow's, or which will be that of a flow that is to be opened?

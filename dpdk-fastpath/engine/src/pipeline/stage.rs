@@ -51,6 +51,8 @@ pub(super) struct Stage<'a> {
     pub(super) exits: Exits,
     /// What packets that ended as [`Verdict::Learned`] told.
     pub(super) learned: &'a mut Vec<Learned>,
+    /// Whether lanes are marked as those of strangers.
+    pub(super) has_strangers: bool,
     /// Of the short cut.
     pub(super) slots: Option<&'a Slots>,
 }

@@ -68,7 +68,7 @@ pub(super) struct Lane {
     pub(super) slot: u32,
     /// Where it goes if it belongs to no flow; known if the probe is absent.
     pub(super) out: OutBits,
-    /// Length of the IP packet; 0 if the packet is not usual.
+    /// Length of the IP packet; 0 if the packet is not usual, or, if the probe is absent, has been delivered.
     pub(super) len: u16,
 }
 
@@ -131,7 +131,7 @@ impl Stage<'_> {
     }
 
     /// Sends a usual packet if nothing stands against it, and returns the port. `None`, and the packet is as it was, for
-    /// all that needs a closer look.
+    /// all that needs a closer look; but the time of its flow may be that of the packet already.
     #[inline(always)]
     pub(super) fn forward_usual<B: PacketBuf>(
         &mut self,
@@ -142,6 +142,9 @@ impl Stage<'_> {
     ) -> Option<PortIndex> {
         let key = &lane.key;
         if lane.probe.is_absent() {
+            if !lane.is_usual() {
+                return lane.out.port();
+            }
             return self.transmit_usual(lane, from_pod, lane.out, buf, None);
         }
         // Requests come from the client's own port only: that is where its address was checked.
@@ -173,19 +176,12 @@ impl Stage<'_> {
         buf: &mut B,
         translation: Option<&Translation4>,
     ) -> Option<PortIndex> {
+        if let Some(index) = out.port() {
+            return self.deliver_usual(index, lane.len, buf, translation);
+        }
         let (ttl, traffic_class) = usual::ttl_and_traffic_class(buf.data())?;
         if ttl <= 1 {
             return None;
-        }
-        if let Some(index) = out.port() {
-            let door = self.doors.get(usize::from(index.0))?;
-            if lane.len > door.mtu {
-                return None;
-            }
-            let frame = buf.data_mut();
-            rewrite(frame, translation);
-            set_stations(frame, door.mac, self.local.gateway_mac);
-            return Some(index);
         }
         let way = self.ways.get(out.slot())?;
         if !from_pod || lane.len > way.mtu {
@@ -194,6 +190,26 @@ impl Stage<'_> {
         let frame = way.template.encap_usual(buf, lane.len, entropy_port(lane.hash), traffic_class)?;
         rewrite(frame, translation);
         Some(way.uplink)
+    }
+
+    /// The same to a pod on this node, with an IP packet of `len` bytes.
+    #[inline(always)]
+    pub(super) fn deliver_usual<B: PacketBuf>(
+        &self,
+        index: PortIndex,
+        len: u16,
+        buf: &mut B,
+        translation: Option<&Translation4>,
+    ) -> Option<PortIndex> {
+        let (ttl, _) = usual::ttl_and_traffic_class(buf.data())?;
+        let door = self.doors.get(usize::from(index.0))?;
+        if ttl <= 1 || len > door.mtu {
+            return None;
+        }
+        let frame = buf.data_mut();
+        rewrite(frame, translation);
+        set_stations(frame, door.mac, self.local.gateway_mac);
+        Some(index)
     }
 }
 

@@ -281,8 +281,13 @@ impl Node {
     pub(super) fn burst_of(&mut self, port: PortIndex, bufs: &mut [TestBuf]) -> Vec<Outcome> {
         let now = Tick::at(Duration::from_secs(self.seconds));
         let mut verdicts = Vec::new();
-        self.pipeline.process(&self.view, now, port, bufs, &mut verdicts);
+        let leaving = self.pipeline.process(&self.view, now, port, bufs, &mut verdicts);
         assert_eq!(verdicts.len(), bufs.len());
+        assert!(match leaving {
+            super::Leaving::Together(port) => verdicts.iter().all(|verdict| *verdict == Verdict::Send(port)),
+            super::Leaving::Ready => verdicts.iter().all(|verdict| matches!(verdict, Verdict::Send(_))),
+            super::Leaving::Variously => true,
+        });
         let outcome = |(&verdict, buf): (&Verdict, &TestBuf)| Outcome { verdict, frame: buf.data().to_vec() };
         verdicts.iter().zip(&*bufs).map(outcome).collect()
     }

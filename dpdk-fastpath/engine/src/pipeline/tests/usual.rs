@@ -61,15 +61,35 @@ fn segment() -> impl Strategy<Value = (PortIndex, Vec<u8>)> {
     )
 }
 
-/// The same, sometimes with something about it that is not quite as it mostly is.
+/// A packet through the tunnel that answers no flow, even if others between its addresses do.
+fn stranger() -> impl Strategy<Value = (PortIndex, Vec<u8>)> {
+    let [ips, _] = both();
+    let src = prop::sample::select(vec![at(ips.on_c, 80), at(ips.on_c, 7), at(ips.on_b, 7)]);
+    let dst = prop::sample::select(vec![ips.a, ips.a, ips.b, ips.on_b, ips.nobody, ips.gateway, ips.vip]);
+    let len = prop::sample::select(vec![0, 1, 18, 1410, 1411, 1422, 1423]);
+    let ttl = prop::sample::select(vec![0, 1, 2, 64, 64]);
+    (src, dst, PORTS, len, ttl, any::<bool>()).prop_map(|(src, dst, port, len, ttl, udp)| {
+        let (dst, payload) = (at(dst, port), vec![7; len]);
+        let mut frame = if udp {
+            testkit::udp(src, dst, &payload)
+        } else {
+            testkit::tcp(src, dst, TcpFlags::ACK, &payload)
+        };
+        frame[22] = ttl;
+        testkit::fill_checksums(&mut frame);
+        (UPLINK, tunnelled(frame))
+    })
+}
+
+/// One of both, sometimes with something about it that is not quite as it mostly is.
 fn packet() -> impl Strategy<Value = (PortIndex, Vec<u8>)> {
     let odd = prop_oneof![
         8 => Just(None),
         1 => (0_usize..110, any::<u8>(), any::<bool>()).prop_map(Some),
     ];
     let port = prop_oneof![20 => Just(None), 1 => (0_u16..3).prop_map(|port| Some(PortIndex(port)))];
-    (segment(), odd, port, prop::sample::select(vec![0_usize, 0, 60, 200])).prop_map(
-        |((right, mut frame), odd, port, padded)| {
+    (prop_oneof![2 => segment(), 1 => stranger()], odd, port, prop::sample::select(vec![0_usize, 0, 60, 200]))
+        .prop_map(|((right, mut frame), odd, port, padded)| {
             if let Some((at, value, repair)) = odd {
                 let at = at % frame.len();
                 frame[at] = value;
@@ -80,8 +100,7 @@ fn packet() -> impl Strategy<Value = (PortIndex, Vec<u8>)> {
                 }
             }
             (port.unwrap_or(right), testkit::padded(frame, padded))
-        },
-    )
+        })
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -98,6 +117,45 @@ fn program(node: &mut Node, chosen: &[usize]) {
     let services =
         [proto::Protocol::Tcp, proto::Protocol::Udp].map(|protocol| service(protocol, ips.vip, &backends));
     node.program(&services);
+}
+
+#[test]
+fn strangers_and_answers_of_one_burst_go_each_to_its_pod() {
+    let [ips, _] = both();
+    let mut node = Node::new();
+    program(&mut node, &[2]);
+    assert_eq!(
+        node.run(POD_B, &from_b(syn(at(ips.b, 1000), at(ips.vip, 80)))).verdict,
+        Verdict::Send(UPLINK)
+    );
+    let answers = [TcpFlags::SYN | TcpFlags::ACK, TcpFlags::ACK]
+        .map(|flags| tunnelled(testkit::tcp(at(ips.on_b, 80), at(ips.b, 1000), flags, b"")));
+    let stranger = tunnelled(testkit::udp(at(ips.on_c, 80), at(ips.a, 1000), b"who?"));
+    let bursts = answers.iter().flat_map(|answer| [[&stranger, answer], [answer, &stranger]]);
+    for burst in bursts {
+        let outcomes = node.burst(UPLINK, &burst.map(Vec::clone));
+        for (frame, Outcome { verdict, frame: sent }) in burst.into_iter().zip(outcomes) {
+            let (port, src, dst) = if *frame == stranger {
+                (POD_A, at(ips.on_c, 80), at(ips.a, 1000))
+            } else {
+                (POD_B, at(ips.vip, 80), at(ips.b, 1000))
+            };
+            let sent = read(&sent);
+            assert_eq!((verdict, sent.src, sent.dst), (Verdict::Send(port), src, dst));
+        }
+        node.run(POD_B, &from_b(testkit::tcp(at(ips.b, 1000), at(ips.vip, 80), TcpFlags::ACK, b"")));
+    }
+}
+
+#[test]
+fn a_burst_of_strangers_to_one_pod_leaves_together() {
+    let [ips, _] = both();
+    let mut node = Node::new();
+    let stranger = |port| tunnelled(testkit::udp(at(ips.on_b, port), at(ips.a, 1000), b"who?"));
+    let mut bufs: Vec<_> = (1..100).map(|port| TestBuf::new(&stranger(port))).collect();
+    let now = Tick::at(Duration::from_secs(node.seconds));
+    let leaving = node.pipeline.process(&node.view, now, UPLINK, &mut bufs, &mut Vec::new());
+    assert_eq!(leaving, super::super::Leaving::Together(POD_A));
 }
 
 proptest! {
