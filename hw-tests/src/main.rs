@@ -6,8 +6,8 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 use culvert_hw_tests::demo::Half;
-use culvert_hw_tests::frame::{Case, NOTE, Outcome, Place, Report, Stop, Verdict, run_here, select};
-use culvert_hw_tests::guest::Guest;
+use culvert_hw_tests::frame::{Case, Outcome, Place, Report, Stop, run_here, select};
+use culvert_hw_tests::guest::{Guest, LIMIT, run_in_guest};
 use culvert_hw_tests::{cases, demo, net};
 
 /// Tests on real packets and real VFs.
@@ -93,7 +93,7 @@ fn act(action: Action) -> Outcome<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::Guest { command } => {
-            let status = Guest::prepare()?.run(&command, |line| println!("{line}"))?;
+            let status = Guest::prepare()?.run(&command, LIMIT, |line| println!("{line}"))?;
             Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
         }
         Action::CleanTestbed => {
@@ -132,32 +132,6 @@ fn run_cases(cases: &[Case], inside: bool) -> Outcome<ExitCode> {
 fn prepare_guest() -> Outcome {
     for module in ["igb", "igbvf", "vfio-pci", "tun"] {
         net::run(Command::new("modprobe").arg(module))?.success()?;
-    }
-    Ok(())
-}
-
-/// Runs all cases in one boot of the guest. A case without a result has failed.
-fn run_in_guest(cases: &[Case], report: &mut Report) -> Outcome {
-    let mut waiting: Vec<String> = cases.iter().map(Case::full_name).collect();
-    println!("booting the guest for {} cases", waiting.len());
-    let mut command = vec![std::env::current_exe()?.display().to_string(), "run".into(), "--inside".into()];
-    command.extend(waiting.iter().cloned());
-    let mut other = String::new();
-    let ended = Guest::prepare().and_then(|guest| {
-        guest.run(&command, |line| match report.relay(line) {
-            Some(case) => waiting.retain(|name| *name != case),
-            None if line.starts_with(NOTE) => println!("{line}"),
-            None => other += &format!("{line}\n"),
-        })
-    });
-    let verdict = match ended {
-        Err(Stop::Skip(why)) => Verdict::Skipped(why),
-        Err(Stop::Fail(why)) => Verdict::Failed(format!("{why}\n{other}")),
-        Ok(status) => Verdict::Failed(format!("no result; the guest's command ended with {status}\n{other}")),
-    };
-    for case in waiting {
-        report.begin(&case);
-        report.end(&case, std::time::Duration::ZERO, &verdict);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::Show;
 use crate::ensure;
 use crate::frame::{Context, Outcome, Stop};
-use crate::guest::Guest;
+use crate::guest::{Guest, LIMIT};
 use crate::net::Ping;
 use crate::topology::sriov::{SriovNode, VfPod, reaches, two_tenants};
 
@@ -12,7 +12,7 @@ pub(super) fn show_in_guest(show: &mut Show) -> Outcome {
     show.heading("SR-IOV: booting a guest with two emulated Intel 82576 NICs, which takes some ten seconds");
     let program = std::env::current_exe()?.display().to_string();
     let command = [&program, "demo", "--inside", "sriov"].map(str::to_owned);
-    let status = Guest::prepare()?.run(&command, |line| show.relay(line))?;
+    let status = Guest::prepare()?.run(&command, LIMIT, |line| show.relay(line))?;
     ensure!(matches!(status, 0 | 1), "the guest's part ended with {status}");
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! hardware's do. The guest's root is this machine's own, read-only over 9p under a tmpfs, so whatever has been built
 //! here runs there unchanged; its kernel is Debian's, unpacked by `ci/setup`. Emulation (TCG) is enough: no /dev/kvm.
 
+mod cases;
 mod follow;
 mod qemu;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::frame::{Outcome, Stop, tail};
+pub use cases::run_in_guest;
 use follow::Follow;
 pub use qemu::pf_mac;
 
@@ -26,7 +28,7 @@ pub struct Guest {
 }
 
 /// Longest time from the start of QEMU to its end.
-const LIMIT: Duration = Duration::from_secs(600);
+pub const LIMIT: Duration = Duration::from_secs(1200);
 
 impl Guest {
     /// Finds what `ci/setup` has prepared.
@@ -52,8 +54,9 @@ impl Guest {
     /// the command's exit status.
     ///
     /// # Errors
-    /// When the guest does not boot, or takes longer than ten minutes; the end of its serial console is in the error.
-    pub fn run(self, command: &[String], mut line: impl FnMut(&str)) -> Outcome<i32> {
+    /// When the guest does not boot, prints nothing for `silence`, or takes longer than [`LIMIT`]; the end of its serial
+    /// console is in the error.
+    pub fn run(self, command: &[String], silence: Duration, mut line: impl FnMut(&str)) -> Outcome<i32> {
         let at = |name: &str| self.dir.path().join(name);
         let words: Vec<String> = command.iter().map(|word| quote(word)).collect();
         fs::write(at("command"), words.join(" ") + "\n")?;
@@ -70,32 +73,34 @@ impl Guest {
         let mut follow = Follow::new(File::open(at("output"))?);
         drop(output);
         let start = Instant::now();
-        let ended = loop {
-            follow.lines(&mut line)?;
+        let mut heard = start;
+        let lost = loop {
+            follow.lines(&mut |text| {
+                heard = Instant::now();
+                line(text);
+            })?;
             if qemu.0.try_wait()?.is_some() {
-                break true;
+                break None;
             }
             if start.elapsed() > LIMIT {
-                break false;
+                break Some(format!("the guest was not done within {} s", LIMIT.as_secs()));
+            }
+            if heard.elapsed() > silence {
+                break Some(format!("the guest was silent for {} s", silence.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(50));
         };
         drop(qemu);
         follow.finish(&mut line)?;
         let status = fs::read_to_string(at("status")).ok().and_then(|text| text.trim().parse().ok());
-        match status {
-            Some(status) if ended => Ok(status),
-            _ => Err(self.failure(ended)),
+        match (status, lost) {
+            (Some(status), None) => Ok(status),
+            (_, lost) => Err(self.failure(lost.as_deref())),
         }
     }
 
-    fn failure(&self, ended: bool) -> Stop {
-        let what = if ended {
-            "the guest went down before its command had ended".to_owned()
-        } else {
-            format!("the guest was not done within {} s", LIMIT.as_secs())
-        };
-        let mut text = what;
+    fn failure(&self, lost: Option<&str>) -> Stop {
+        let mut text = lost.unwrap_or("the guest went down before its command had ended").to_owned();
         for name in ["qemu", "console"] {
             let log = fs::read(self.dir.path().join(name)).unwrap_or_default();
             text += &format!("\n--- {name}\n{}", tail(&String::from_utf8_lossy(&log), 25));
