@@ -58,24 +58,19 @@ fn in_boots(
     while !waiting.is_empty() {
         let verdict = boot(&mut waiting, report);
         let Some(case) = waiting.first().cloned() else { break };
-        let mut end = |case: &str| {
-            report.begin(case);
-            report.end(case, Duration::ZERO, &verdict);
-        };
-        let Verdict::Failed(why) = &verdict else {
-            waiting.iter().for_each(|case| end(case));
-            break;
-        };
-        losses.push(format!("the guest was lost in {case}: {}", why.lines().next().unwrap_or_default()));
-        if losses.len() == LOSSES {
-            waiting.iter().for_each(|case| end(case));
-            break;
-        }
-        if lost_in.as_ref() == Some(&case) {
-            end(&case);
-            waiting.remove(0);
+        let over = if let Verdict::Failed(why) = &verdict {
+            losses.push(format!("the guest was lost in {case}: {}", why.lines().next().unwrap_or_default()));
+            losses.len() == LOSSES
         } else {
+            true
+        };
+        let ended = if over { waiting.len() } else { usize::from(lost_in.as_ref() == Some(&case)) };
+        if let (0, Verdict::Failed(why)) = (ended, &verdict) {
             note(&format!("the guest was lost in {case}, which is tried again: {}", why.trim_end()));
+        }
+        for case in waiting.drain(..ended) {
+            report.begin(&case);
+            report.end(&case, Duration::ZERO, &verdict);
         }
         lost_in = Some(case);
     }
