@@ -3,9 +3,9 @@
 //! # Levels
 //! An index that has room for the configured limit is larger than what few flows need, and each look-up would touch another
 //! line of it: an empty one of 8 MB costs as much per packet as a full one. So there are levels, each four times as large
-//! as the one before it and the last as large as the limit asks for. Once a level holds two keys per bucket the next
-//! one is taken into use: new keys are entered there, and the others are moved, a few buckets at a time, by whoever claims
-//! room for more flows or sweeps. It never shrinks.
+//! as the one before it and the last as large as the limit asks for. Once a level holds four keys per bucket, or has no room
+//! for one, the next one is taken into use: new keys are entered there, and the others are moved, a few buckets at a time, by
+//! whoever claims room for more flows or sweeps. It never shrinks.
 //!
 //! # Readers
 //! They take no lock and announce nothing. While keys are moved there are two levels, and a key is entered in the new one
@@ -38,9 +38,10 @@ const SMALLEST: u32 = 1024;
 const STEP: u32 = 4;
 
 /// Keys per bucket, on average, from which on the next level is used.
-const FULL: usize = 2;
+const FULL: usize = 4;
 
-/// Used slots of a bucket from which on a key goes to the emptier of its two, as long as nearly all can be in their primary one.
+/// Used slots of a bucket from which on a key goes to the emptier of its two. Nearly all are in their primary one then; of
+/// four keys per bucket, a twentieth is not, and one in ten thousand finds no slot.
 const CROWDED: usize = 6;
 
 /// The same when there are more than one key per bucket and it cannot grow: all of up to four still have to find a slot.
@@ -250,8 +251,8 @@ impl View<'_> {
 pub(super) enum LinkError {
     /// It is there already, and has this slot.
     Exists(Slot),
-    /// There is no room.
-    Full,
+    /// There is no room in the level, which has so many buckets.
+    Full(u32),
 }
 
 /// What keeps a key from being entered.
@@ -370,7 +371,7 @@ impl Index {
             };
             match level.enter(hash, slot, self.crowded(shape, keys), check) {
                 Ok(true) => return Ok(()),
-                Ok(false) => return Err(LinkError::Full),
+                Ok(false) => return Err(LinkError::Full(shape.size())),
                 Err(Objection::Exists(found)) => return Err(LinkError::Exists(found)),
                 Err(Objection::Reshaped) => {}
             }
@@ -414,6 +415,11 @@ impl Index {
     /// Bytes that are in memory.
     pub(super) fn resident(&self) -> usize {
         self.buckets.resident()
+    }
+
+    /// Buckets of the level that keys are entered in.
+    pub(super) fn size(&self) -> u32 {
+        self.shape().size()
     }
 }
 

@@ -20,7 +20,7 @@ use super::tick::Tick;
 
 /// Buckets of a growing index that are emptied when a chunk of records is claimed: so many that no level is full before the
 /// one before it is empty.
-const CLAIM_MOVES: usize = 128;
+const CLAIM_MOVES: usize = 64;
 
 /// The flows of one IP version.
 pub struct Table<K: Key> {
@@ -342,7 +342,8 @@ impl<K: Key> Table<K> {
         let error = loop {
             match self.index.link(hash, slot, self.keys(), |slot| self.hit(slot, key).is_some()) {
                 Ok(()) => return Ok(()),
-                Err(LinkError::Full) => break InsertError::Full,
+                Err(LinkError::Full(size)) if self.grow(size) => {}
+                Err(LinkError::Full(_)) => break InsertError::Full,
                 Err(LinkError::Exists(slot)) => {
                     // Or it has ended since.
                     if let Some(hit) = self.hit(slot, key) {
@@ -355,6 +356,12 @@ impl<K: Key> Table<K> {
             self.answers.remove(key);
         }
         Err(error)
+    }
+
+    /// Has the index go on to the level after that of such a size, which had no room for a key; `false` if it cannot.
+    #[cold]
+    fn grow(&self, size: u32) -> bool {
+        self.index.grow(size, |next| self.reach_level(next))
     }
 
     fn unlink(&self, key: &K, reply: bool, index: u32) {
@@ -399,7 +406,12 @@ impl<K: Key> Table<K> {
 
     /// Writes down, for the process that takes this over, that there may be keys in the level that so many need.
     fn reach(&self, keys: usize) {
-        self.head[0].reached[K::VERSION].fetch_max(self.index.size_for(keys), Ordering::Relaxed);
+        self.reach_level(self.index.size_for(keys));
+    }
+
+    /// The same of a level of such a size.
+    fn reach_level(&self, size: u32) {
+        self.head[0].reached[K::VERSION].fetch_max(size, Ordering::Relaxed);
     }
 
     /// Claims the next chunk of records for an arena that has `own`; `None` if there is none left for it, or only those that
@@ -437,6 +449,12 @@ impl<K: Key> Table<K> {
     /// Whether the limit is reached.
     pub(super) fn is_used_up(&self) -> bool {
         self.budget.is_used_up()
+    }
+
+    /// Size of the level of the index that keys are entered in, and of the last one that another process would look in.
+    #[cfg(test)]
+    pub(super) fn levels(&self) -> (u32, u32) {
+        (self.index.size(), self.head[0].reached[K::VERSION].load(Ordering::Relaxed))
     }
 
     /// Bytes of memory that records and index take.

@@ -8,14 +8,28 @@ use super::{CROWDED, FULL, Index, Shape, Slot, after, first};
 impl Index {
     /// Takes the next level into use if there are so many keys that it is time.
     pub(in crate::flow) fn fit(&self, keys: usize) {
-        let shape = self.shape();
-        let size = shape.size();
-        if shape.older().is_some() || size == self.largest || keys <= FULL * size as usize {
-            return;
+        let size = self.shape().size();
+        if keys > FULL * size as usize {
+            self.grow(size, |_| ());
         }
-        // Or somebody else did.
-        let next = Shape::new(after(size, self.largest), size);
+    }
+
+    /// Takes the level after that of such a size into use, if nobody else has; `announce` is told its size before. `false` if
+    /// there is none, or if keys are still being moved to this one.
+    pub(in crate::flow) fn grow(&self, size: u32, announce: impl FnOnce(u32)) -> bool {
+        let shape = self.shape();
+        if shape.size() != size {
+            return true;
+        }
+        if shape.older().is_some() || size == self.largest {
+            return false;
+        }
+        let next = after(size, self.largest);
+        announce(next);
+        // Or somebody else was faster.
+        let next = Shape::new(next, size);
         let _ = self.shape.compare_exchange(shape.0, next.0, Ordering::AcqRel, Ordering::Relaxed);
+        true
     }
 
     /// The size of the level that so many keys take in the end.

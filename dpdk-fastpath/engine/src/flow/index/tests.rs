@@ -44,7 +44,12 @@ impl Keys {
 
     fn link(&self, number: u32, keys: u32) -> Result<(), LinkError> {
         let own = slot(number);
-        self.index.link(hash(number), own, keys as usize, |slot| slot == own)
+        loop {
+            match self.index.link(hash(number), own, keys as usize, |slot| slot == own) {
+                Err(LinkError::Full(size)) if self.index.grow(size, |_| ()) => {}
+                linked => return linked,
+            }
+        }
     }
 
     fn unlink(&self, number: u32) {
@@ -107,12 +112,35 @@ fn a_small_index_begins_with_all_it_needs() {
 }
 
 #[test]
+fn a_level_without_room_for_a_key_is_followed_by_the_next() {
+    let index = Keys::new(100_000).index;
+    let link = |number| index.link(7, Slot::new(0, false, number), 14, |_| false);
+    // Two buckets of seven slots.
+    for number in 0..14 {
+        assert_eq!(link(number), Ok(()));
+    }
+    assert_eq!(link(14), Err(LinkError::Full(1024)));
+    let mut announced = 0;
+    assert!(index.grow(1024, |size| announced = size));
+    assert_eq!((announced, index.shape().size(), index.shape().older()), (4096, 4096, Some(1024)));
+    assert!(index.grow(1024, |_| unreachable!("somebody else was faster")));
+    for number in 14..28 {
+        assert_eq!(link(number), Ok(()));
+    }
+    assert_eq!(link(28), Err(LinkError::Full(4096)));
+    assert!(!index.grow(4096, |_| unreachable!("keys are still being moved")));
+    for number in 0..28 {
+        assert!(index.find(7, |slot| (slot.index() == number).then_some(())).is_some());
+    }
+}
+
+#[test]
 fn keys_come_and_go_while_others_are_moved() {
     let keys = Keys::new(100_000);
     for number in 0..2100 {
         keys.link(number, number).unwrap();
     }
-    keys.index.fit(2100);
+    assert!(keys.index.grow(1024, |size| assert_eq!(size, 4096)));
     assert_eq!(keys.levels(), (4096, Some(1024)));
     for step in 0..1024 {
         assert_eq!(keys.levels(), (4096, Some(1024)));
@@ -137,7 +165,7 @@ fn a_key_that_is_just_being_removed_is_waited_for() {
     for number in 0..2100 {
         keys.link(number, number).unwrap();
     }
-    keys.index.fit(2100);
+    keys.index.grow(1024, |_| ());
     keys.ended[1000].store(1, Ordering::Relaxed);
     for _ in 0..10 {
         keys.advance(usize::MAX);

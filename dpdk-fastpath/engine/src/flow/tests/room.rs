@@ -26,6 +26,26 @@ fn all_records_are_looked_at_once_in_vain_and_then_not_before_time_goes_on() {
 }
 
 #[test]
+fn a_growing_index_enters_every_flow_and_keeps_to_the_levels_that_are_written_down() {
+    let mut worker = FlowTables::new(200_000).unwrap().worker();
+    let table = &worker.tables.v4;
+    let mut full_early = 0;
+    for n in 0..40_000 {
+        let (before, _) = table.levels();
+        table.insert(&mut worker.arena4, &record(n, 1), tick(0), State::SynSent).unwrap();
+        let (size, reached) = table.levels();
+        // Those of a chunk of records are counted when it is claimed.
+        full_early += u32::from(size > before && n % arena::CHUNK != 0);
+        assert!(
+            reached >= size,
+            "flow {n}: keys in a level of {size}, of which none beyond {reached} is known"
+        );
+    }
+    assert!(full_early > 0, "no level was without room for a key");
+    assert!((0..40_000).all(|n| get(table, &record(n, 1).original).is_some()));
+}
+
+#[test]
 fn what_one_worker_uses_up_leaves_something_for_the_others_and_the_other_version() {
     let tables = FlowTables::new(64 * arena::CHUNK).unwrap();
     let mut greedy = tables.worker();
@@ -106,6 +126,18 @@ fn a_million_connections_take_no_more_than_128_bytes_each_and_go_in_bounded_step
     let (bytes, sweeps) = live_and_die(&FlowTables::new(FLOWS).unwrap(), FLOWS, |n| record(n, 1));
     assert!(bytes / FLOWS as usize <= 128, "{} bytes per connection", bytes as f64 / f64::from(FLOWS));
     assert_eq!(sweeps, FLOWS / 32);
+}
+
+#[test]
+fn a_hundred_thousand_connections_of_a_million_take_no_more_than_160_bytes_each() {
+    const FLOWS: u32 = 100_000;
+    let mut worker = FlowTables::new(1 << 20).unwrap().worker();
+    let table = &worker.tables.v4;
+    for n in 0..FLOWS {
+        table.insert(&mut worker.arena4, &record(n, 1), tick(0), State::SynSent).unwrap();
+    }
+    let bytes = f64::from(table.resident() as u32) / f64::from(FLOWS);
+    assert!(bytes <= 160.0, "{bytes} bytes per connection");
 }
 
 #[test]
