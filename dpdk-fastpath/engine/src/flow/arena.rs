@@ -17,7 +17,7 @@ use super::timeouts::Timeouts;
 pub(super) const CHUNK: u32 = 256;
 
 /// Buckets of a growing index that a sweep empties.
-const SWEEP_MOVES: usize = 16;
+const SWEEP_MOVES: usize = 64;
 
 /// How many chunks both tables may use together.
 #[derive(Debug)]
