@@ -20,7 +20,7 @@ use super::tick::Tick;
 
 /// Buckets of a growing index that are emptied when a chunk of records is claimed: so many that no level is full before the
 /// one before it is empty.
-const CLAIM_MOVES: usize = 64;
+const CLAIM_MOVES: usize = 128;
 
 /// The flows of one IP version.
 pub struct Table<K: Key> {
