@@ -103,7 +103,13 @@ impl Slot {
     /// The number of the record; of no record for the two that are no slots.
     #[inline(always)]
     pub(super) const fn index(self) -> u32 {
-        ((self.0 & (REPLY - 1)) as u32).wrapping_sub(1)
+        self.place() as u32
+    }
+
+    /// The same as a place among all records.
+    #[inline(always)]
+    pub(super) const fn place(self) -> usize {
+        ((self.0 & (REPLY - 1)) as usize).wrapping_sub(1)
     }
 
     #[inline(always)]

@@ -82,7 +82,7 @@ impl Table<FlowKey4> {
         moment: &Moment,
         calm: Calm,
     ) -> Option<Steady> {
-        let words = self.lines.get(slot.index() as usize)?.words();
+        let words = self.lines.get(slot.place())?.words();
         let load = |at: usize| words[at].load(Ordering::Relaxed);
         let reply = slot.is_reply();
         let (own, other) = if reply { (KEY, 0) } else { (0, KEY) };

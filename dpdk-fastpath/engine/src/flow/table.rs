@@ -135,7 +135,7 @@ impl<K: Key> Burst<'_, K> {
     pub fn probe(&self, hash: u64) -> Probe {
         let slot = self.index.glance(hash);
         if slot != Slot::ABSENT && slot != Slot::UNCLEAR {
-            prefetch_element(self.lines, slot.index() as usize);
+            prefetch_element(self.lines, slot.place());
         }
         Probe(slot)
     }
@@ -146,7 +146,7 @@ impl<K: Key> Burst<'_, K> {
     #[inline(never)]
     pub fn clarify(&self, hash: u64) -> Probe {
         let slot = self.table.index.clarify(hash);
-        prefetch_element(&self.table.lines, slot.index() as usize);
+        prefetch_element(&self.table.lines, slot.place());
         Probe(slot)
     }
 }

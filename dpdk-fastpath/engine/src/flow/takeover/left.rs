@@ -179,7 +179,7 @@ impl<K: Key> Part<K> {
     /// The record of the flow with this key.
     pub(super) fn find(&self, key: &K, hash: u64) -> Option<u32> {
         self.index.find(hash, |slot| {
-            let (record, _) = Words::<K>::of(self.lines.get(slot.index() as usize)?).read()?;
+            let (record, _) = Words::<K>::of(self.lines.get(slot.place())?).read()?;
             let own = if slot.is_reply() { record.translated.reversed() } else { record.original };
             (own == *key).then_some(slot.index())
         })
