@@ -109,23 +109,44 @@ impl Stage<'_> {
             if !lane.probe.is_likely() {
                 if !lane.probe.is_absent() {
                     unclear |= 1 << at;
+                    continue;
                 }
-                let destination = self.recent_destination(&lane.key);
-                // Where it goes is not sure as long as it may be an answer to a flow without a record.
-                let unsure = overflows && unmarked(lane.key.dst_port()).is_some();
-                lane.out = if unsure { OutBits::NOWHERE } else { destination.out() };
-                if destination.is_vip() && kind != PortKind::Uplink {
-                    lane.slot = self.expect(&lane.key, lane.hash, may_be_known);
-                }
+                self.foresee(lane, kind, overflows, may_be_known);
             }
         }
-        // What that needs has been fetched meanwhile.
-        while let Some(lane) = batch.lanes.get_mut(unclear.trailing_zeros() as usize) {
-            lane.probe = flows.clarify(lane.hash);
-            unclear &= unclear - 1;
+        if unclear != 0 {
+            // What that needs has been fetched meanwhile.
+            self.clarify(batch.lanes, unclear, kind);
         }
         for other in &*batch.others4 {
             flows.probe(other.hash);
+        }
+    }
+
+    /// Looks more closely for the flows of some packets, a bit for each.
+    #[inline(never)]
+    fn clarify(&mut self, lanes: &mut [Lane], mut unclear: u128, kind: PortKind) {
+        let overflows = self.overflows();
+        let may_be_known = overflows || self.flows.takes_over();
+        let flows = self.tables.v4.burst();
+        while let Some(lane) = lanes.get_mut(unclear.trailing_zeros() as usize) {
+            lane.probe = flows.clarify(lane.hash);
+            if !lane.probe.is_likely() {
+                self.foresee(lane, kind, overflows, may_be_known);
+            }
+            unclear &= unclear - 1;
+        }
+    }
+
+    /// Finds out what becomes of a packet that most likely belongs to no flow yet.
+    #[inline(always)]
+    fn foresee(&mut self, lane: &mut Lane, kind: PortKind, overflows: bool, may_be_known: bool) {
+        let destination = self.recent_destination(&lane.key);
+        // Where it goes is not sure as long as it may be an answer to a flow without a record.
+        let unsure = overflows && unmarked(lane.key.dst_port()).is_some();
+        lane.out = if unsure { OutBits::NOWHERE } else { destination.out() };
+        if destination.is_vip() && kind != PortKind::Uplink {
+            lane.slot = self.expect(&lane.key, lane.hash, may_be_known);
         }
     }
 
