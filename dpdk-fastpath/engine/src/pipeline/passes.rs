@@ -116,7 +116,7 @@ impl Stage<'_> {
         }
         if unclear != 0 {
             // What that needs has been fetched meanwhile.
-            self.clarify(batch.lanes, unclear, kind);
+            self.clarify(batch.lanes, unclear, kind, overflows, may_be_known);
         }
         for other in &*batch.others4 {
             flows.probe(other.hash);
@@ -125,9 +125,14 @@ impl Stage<'_> {
 
     /// Looks more closely for the flows of some packets, a bit for each.
     #[inline(never)]
-    fn clarify(&mut self, lanes: &mut [Lane], mut unclear: u128, kind: PortKind) {
-        let overflows = self.overflows();
-        let may_be_known = overflows || self.flows.takes_over();
+    fn clarify(
+        &mut self,
+        lanes: &mut [Lane],
+        mut unclear: u128,
+        kind: PortKind,
+        overflows: bool,
+        may_be_known: bool,
+    ) {
         let flows = self.tables.v4.burst();
         while let Some(lane) = lanes.get_mut(unclear.trailing_zeros() as usize) {
             lane.probe = flows.clarify(lane.hash);
