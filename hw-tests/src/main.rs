@@ -120,9 +120,7 @@ fn run_cases(cases: &[Case], inside: bool) -> Outcome<ExitCode> {
         if !guest.is_empty() {
             run_in_guest(&guest, &mut report)?;
         }
-        for name in report.failed() {
-            println!("failed: {name}");
-        }
+        report.failures().for_each(|line| println!("{line}"));
         println!("{}", report.summary());
     }
     Ok(if report.failed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

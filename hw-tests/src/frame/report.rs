@@ -32,7 +32,8 @@ pub struct Report {
     json: bool,
     passed: usize,
     skipped: usize,
-    failed: Vec<String>,
+    /// Each with the reason.
+    failed: Vec<(String, String)>,
 }
 
 impl Report {
@@ -70,7 +71,7 @@ impl Report {
         match verdict {
             Verdict::Passed => self.passed += 1,
             Verdict::Skipped(_) => self.skipped += 1,
-            Verdict::Failed(_) => self.failed.push(case.to_owned()),
+            Verdict::Failed(why) => self.failed.push((case.to_owned(), why.clone())),
         }
     }
 
@@ -83,8 +84,14 @@ impl Report {
     }
 
     /// Names of the cases that failed.
-    pub fn failed(&self) -> &[String] {
-        &self.failed
+    pub fn failed(&self) -> Vec<String> {
+        self.failed.iter().map(|(case, _)| case.clone()).collect()
+    }
+
+    /// A line for each case that failed: who sees no more than the end of a long output knows why.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
+        let first = |why: &str| why.lines().next().unwrap_or_default().to_owned();
+        self.failed.iter().map(move |(case, why)| format!("failed: {case}: {}", first(why)))
     }
 
     /// The line that ends a run.
@@ -108,7 +115,7 @@ mod tests {
         let printed = format!("{}{}\r\n", Report::LINE, serde_json::to_string(&line).unwrap());
         let mut report = Report::new(true);
         assert_eq!(report.relay(&printed).as_deref(), Some("guest::x"));
-        assert_eq!(report.failed(), ["guest::x"]);
+        assert_eq!(report.failures().collect::<Vec<_>>(), ["failed: guest::x: a"]);
         assert_eq!(report.relay("[ 1.2] igb 0000:41:00.0: added PHC"), None);
     }
 

@@ -92,7 +92,7 @@ mod tests {
             }
             Verdict::Failed("down\nand its console".to_owned())
         });
-        (report.summary(), report.failed().to_vec(), losses)
+        (report.summary(), report.failed(), losses)
     }
 
     #[test]
