@@ -14,6 +14,11 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "every_backend_answers_over_tcp_and_udp", place: Netns, run: all_answer },
     Case { name: "datagrams_longer_than_the_mtu_pass_in_fragments", place: Netns, run: fragments },
     Case { name: "a_backend_reaches_itself_through_the_service", place: Netns, run: hairpin },
+    Case {
+        name: "a_port_used_through_the_service_serves_the_backend_itself_next",
+        place: Netns,
+        run: port_again,
+    },
     Case { name: "a_download_through_the_service_arrives_unchanged", place: Netns, run: download },
     Case { name: "an_endpoint_that_goes_gets_nothing_within_a_second", place: Netns, run: removal },
     Case { name: "a_service_without_endpoints_refuses_at_once", place: Netns, run: refuses },
@@ -69,6 +74,21 @@ fn hairpin(context: &Context) -> Outcome {
         wait_for(&format!("pod-a answers itself through {to}"), Duration::from_secs(10), || {
             Ok((net::http::name(net.pod("pod-a").netns(), to)? == "pod-a").then_some(()))
         })?;
+    }
+    Ok(())
+}
+
+/// To the backend both connections look alike, and the answers to the second must not be taken for the first one's.
+fn port_again(context: &Context) -> Outcome {
+    let net = Topology::start(context)?;
+    let client = net.pod("client").netns();
+    for family in Family::BOTH {
+        for port in 40_000..40_004 {
+            let name = net::http::name_from(client, port, Topology::web_address(family))?;
+            let backend = net.pod(&name).addresses.get(family);
+            let answer = net::http::name_from(client, port, (backend, POD_PORT).into())?;
+            ensure!(answer == name, "{answer} answered for {name}");
+        }
     }
     Ok(())
 }

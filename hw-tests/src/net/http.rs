@@ -1,8 +1,14 @@
 //! An HTTP client: quick enough for loops, strict enough to notice a byte that changed.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
 
 use super::{Netns, pattern};
 use crate::ensure;
@@ -17,10 +23,19 @@ pub fn name(netns: &Netns, to: SocketAddr) -> Outcome<String> {
     netns.run(|| name_here(to))?
 }
 
-/// The same, from the namespace of the calling thread.
+/// The same, from a source port of the caller's choice, which may have had another connection.
+pub fn name_from(netns: &Netns, port: u16, to: SocketAddr) -> Outcome<String> {
+    let ask = || ask(connected_from(port, to)?, to, "/").map(|body| text(&body));
+    netns.run(|| ask().map_err(|stop| stop.while_doing(&format!("GET / from {to} by port {port}"))))?
+}
+
+/// As [`name`], from the namespace of the calling thread.
 pub(super) fn name_here(to: SocketAddr) -> Outcome<String> {
-    let body = get_here(to, "/")?;
-    Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
+    get_here(to, "/").map(|body| text(&body))
+}
+
+fn text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).trim_end().to_owned()
 }
 
 /// Downloads `len` bytes and compares each with what was sent.
@@ -46,7 +61,24 @@ fn get_here(to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
 }
 
 fn request(to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
+    ask(TcpStream::connect_timeout(&to, LIMIT)?, to, path)
+}
+
+fn connected_from(port: u16, to: SocketAddr) -> Outcome<TcpStream> {
+    let (family, any): (_, IpAddr) = match to {
+        SocketAddr::V4(_) => (AddressFamily::Inet, Ipv4Addr::UNSPECIFIED.into()),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, Ipv6Addr::UNSPECIFIED.into()),
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    // It limits connect too: socket(7).
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(LIMIT.as_secs() as i64, 0))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket.into())
+}
+
+fn ask(mut stream: TcpStream, to: SocketAddr, path: &str) -> Outcome<Vec<u8>> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host(to.ip()))?;

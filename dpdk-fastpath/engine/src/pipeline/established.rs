@@ -131,6 +131,17 @@ impl Stage<'_> {
         self.route(packet, key)
     }
 
+    /// A pod asks an endpoint for a connection of its own, by `key`. Should it have had one through a service that looked the
+    /// same to the endpoint, and that is over, it is forgotten: it would take the answers for its own.
+    #[inline(never)]
+    pub(super) fn give_way<K: Key>(&mut self, key: &K) {
+        let answers = key.reversed();
+        let hit = self.flow(&answers, answers.hash64());
+        if let Some(hit) = hit.filter(|hit| hit.reply && hit.state().may_be_reopened()) {
+            self.end(&hit);
+        }
+    }
+
     fn end<K: Key>(&mut self, hit: &Hit<K>) {
         if let Some(state) = K::table(self.tables).remove(hit) {
             shortcut::forget(self.slots, &hit.record);

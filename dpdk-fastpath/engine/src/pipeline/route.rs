@@ -14,7 +14,7 @@ use culvert_packet::parse::L4;
 use super::stage::{Origin, Packet, Stage};
 use super::verdict::Verdict;
 use crate::counter::{Answered, DropReason};
-use crate::flow::{Key, Out, OutBits};
+use crate::flow::{Key, Out, OutBits, Signal};
 use crate::table::{LocalNode, Snapshot, Target};
 
 /// What an address is.
@@ -81,6 +81,9 @@ impl Stage<'_> {
             Destination::Vip => self.out(tenant, dst),
             Destination::Pod(out) => out,
         };
+        if packet.origin == Origin::Pod && Signal::from(packet.parsed).opens() {
+            self.give_way(key);
+        }
         match out {
             Out::Nowhere => self.nowhere(packet, tenant, dst),
             out => self.send(packet, out, |_, _| {}),

@@ -145,6 +145,10 @@ impl Stage<'_> {
             if !lane.is_usual() {
                 return lane.out.port();
             }
+            // A connection of its own has to be told from one through a service.
+            if from_pod && lane.calm == Calm::NEVER && usual::opens(buf.data()) {
+                return None;
+            }
             return self.transmit_usual(lane, from_pod, lane.out, buf, None);
         }
         // Requests come from the client's own port only: that is where its address was checked.

@@ -162,6 +162,15 @@ impl Model {
         self.transmit(inside, &way, rewritten(inside, src, dst), trial)
     }
 
+    /// A connection that is not through a service begins: one that was, looks the same to the endpoint, and is over, is
+    /// forgotten.
+    pub(crate) fn give_way(&mut self, key: &Key) {
+        let same = |flow: &Flow| flow.translated == *key && flow.state.is_over();
+        if let Some(at) = self.flows.iter().position(same) {
+            self.end(at);
+        }
+    }
+
     fn end(&mut self, at: usize) {
         let flow = self.flows.swap_remove(at);
         self.room.ended[version(&flow.original)] += 1;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use super::answer::Error;
 use super::choice::Trial;
+use super::state::Signal;
 use super::tables::{Range, ServiceKey};
 use super::{End, Inside, Model, Origin};
 use crate::wire::dissect::Upper;
@@ -56,6 +57,9 @@ impl Model {
             let port = if inside.packet.is_ping() { 0 } else { inside.key.dst.1 };
             let service = ServiceKey { tenant, vip: dst, protocol: inside.key.protocol, port };
             return self.open(inside, service, trial);
+        }
+        if inside.origin == Origin::Pod && Signal::of(inside.packet.upper).opens() {
+            self.give_way(&inside.key);
         }
         let way = self.way(tenant, dst);
         match self.clear(inside, &way, dst, trial) {

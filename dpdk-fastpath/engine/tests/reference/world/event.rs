@@ -55,10 +55,10 @@ pub(crate) enum How {
 #[derive(Debug, Clone)]
 pub(crate) enum Shot {
     Fresh(Recipe),
-    /// One more of a flow that is tracked, or a reply.
+    /// One more of a flow that is tracked.
     Tracked {
         flow: Index,
-        reply: bool,
+        part: Part,
         flags: u8,
         chunks: Vec<u8>,
         len: usize,
@@ -91,6 +91,15 @@ pub(crate) enum Shot {
     /// Neighbour discovery.
     Discovery(Discovery),
     Bytes(u16, Vec<u8>),
+}
+
+/// Who sends a packet of a flow to whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Request,
+    Reply,
+    /// The client, to the endpoint itself and as if it were translated already.
+    Itself,
 }
 
 #[derive(Debug, Clone)]
@@ -218,10 +227,11 @@ fn error() -> impl Strategy<Value = Shot> {
 pub(crate) fn tracked() -> impl Strategy<Value = Shot> {
     let flags = select(vec![SYN, SYN | ACK, SYN | ACK, ACK, ACK, ACK, FIN | ACK, FIN | ACK, RST, 0]);
     let len = prop_oneof![12 => 0_usize..40, 1 => select(vec![1300_usize, 1440, 1500, 4000])];
-    (any::<(Index, bool)>(), flags, chunks(), len, shape(), left()).prop_map(
-        |((flow, reply), flags, chunks, len, shape, left)| Shot::Tracked {
+    let part = prop_oneof![4 => Just(Part::Request), 4 => Just(Part::Reply), 1 => Just(Part::Itself)];
+    ((any::<Index>(), part), flags, chunks(), len, shape(), left()).prop_map(
+        |((flow, part), flags, chunks, len, shape, left)| Shot::Tracked {
             flow,
-            reply,
+            part,
             flags,
             chunks,
             len,
@@ -301,9 +311,13 @@ impl Shot {
                 let error = Transport::Error { kind: *kind, code: *code, about: packet, quoted: *quoted };
                 Some(of_flow(model, &back, error, 0, (Shape::Plain, None)))
             }
-            Self::Tracked { flow, reply, flags, chunks, len, shape, left } => {
+            Self::Tracked { flow, part, flags, chunks, len, shape, left } => {
                 let (original, translated) = one_of(model, *flow)?;
-                let key = if *reply { translated.reversed() } else { original };
+                let key = match part {
+                    Part::Request => original,
+                    Part::Reply => translated.reversed(),
+                    Part::Itself => translated,
+                };
                 Some(of_flow(model, &key, transport(&key, *flags, chunks), *len, (*shape, *left)))
             }
         }

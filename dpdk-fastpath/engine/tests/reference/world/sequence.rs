@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::event::{Event, Shot, event, how, tracked};
+use super::event::{Event, Part, Shot, event, how, tracked};
 use super::packet::Shape;
 use crate::model::tables::{Backend, Said, Tables};
-use crate::wire::ACK;
+use crate::wire::{ACK, RST, SYN};
 
 /// What becomes of one endpoint of a service; of all others nothing does.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(crate) enum Shift {
 /// Events, some of which belong together.
 pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
     let alone = event().prop_map(|event| vec![event]);
-    let row = prop_oneof![9 => alone, 1 => kept(), 1 => shifted(), 1 => pieces()];
+    let row = prop_oneof![9 => alone, 1 => kept(), 1 => shifted(), 1 => pieces(), 1 => by_itself()];
     prop::collection::vec(row, 1..40).prop_map(|rows| rows.concat())
 }
 
@@ -53,17 +53,37 @@ fn shifted() -> impl Strategy<Value = Vec<Event>> {
 /// The first fragment of a packet, and another later.
 fn pieces() -> impl Strategy<Value = Vec<Event>> {
     let seconds = select(vec![2_u64, 16, 17, 18, 20]);
-    (any::<Index>(), any::<bool>(), any::<u16>(), seconds, any::<bool>()).prop_map(
-        |(flow, reply, identification, seconds, more)| {
+    let part = select(vec![Part::Request, Part::Reply]);
+    (any::<Index>(), part, any::<u16>(), seconds, any::<bool>()).prop_map(
+        |(flow, part, identification, seconds, more)| {
             let piece = |shape| {
                 let (flags, chunks) = (ACK, vec![0]);
-                Event::Packets(vec![Shot::Tracked { flow, reply, flags, chunks, len: 64, shape, left: None }])
+                Event::Packets(vec![Shot::Tracked { flow, part, flags, chunks, len: 64, shape, left: None }])
             };
             let first = Shape::First { identification, more: true };
             let later = Shape::Later { identification, offset: 64, more };
             vec![piece(first), Event::Time(seconds), piece(later)]
         },
     )
+}
+
+/// A connection ends, and its client opens one to the endpoint itself by the same port.
+fn by_itself() -> impl Strategy<Value = Vec<Event>> {
+    const ABORT: u8 = 6;
+    const INIT: u8 = 1;
+    const INIT_ACK: u8 = 2;
+    let last = select(vec![(RST, ABORT), (RST, ABORT), (ACK, 0)]);
+    (any::<Index>(), last).prop_map(|(flow, last)| {
+        let packet = |part, (flags, chunk)| {
+            let (chunks, shape) = (vec![chunk], Shape::Plain);
+            Shot::Tracked { flow, part, flags, chunks, len: 8, shape, left: None }
+        };
+        vec![Event::Packets(vec![
+            packet(Part::Request, last),
+            packet(Part::Itself, (SYN, INIT)),
+            packet(Part::Reply, (SYN | ACK, INIT_ACK)),
+        ])]
+    })
 }
 
 impl Shift {
