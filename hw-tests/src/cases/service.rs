@@ -84,9 +84,9 @@ fn port_again(context: &Context) -> Outcome {
     let client = net.pod("client").netns();
     for family in Family::BOTH {
         for port in 40_000..40_004 {
-            let name = net::http::name_from(client, port, Topology::web_address(family))?;
-            let backend = net.pod(&name).addresses.get(family);
-            let answer = net::http::name_from(client, port, (backend, POD_PORT).into())?;
+            let name = net::http::name_from(client, port, Topology::web_address(family), || Ok(()))?;
+            let backend = (net.pod(&name).addresses.get(family), POD_PORT).into();
+            let answer = net::http::name_from(client, port, backend, || Ok(()))?;
             ensure!(answer == name, "{answer} answered for {name}");
         }
     }

@@ -23,9 +23,19 @@ pub fn name(netns: &Netns, to: SocketAddr) -> Outcome<String> {
     netns.run(|| name_here(to))?
 }
 
-/// The same, from a source port of the caller's choice, which may have had another connection.
-pub fn name_from(netns: &Netns, port: u16, to: SocketAddr) -> Outcome<String> {
-    let ask = || ask(connected_from(port, to)?, to, "/").map(|body| text(&body));
+/// The same, from a source port of the caller's choice, which may have had another connection, and with something else done
+/// between connecting and asking.
+pub fn name_from(
+    netns: &Netns,
+    port: u16,
+    to: SocketAddr,
+    meanwhile: impl FnOnce() -> Outcome + Send,
+) -> Outcome<String> {
+    let ask = || {
+        let stream = connected_from(port, to)?;
+        meanwhile()?;
+        ask(stream, to, "/").map(|body| text(&body))
+    };
     netns.run(|| ask().map_err(|stop| stop.while_doing(&format!("GET / from {to} by port {port}"))))?
 }
 

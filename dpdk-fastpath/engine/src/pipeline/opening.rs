@@ -11,6 +11,7 @@ use culvert_packet::usual;
 
 use super::NOWHERE;
 use super::recent::Question;
+use super::shortcut;
 use super::stage::Stage;
 use super::usual::Lane;
 use crate::flow::{Deltas, Derived, Key, Out, OutBits, Record, Route, State};
@@ -112,6 +113,10 @@ impl Stage<'_> {
             return None;
         }
         let route = Route { epoch: self.view.epoch(), forward: out.into(), reply: Out::Pod(self.in_port) };
+        if self.slots.is_some_and(|slots| shortcut::is_taken(slots, route.epoch, &translated, route.forward))
+        {
+            return None;
+        }
         let record = Record { original: *key, translated, route, service, backend };
         let (table, arena, loads) = FlowKey4::parts(self.flows);
         let translation = Translation4::new(key, &translated);

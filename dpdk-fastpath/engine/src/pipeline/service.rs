@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
+use super::shortcut;
 use super::stage::{Packet, Stage, Step};
 use super::upkeep::make_room;
 use super::verdict::Verdict;
@@ -122,6 +123,11 @@ impl Stage<'_> {
             let Some(translated) = K::between(key.tenant(), key.protocol(), source, target) else { break };
             let record =
                 Record { original: *key, translated, route, service: service.slot(), backend: backend.id };
+            let is_taken = |slots| shortcut::is_taken(slots, route.epoch, &translated, out);
+            if self.slots.is_some_and(is_taken) {
+                tried += 1;
+                continue;
+            }
             if self.flows.takes_over() {
                 // The answers may be those of a flow that another process left.
                 let answers = translated.reversed();

@@ -143,6 +143,19 @@ pub(super) fn forget_but(slots: &Slots, record: &Record<FlowKey4>, other: &Direc
     own.iter().filter(|key| !others.contains(key)).for_each(|key| slots.forget(key, tsc::now()));
 }
 
+/// Whether a client has a connection to an endpoint itself, as far as the short cut knows, that looks the same to the endpoint as
+/// a flow that becomes `translated`, and goes `out`.
+#[cold]
+#[inline(never)]
+pub(super) fn is_taken<K: Key>(slots: &Slots, epoch: u32, translated: &K, out: Out) -> bool {
+    let Some(endpoint) = end(out) else { return false };
+    let key = translated.reversed();
+    let key = FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination());
+    key.filter(is_eligible).is_some_and(|key| {
+        slots.direction(epoch, endpoint, &key).is_some_and(|answers| answers.becomes == key)
+    })
+}
+
 /// Whether there may be slots for such a flow.
 fn is_eligible(key: &FlowKey4) -> bool {
     matches!(key.protocol(), Protocol::TCP | Protocol::UDP) && key.tenant() == Tenant::DEFAULT

@@ -10,8 +10,8 @@ use crate::cases::malformed::router_of;
 use crate::cases::protection::watched;
 use crate::ensure;
 use crate::frame::{Context, Outcome, Stop, wait_for};
-use crate::net::{Netns, Ping, run};
-use crate::topology::{CLUSTER_IP, GATEWAY, Pod, SERVICE_PORT, Topology};
+use crate::net::{Netns, Ping, http, run};
+use crate::topology::{CLUSTER_IP, Family, GATEWAY, POD_PORT, Pod, SERVICE_PORT, Topology};
 
 const SCRIPT: &str = include_str!("../../../scapy/shortcut.py");
 
@@ -194,6 +194,30 @@ pub(super) fn answered(context: &Context) -> Outcome {
             ensure!(heard.trim() == expected, "{server}: heard {heard:?} instead of {expected:?}");
         }
         talk.exchange(10_000)?;
+    }
+    Ok(())
+}
+
+/// A connection to an endpoint itself, and one through the Service that begins while that is there, by the same port.
+pub(super) fn alike(context: &Context) -> Outcome {
+    let net = start(context)?;
+    let client = net.pod("client").netns();
+    let web = Topology::web_address(Family::V4);
+    for name in ["pod-a", "pod-c"] {
+        // What is not on the short cut is not known.
+        Talk::open(client, directly(&net, name), net.pod(name).netns())?.take_the_short_cut(client)?;
+        let endpoint = (net.pod(name).addresses.v4, POD_PORT).into();
+        // The Service chooses that one for a quarter of all ports.
+        let mut alike = 0;
+        for port in 41_000..41_032 {
+            let answer = http::name_from(client, port, endpoint, || {
+                let through = http::name_from(client, port, web, || Ok(()))?;
+                alike += u32::from(through == name);
+                Ok(())
+            })?;
+            ensure!(answer == name, "{answer} answered for {name}");
+        }
+        ensure!(alike > 0, "the Service has never chosen {name}");
     }
     Ok(())
 }

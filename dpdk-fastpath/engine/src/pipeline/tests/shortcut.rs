@@ -394,3 +394,24 @@ fn what_goes_directly_to_the_endpoint_of_a_flow_by_the_same_ports_has_no_slots()
     }
     assert_eq!(joined.slots.given(), 0);
 }
+
+#[test]
+fn a_flow_takes_another_port_than_a_connection_that_goes_directly_to_its_endpoint() {
+    for (protocol, times) in [(Protocol::TCP, 1), (Protocol::UDP, 2 * SEVERAL)] {
+        let (mut joined, ips) = (Joined::new(), v4());
+        joined.serve(ips.on_b);
+        let frame = |to| match protocol {
+            Protocol::TCP => from_a(testkit::tcp(at(ips.a, CLIENT), to, TcpFlags::SYN, b"")),
+            _ => from_a(testkit::udp(at(ips.a, CLIENT), to, b"x")),
+        };
+        for _ in 0..times {
+            joined.node.run(POD_A, &frame(at(ips.on_b, 8080)));
+        }
+        let direct = key_of(protocol, (ips.on_b, 8080), (ips.a, CLIENT));
+        assert!(joined.direction(NODE_B, &direct).is_some());
+        let got = read(&inner(&joined.node.run(POD_A, &frame(at(ips.vip, 80)))));
+        assert_eq!(got.dst, at(ips.on_b, 8080));
+        assert_ne!(got.src.port(), CLIENT);
+        assert_eq!(joined.direction(NODE_B, &direct).map(|answers| answers.becomes), Some(direct));
+    }
+}
