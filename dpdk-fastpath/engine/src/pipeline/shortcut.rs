@@ -128,12 +128,8 @@ fn catch_up(flows: &mut FlowWorker, view: &Snapshot, now: Tick, passed: &Passed)
 /// Lets nothing of a flow go by the short cut any more.
 pub(super) fn forget<K: Key>(slots: Option<&Slots>, record: &Record<K>) {
     let Some(slots) = slots else { return };
-    for key in [record.original, record.translated.reversed()] {
-        let key = FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination());
-        if let Some(key) = key.filter(is_eligible) {
-            slots.forget(&key, tsc::now());
-        }
-    }
+    let keys = [record.original, record.translated.reversed()];
+    keys.iter().filter_map(eligible).for_each(|key| slots.forget(&key, tsc::now()));
 }
 
 /// The same, but for what is now another connection's.
@@ -149,11 +145,14 @@ pub(super) fn forget_but(slots: &Slots, record: &Record<FlowKey4>, other: &Direc
 #[inline(never)]
 pub(super) fn is_taken<K: Key>(slots: &Slots, epoch: u32, translated: &K, out: Out) -> bool {
     let Some(endpoint) = end(out) else { return false };
-    let key = translated.reversed();
-    let key = FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination());
-    key.filter(is_eligible).is_some_and(|key| {
+    eligible(&translated.reversed()).is_some_and(|key| {
         slots.direction(epoch, endpoint, &key).is_some_and(|answers| answers.becomes == key)
     })
+}
+
+/// The key as slots have it, if there may be slots for it.
+fn eligible<K: Key>(key: &K) -> Option<FlowKey4> {
+    FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination()).filter(is_eligible)
 }
 
 /// Whether there may be slots for such a flow.
