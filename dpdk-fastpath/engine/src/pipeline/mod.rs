@@ -51,6 +51,7 @@ mod repeated;
 mod route;
 mod service;
 mod shortcut;
+mod source_port;
 mod stage;
 #[cfg(test)]
 mod tests;

@@ -10,17 +10,12 @@ use std::net::IpAddr;
 use culvert_packet::PacketBuf;
 use culvert_packet::parse::L4;
 
-use super::shortcut;
 use super::stage::{Packet, Stage, Step};
-use super::upkeep::make_room;
 use super::verdict::Verdict;
 use crate::balance::least_loaded;
 use crate::counter::DropReason;
 use crate::flow::{InsertError, Key, Out, Record, Route, Signal, State, marked};
 use crate::table::{Backend, Balancing, LostConnections, Service, ServiceKey};
-
-/// Source ports that are tried before a flow is refused.
-const PORTS_TRIED: u16 = 32;
 
 impl Stage<'_> {
     /// Opens a flow.
@@ -108,56 +103,32 @@ impl Stage<'_> {
         let Some(source) = self.source(key, backend) else { return self.drop(DropReason::FLOW_NO_PORT) };
         let route = Route { epoch: self.view.epoch(), forward: out, reply: Out::Pod(self.in_port) };
         let first = if opens { State::first } else { State::resumed };
-        let state = first(key.protocol());
         let own = key.source().1;
         // The port that it may have had without a record.
         let was_marked = self.overflows() && !packet.parsed.is_ping();
         let own = if was_marked { marked(own).unwrap_or(own) } else { own };
-        let mut swept = false;
-        let mut tried = 0;
-        while tried < PORTS_TRIED {
-            let source = (source, source_port(own, packet.hash, tried));
-            // An echo has its identifier in both places.
-            let port = if packet.parsed.is_ping() { source.1 } else { backend.port };
-            let target = (backend.address, port);
-            let Some(translated) = K::between(key.tenant(), key.protocol(), source, target) else { break };
-            let record =
-                Record { original: *key, translated, route, service: service.slot(), backend: backend.id };
-            let is_taken = |slots| shortcut::is_taken(slots, route.epoch, &translated, out);
-            if self.slots.is_some_and(is_taken) {
-                tried += 1;
-                continue;
-            }
-            if self.flows.takes_over() {
-                // The answers may be those of a flow that another process left.
-                let answers = translated.reversed();
-                let _ = self.flow(&answers, answers.hash64());
-            }
-            let (table, arena, loads) = K::parts(self.flows);
-            match table.insert(arena, &record, self.now, state) {
-                Ok(()) => {
-                    loads.add(backend.id, 1);
-                    let served = (service.slot(), backend.id);
-                    if let Err(reason) = self.note_first(&packet, key, &translated, served) {
-                        return self.drop(reason);
-                    }
-                    self.counters.service_flow(service.slot());
-                    self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
-                    return self
-                        .transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed));
+        // An echo has its identifier in both places.
+        let port = if packet.parsed.is_ping() { own } else { backend.port };
+        let target = (backend.address, port);
+        let Some(translated) = K::between(key.tenant(), key.protocol(), (source, own), target) else {
+            return self.drop(DropReason::FLOW_NO_PORT);
+        };
+        let record =
+            Record { original: *key, translated, route, service: service.slot(), backend: backend.id };
+        match self.enter_by_port(record, None, first(key.protocol())) {
+            Ok(translated) => {
+                let served = (service.slot(), backend.id);
+                if let Err(reason) = self.note_first(&packet, key, &translated, served) {
+                    return self.drop(reason);
                 }
-                // Another worker was faster.
-                Err(InsertError::Exists(hit)) => return self.established(packet, key, hit),
-                Err(InsertError::ReplyTaken) => tried += 1,
-                Err(InsertError::Full) if !swept => {
-                    swept = true;
-                    let ended = make_room(arena, table, (loads, self.slots), self.view, self.now);
-                    self.counters.flows_expired(ended);
-                }
-                Err(InsertError::Full) => return self.stateless(packet, key, service),
+                self.counters.service_packet(service.slot(), packet.parsed.l3_len.into());
+                self.transmit(packet, out, |frame, parsed| key.translate(&translated, frame, parsed))
             }
+            // Another worker was faster.
+            Err(InsertError::Exists(hit)) => self.established(packet, key, hit),
+            Err(InsertError::ReplyTaken) => self.drop(DropReason::FLOW_NO_PORT),
+            Err(InsertError::Full) => self.stateless(packet, key, service),
         }
-        self.drop(DropReason::FLOW_NO_PORT)
     }
 
     /// The source address of the translated flow: the client's own, so that the endpoint sees it. A pod that reaches itself
@@ -170,14 +141,4 @@ impl Stage<'_> {
             IpAddr::V6(_) => self.local.gateways(key.tenant()).1.map(IpAddr::V6),
         }
     }
-}
-
-/// The source port for the next try: first the client's own, then any from 1024 on.
-fn source_port(own: u16, hash: u64, tried: u16) -> u16 {
-    const FIRST: u64 = 1024;
-    if tried == 0 {
-        return own;
-    }
-    let spread = hash.wrapping_add(u64::from(tried).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
-    (FIRST + spread % (65_536 - FIRST)) as u16
 }
