@@ -65,7 +65,7 @@ pub(crate) use self::memory::Zeroed;
 pub use self::out::{Out, OutBits};
 pub use self::overflow::{Forgetting, Lender, Overflow, marked, unmarked};
 pub use self::prefetch::prefetch;
-pub use self::record::{Record, Route};
+pub use self::record::{NO_SERVICE, Record, Route};
 pub use self::segment::Segment;
 pub use self::state::{Signal, State};
 pub use self::steady::{Calm, Moment, Steady};

@@ -19,11 +19,14 @@ pub struct Record<K> {
     pub translated: K,
     /// Where it goes.
     pub route: Route,
-    /// Slot of the service that it was opened through.
+    /// Slot of the service that it was opened through, or [`NO_SERVICE`].
     pub service: u32,
-    /// The endpoint that was chosen.
+    /// The endpoint that was chosen; [none](BackendId::NONE) if there is no service.
     pub backend: BackendId,
 }
+
+/// The slot of no service: of a flow to a pod itself.
+pub const NO_SERVICE: u32 = u32::MAX;
 
 /// Where a connection's packets go, and since when that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +106,7 @@ impl Meta {
             // As yet it only opens the connection.
             return meta.after(now, reply, flags);
         }
-        if matches!(self.state(), Some(State::SynSent | State::SynReceived)) {
+        if matches!(self.state(), Some(State::SynSent | State::Unwatched | State::SynReceived)) {
             // The server has answered, and unless that is all, its answer was answered.
             meta = meta.after(now, true, ANSWER);
             if !reply || flags.contains(TcpFlags::FIN) {
@@ -115,6 +118,14 @@ impl Meta {
             meta = meta.after(now, reply, CLOSE);
         }
         if flags.contains(TcpFlags::RST) { meta.after(now, reply, TcpFlags::RST) } else { meta }
+    }
+
+    /// What it becomes when packets may go without being seen.
+    pub(super) fn unwatched(self) -> Self {
+        match self.state() {
+            Some(State::SynSent) => Self::new(self.sequence(), self.seen(), State::Unwatched),
+            _ => self,
+        }
     }
 
     /// Whether the record is that of an open flow.

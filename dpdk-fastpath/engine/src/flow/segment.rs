@@ -19,7 +19,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"cv-flows");
 
 /// To be raised with any change of what lies in a segment, or of what it means: the head, the words of a record, the states
 /// by number, the buckets of an index and its levels, the buckets of clients, the loans, the ticks.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// What a segment must have been written with to be understood: the version, and the sizes of what lies in it.
 pub(super) const LAYOUT: u64 = VERSION << 48

@@ -40,6 +40,8 @@ pub enum State {
     ShutdownAck,
     /// SCTP: the association is over, in order or by ABORT.
     Closed,
+    /// TCP: the client has sent SYN, or goes on without having been tracked. Answers may have gone unseen.
+    Unwatched,
     /// Being taken out of the index.
     Ending,
     /// Out of the index; its record waits for the worker that owns it.
@@ -94,7 +96,7 @@ impl Signal {
 }
 
 impl State {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::SynSent,
         Self::SynReceived,
         Self::Established,
@@ -110,6 +112,7 @@ impl State {
         Self::Shutdown,
         Self::ShutdownAck,
         Self::Closed,
+        Self::Unwatched,
         Self::Ending,
         Self::Ended,
     ];
@@ -119,7 +122,7 @@ impl State {
     pub(super) const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             0 => None,
-            1..=17 => Some(Self::ALL[bits as usize - 1]),
+            1..=18 => Some(Self::ALL[bits as usize - 1]),
             _ => Some(Self::Ended),
         }
     }
@@ -136,6 +139,7 @@ impl State {
     /// The state of a flow that goes on after it had no record: only an answer tells that there is such a connection.
     pub const fn resumed(protocol: Protocol) -> Self {
         match protocol {
+            Protocol::TCP => Self::Unwatched,
             Protocol::SCTP => Self::CookieEchoed,
             _ => Self::first(protocol),
         }
@@ -160,11 +164,11 @@ impl State {
             Self::CookieWait | Self::CookieEchoed | Self::Associated => self,
             Self::Shutdown | Self::ShutdownAck | Self::Closed => self,
             _ if flags.contains(TcpFlags::RST) => Self::Reset,
-            Self::SynSent if reply => Self::SynReceived,
+            Self::SynSent | Self::Unwatched if reply => Self::SynReceived,
             Self::SynReceived if !reply && !flags.contains(TcpFlags::SYN) => {
                 if flags.contains(TcpFlags::FIN) { Self::FinFromClient } else { Self::Established }
             }
-            Self::SynSent | Self::SynReceived | Self::TimeWait => self,
+            Self::SynSent | Self::Unwatched | Self::SynReceived | Self::TimeWait => self,
             Self::FinFromClient if reply && flags.contains(TcpFlags::FIN) => Self::TimeWait,
             Self::FinFromServer if !reply && flags.contains(TcpFlags::FIN) => Self::TimeWait,
             Self::FinFromClient | Self::FinFromServer => self,
@@ -208,6 +212,13 @@ impl State {
         )
     }
 
+    /// Whether what comes from the endpoint, by this sign, is of another connection between the same ports: nobody but an endpoint
+    /// that has one goes on where it was asked to begin (RFC 9293, section 3.10.7.4).
+    #[inline]
+    pub fn is_stray(self, signal: Signal) -> bool {
+        self == Self::SynSent && signal.goes_on()
+    }
+
     /// Whether a SYN or INIT of the client begins another connection, to be decided anew.
     #[inline]
     pub const fn may_be_reopened(self) -> bool {
@@ -217,7 +228,7 @@ impl State {
     /// The state as people read it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::SynSent => "syn-sent",
+            Self::SynSent | Self::Unwatched => "syn-sent",
             Self::SynReceived => "syn-received",
             Self::Established => "established",
             Self::FinFromClient | Self::FinFromServer => "closing",

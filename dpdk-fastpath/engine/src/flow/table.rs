@@ -229,6 +229,13 @@ impl<K: Key> Table<K> {
         self.change(hit.index, hit.meta, |meta| meta.after_many(now, hit.reply, flags))
     }
 
+    /// Notes that answers to the flow may go without this table from now on.
+    pub fn unwatch(&self, hit: &Hit<K>) {
+        if hit.state() == State::SynSent {
+            self.change(hit.index, hit.meta, Meta::unwatched);
+        }
+    }
+
     /// Changes a live record's meta word, as long as the record is the same flow's and that is as open as it was. Returns
     /// how many more flows are open.
     #[cold]

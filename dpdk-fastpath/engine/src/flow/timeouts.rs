@@ -58,7 +58,7 @@ impl Timeouts {
             State::TwoWay => (self.udp, None),
             State::OneWay if is_echo => (self.icmp, Some(4)),
             State::OneWay => (self.udp_unreplied, Some(4)),
-            State::SynSent | State::SynReceived => (self.tcp_opening, Some(4)),
+            State::SynSent | State::Unwatched | State::SynReceived => (self.tcp_opening, Some(4)),
             State::FinFromClient | State::FinFromServer => (self.tcp_half_closed, Some(60)),
             State::TimeWait | State::Reset => (self.tcp_closed, Some(2)),
             // As Linux has them.

@@ -41,6 +41,9 @@ impl Stage<'_> {
         if !hit.reply && hit.state().may_be_reopened() && Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, &hit);
         }
+        if hit.reply && hit.state().is_stray(packet.parsed.into()) {
+            return self.stray(packet, key, &hit);
+        }
         let mut exists = true;
         if hit.record.route.epoch != self.view.epoch() {
             exists = self.view.has_backend(hit.record.backend);
@@ -131,24 +134,14 @@ impl Stage<'_> {
         self.route(packet, key)
     }
 
-    /// A pod asks an endpoint for a connection of its own, by `key`. Should it have had one through a service that looked the
-    /// same to the endpoint, and that is over, it is forgotten: it would take the answers for its own.
-    #[inline(never)]
-    pub(super) fn give_way<K: Key>(&mut self, key: &K) {
-        let answers = key.reversed();
-        let hit = self.flow(&answers, answers.hash64());
-        if let Some(hit) = hit.filter(|hit| hit.reply && hit.state().may_be_reopened()) {
-            self.end(&hit);
+    /// Forgets the flow; `false` if another worker did.
+    pub(super) fn end<K: Key>(&mut self, hit: &Hit<K>) -> bool {
+        let Some(state) = K::table(self.tables).remove(hit) else { return false };
+        shortcut::forget(self.slots, &hit.record);
+        self.counters.flows_expired(1);
+        if state.is_open() {
+            self.flows.loads.add(hit.record.backend, -1);
         }
-    }
-
-    fn end<K: Key>(&mut self, hit: &Hit<K>) {
-        if let Some(state) = K::table(self.tables).remove(hit) {
-            shortcut::forget(self.slots, &hit.record);
-            self.counters.flows_expired(1);
-            if state.is_open() {
-                self.flows.loads.add(hit.record.backend, -1);
-            }
-        }
+        true
     }
 }

@@ -34,6 +34,7 @@
 
 mod affinity;
 mod allowance;
+mod beside;
 mod error;
 mod established;
 mod fragment;

@@ -151,10 +151,11 @@ impl Entering<'_> {
             if let Some(hit) = found.filter(|hit| is_same(hit, &record)) {
                 if !hit.state().may_be_reopened() {
                     // Its first packet came here as well.
+                    table.unwatch(&hit);
                     return true;
                 }
                 // The client has taken the same port again, as it does when it opens many.
-                if let Some(opened) = table.begin_again(&hit, self.now, State::SynSent) {
+                if let Some(opened) = table.begin_again(&hit, self.now, State::Unwatched) {
                     table.reroute(&hit, route);
                     loads.add(backend.id, opened);
                     self.counters.flows_expired(1);
@@ -166,7 +167,7 @@ impl Entering<'_> {
                 self.end(&hit, opened);
                 continue;
             }
-            match table.insert(arena, &record, self.now, State::SynSent) {
+            match table.insert(arena, &record, self.now, State::Unwatched) {
                 Ok(()) => {
                     loads.add(backend.id, 1);
                     self.counters.service_flow(service.slot());

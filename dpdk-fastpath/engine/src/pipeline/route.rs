@@ -81,11 +81,11 @@ impl Stage<'_> {
             Destination::Vip => self.out(tenant, dst),
             Destination::Pod(out) => out,
         };
-        if packet.origin == Origin::Pod && Signal::from(packet.parsed).opens() {
-            self.give_way(key);
-        }
+        let looks_alike =
+            packet.origin == Origin::Pod && Signal::from(packet.parsed).opens() && !self.gives_way(key);
         match out {
             Out::Nowhere => self.nowhere(packet, tenant, dst),
+            out if looks_alike => self.open_beside(packet, key, out),
             out => self.send(packet, out, |_, _| {}),
         }
     }

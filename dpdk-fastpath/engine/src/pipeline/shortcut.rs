@@ -232,7 +232,10 @@ impl Stage<'_> {
         let (client, server, original, translated) = match &found {
             Some(hit) => {
                 let Record { original, translated, route, .. } = hit.record;
-                let embryonic = matches!(hit.state(), State::SynSent | State::SynReceived | State::OneWay);
+                let embryonic = matches!(
+                    hit.state(),
+                    State::SynSent | State::Unwatched | State::SynReceived | State::OneWay
+                );
                 let open = hit.state().is_open();
                 // Those that nobody has answered go first when there is no room: so their state has to be the true one.
                 let full = embryonic && !self.flows.arena4.has_room(&self.tables.v4);
@@ -258,6 +261,9 @@ impl Stage<'_> {
         };
         if client == server || !slots.is_open(client) || !slots.is_open(server) {
             return;
+        }
+        if let Some(hit) = &found {
+            self.tables.v4.unwatch(hit);
         }
         let (now, epoch) = (tsc::now(), self.view.epoch());
         let ways = [

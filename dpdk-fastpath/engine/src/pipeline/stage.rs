@@ -29,7 +29,7 @@ pub(super) struct Stage<'a> {
     pub(super) now: Tick,
     pub(super) in_port: PortIndex,
     pub(super) tables: &'a FlowTables,
-    /// Doors and ways of the view.
+    /// Doors and ways of the view, for usual packets; none if all are to be looked at more closely from here on.
     pub(super) doors: &'a [Door],
     pub(super) ways: &'a [Way],
     /// For opening flows.

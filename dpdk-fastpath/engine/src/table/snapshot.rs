@@ -23,6 +23,11 @@ pub struct BackendId {
     pub generation: u32,
 }
 
+impl BackendId {
+    /// Of a flow to a pod itself, which is no endpoint of a service, and goes on as long as packets come.
+    pub const NONE: Self = Self { slot: u32::MAX, generation: 0 };
+}
+
 /// All that workers know, at one moment. Cheap to make when little has changed: the parts are shared.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -245,9 +250,9 @@ impl Snapshot {
         self.services.common.is_sole(service.key(), endpoint)
     }
 
-    /// Whether this endpoint still exists.
+    /// Whether this endpoint still exists, as [none](BackendId::NONE) always does.
     #[inline]
     pub fn has_backend(&self, id: BackendId) -> bool {
-        self.services.generations.get(id.slot as usize) == Some(&id.generation)
+        id == BackendId::NONE || self.services.generations.get(id.slot as usize) == Some(&id.generation)
     }
 }

@@ -18,8 +18,8 @@
 //! - An ICMP error about a translated packet goes to whoever sent that (`error`); fragments follow the first one
 //!   (`fragment`).
 //! - What is sent has one hop less, fits, and is quoted unchanged to its sender if it cannot be sent (`output`, `answer`).
-//! - Flows come, live and go as their protocol does (`state`), leave with their endpoint, and make room by age only; one that
-//!   is over goes when its client opens a connection to the endpoint itself by the same ports (`flow`).
+//! - Flows come, live and go as their protocol does (`state`), leave with their endpoint, and make room by age only (`flow`).
+//!   Connections to an endpoint itself and through a service are kept apart (`beside`).
 //!
 //! # Choices
 //! Where the engine is free (which endpoint, which source port if the own one is another flow's, which flow leaves a full

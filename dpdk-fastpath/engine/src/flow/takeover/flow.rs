@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use culvert_packet::ip::Protocol;
 
 use crate::flow::record::{DELTAS_AND_GENERATION, Meta, ROUTE, Words};
-use crate::flow::{Key, Out, Record, Route, State};
-use crate::table::{ServiceKey, Snapshot};
+use crate::flow::{Key, NO_SERVICE, Out, Record, Route, State};
+use crate::table::{BackendId, ServiceKey, Snapshot};
 
 /// What a record that is neither free nor that of an ended flow says.
 pub(super) enum Found<K> {
@@ -34,7 +34,7 @@ pub(super) fn read<K: Key>(line: &K::Line) -> Found<K> {
 fn is_state_of(protocol: Protocol, state: State) -> bool {
     use State as S;
     match state {
-        S::SynSent | S::SynReceived | S::Established => protocol == Protocol::TCP,
+        S::SynSent | S::Unwatched | S::SynReceived | S::Established => protocol == Protocol::TCP,
         S::FinFromClient | S::FinFromServer | S::TimeWait | S::Reset => protocol == Protocol::TCP,
         S::CookieWait | S::CookieEchoed | S::Associated => protocol == Protocol::SCTP,
         S::Shutdown | S::ShutdownAck | S::Closed => protocol == Protocol::SCTP,
@@ -51,13 +51,21 @@ pub(super) fn placed<K: Key>(record: Record<K>, view: &Snapshot) -> Option<Recor
     let port = |port: u16| if is_ping { 0 } else { port };
     let (vip, vip_port) = original.destination();
     let key = ServiceKey { tenant: original.tenant(), vip, protocol, port: port(vip_port) };
-    let service = view.service(&key)?;
+    let route = Route { epoch: 0, forward: Out::Nowhere, reply: Out::Nowhere };
+    let Some(service) = view.service(&key) else {
+        let goes_to_itself = original.destination() == translated.destination();
+        return goes_to_itself.then_some(Record {
+            route,
+            service: NO_SERVICE,
+            backend: BackendId::NONE,
+            ..record
+        });
+    };
     let (address, endpoint_port) = translated.destination();
     let backend = service.backend((address, port(endpoint_port)))?;
     // Only connections are kept where the endpoint is not ready.
     if backend.draining && !matches!(protocol, Protocol::TCP | Protocol::SCTP) {
         return None;
     }
-    let route = Route { epoch: 0, forward: Out::Nowhere, reply: Out::Nowhere };
     Some(Record { route, service: service.slot(), backend: backend.id, ..record })
 }

@@ -136,7 +136,11 @@ impl Left {
     /// When a flow is to have had its last packet, which is known of `seen`. A connection whose handshake went by unseen would
     /// soon be over.
     pub(super) fn last_packet(&self, seen: Tick, state: State, now: Tick) -> Tick {
-        if self.unseen && matches!(state, State::SynSent | State::SynReceived) { now } else { seen }
+        if self.unseen && matches!(state, State::SynSent | State::Unwatched | State::SynReceived) {
+            now
+        } else {
+            seen
+        }
     }
 
     /// Whether a flow can be found there by its key: only by the hash function that its keys were entered by.

@@ -68,31 +68,6 @@ fn a_client_that_uses_its_port_again_opens_a_new_connection() {
 }
 
 #[test]
-fn a_connection_of_its_own_gets_its_answers_although_one_through_a_service_had_the_same_ports() {
-    for (ips, elsewhere) in both().into_iter().flat_map(|ips| [(ips, false), (ips, true)]) {
-        let (endpoint, way) = if elsewhere { (ips.on_b, UPLINK) } else { (ips.b, POD_B) };
-        let mut node = Node::new();
-        node.program(&[service(proto::Protocol::Tcp, ips.vip, &[(endpoint, 8080)])]);
-        let own = |flags| from_a(testkit::tcp(at(ips.a, 1000), at(endpoint, 8080), flags, b""));
-        node.run(POD_A, &tcp(&ips, TcpFlags::SYN));
-
-        // What is not over is not to be cut off, nor is what is no connection's begin.
-        node.run(POD_A, &own(TcpFlags::SYN));
-        node.run(POD_A, &tcp(&ips, TcpFlags::RST));
-        node.run(POD_A, &own(TcpFlags::FIN | TcpFlags::ACK));
-        assert_eq!(state(&node), State::Reset);
-
-        assert_eq!(node.run(POD_A, &own(TcpFlags::SYN)).verdict, Verdict::Send(way));
-        assert_eq!((node.flow_count(), node.counters.flows().expired), (0, 1));
-        if !elsewhere {
-            let answer = testkit::tcp(at(ips.b, 8080), at(ips.a, 1000), TcpFlags::SYN | TcpFlags::ACK, b"");
-            let got = read(&node.run(POD_B, &from_b(answer)).frame);
-            assert_eq!((got.src, got.dst), (at(ips.b, 8080), at(ips.a, 1000)));
-        }
-    }
-}
-
-#[test]
 fn what_an_endpoint_that_is_gone_still_says_counts_for_no_service() {
     for ips in both() {
         let mut node = Node::new();

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod balancing;
+mod beside;
 mod changes;
 mod echo;
 mod error;

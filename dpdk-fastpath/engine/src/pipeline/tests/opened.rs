@@ -181,7 +181,7 @@ fn the_state_of_what_the_kernel_has_opened_is_that_of_what_went_by() {
     joined.open(ips.vip, ips.on_b);
     let (original, reply) = (key((ips.a, CLIENT), (ips.vip, 80)), key((ips.on_b, 8080), (ips.a, CLIENT)));
     for (from, key, flags, expected) in [
-        (end(POD_A), &original, F::SYN, State::SynSent),
+        (end(POD_A), &original, F::SYN, State::Unwatched),
         (NODE_B, &reply, F::SYN | F::ACK, State::SynReceived),
         (end(POD_A), &original, F::ACK, State::Established),
     ] {
@@ -210,7 +210,7 @@ fn what_the_kernel_has_opened_takes_the_place_of_what_was_before() {
         [&new.0, &new.1.reversed()].iter().for_each(|key| joined.slots.forget(key, tsc::now()));
         joined.open(ips.vip, ips.on_b);
         joined.review();
-        assert_eq!(joined.flows(), [(new.0, new.1, State::SynSent)]);
+        assert_eq!(joined.flows(), [(new.0, new.1, State::Unwatched)]);
         assert_eq!(joined.open_flows(), 1);
         let service = joined.node.counters.service(0);
         assert_eq!(service.new_flows, if closed || endpoint == ips.b { 2 } else { 1 });
@@ -228,7 +228,7 @@ fn who_opens_the_same_connections_again_and_again_needs_no_more_room() {
     for _ in 0..1000 {
         joined.open(ips.vip, ips.on_b);
         joined.review();
-        assert_eq!((joined.state(), joined.open_flows()), (Some(State::SynSent), 1));
+        assert_eq!((joined.state(), joined.open_flows()), (Some(State::Unwatched), 1));
         joined.node.run(POD_A, &to_vip(TcpFlags::RST));
         assert_eq!((joined.state(), joined.open_flows()), (Some(State::Reset), 0));
     }
@@ -247,7 +247,7 @@ fn what_the_kernel_has_opened_takes_answers_over_from_a_flow_through_another_ser
     joined.review();
     let (original, translated) =
         (key((ips.a, CLIENT), (ips.vip, 80)), key((ips.a, CLIENT), (ips.on_b, 8080)));
-    assert_eq!(joined.flows(), [(original, translated, State::SynSent)]);
+    assert_eq!(joined.flows(), [(original, translated, State::Unwatched)]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn full(protocol: proto::Protocol, ips: &Ips, endpoint: IpAddr) -> Node {
     node
 }
 
-fn fill(node: &mut Node, protocol: proto::Protocol, ips: &Ips, endpoint: IpAddr) {
+pub(super) fn fill(node: &mut Node, protocol: proto::Protocol, ips: &Ips, endpoint: IpAddr) {
     let flooded = service(proto::Protocol::Tcp, other_vip(ips), &[(ips.on_b, 9)]);
     node.program(&[service(protocol, ips.vip, &[(endpoint, 8080)]), flooded]);
     for n in 0..node.flows.capacity() as u16 {
@@ -43,12 +43,12 @@ fn fill(node: &mut Node, protocol: proto::Protocol, ips: &Ips, endpoint: IpAddr)
     assert_eq!(node.counters.flows().stateless, 0);
 }
 
-fn inner_or_frame(outcome: &Outcome) -> Vec<u8> {
+pub(super) fn inner_or_frame(outcome: &Outcome) -> Vec<u8> {
     if outcome.verdict == Verdict::Send(UPLINK) { inner(outcome) } else { outcome.frame.clone() }
 }
 
 /// A packet of the endpoint, by itself or through the tunnel.
-fn from_endpoint(node: &mut Node, ips: &Ips, endpoint: IpAddr, frame: Vec<u8>) -> Outcome {
+pub(super) fn from_endpoint(node: &mut Node, ips: &Ips, endpoint: IpAddr, frame: Vec<u8>) -> Outcome {
     if endpoint == ips.b { node.run(POD_B, &from_b(frame)) } else { node.run_tunnelled(frame) }
 }
 
@@ -99,7 +99,7 @@ fn a_connection_without_record_works_both_ways_and_gets_one_when_there_is_room()
 }
 
 /// A node of another process, which has taken over what this one left.
-fn successor(before: &Node, flows: u32, services: &[proto::Service]) -> Node {
+pub(super) fn successor(before: &Node, flows: u32, services: &[proto::Service]) -> Node {
     let mut node = Node::with_tables(FlowTables::shared(flows, 64, false).unwrap());
     node.program(services);
     node.succeed(before);

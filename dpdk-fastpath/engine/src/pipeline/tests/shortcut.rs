@@ -211,7 +211,7 @@ fn what_went_by_keeps_a_flow_alive_moves_its_state_and_is_counted() {
     joined.serve(ips.on_b);
     joined.node.run(POD_A, &to_vip(F::SYN));
     let (original, reply) = (key((ips.a, CLIENT), (ips.vip, 80)), key((ips.on_b, 8080), (ips.a, CLIENT)));
-    assert_eq!(joined.state(), Some(State::SynSent));
+    assert_eq!(joined.state(), Some(State::Unwatched));
     for (from, key, flags, expected) in [
         (NODE_B, &reply, F::SYN | F::ACK, State::SynReceived),
         (end(POD_A), &original, F::ACK, State::Established),

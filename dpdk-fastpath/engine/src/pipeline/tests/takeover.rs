@@ -41,7 +41,14 @@ fn connections_go_on_with_whatever_packet_comes_first() {
             let (client, endpoint) = became[usize::from(n)];
             packets(protocol, endpoint, client)[1].clone()
         };
-        (0..CLIENTS).for_each(|n| drop(before.run_tunnelled(answer(n))));
+        for n in 0..CLIENTS {
+            let (client, endpoint) = became[usize::from(n)];
+            let first = match protocol {
+                proto::Protocol::Tcp => testkit::tcp(endpoint, client, TcpFlags::SYN | TcpFlags::ACK, b""),
+                _ => answer(n),
+            };
+            before.run_tunnelled(first);
+        }
 
         // Slots of services and endpoints are others.
         let mut node = Node::with_tables(FlowTables::shared(4096, 64, false).unwrap());

@@ -62,7 +62,12 @@ impl<'a> Trial<'a> {
                 None => Some(packet.ports.0),
             }
         });
-        sent.or_else(|| Some((self.entered)(original)?.src.1))
+        sent.or_else(|| self.entered_port(original))
+    }
+
+    /// Source port of the flow that is tracked now.
+    pub(crate) fn entered_port(&self, original: &Key) -> Option<u16> {
+        Some((self.entered)(original)?.src.1)
     }
 
     /// Whether the engine tracks the flow now.

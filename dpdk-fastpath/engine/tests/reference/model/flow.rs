@@ -48,9 +48,12 @@ pub(crate) struct Flow {
     /// When a packet came after that and could not be sent on. Whether that is a sign of life is for the engine to choose.
     pub(crate) refused: Option<u64>,
     pub(crate) service: ServiceKey,
-    /// When its endpoint came; see [`Lives`](super::service::Lives).
+    /// When its endpoint came; see [`Lives`](super::service::Lives). Or [`ITSELF`].
     pub(crate) life: u64,
 }
+
+/// Of a flow to a pod itself, through no service.
+pub(crate) const ITSELF: u64 = u64::MAX;
 
 impl Flow {
     pub(crate) fn served(&self) -> Served {
@@ -108,7 +111,7 @@ impl Model {
     }
 
     pub(crate) fn is_alive(&self, flow: &Flow) -> bool {
-        self.lives.get(flow.service, flow.backend) == Some(flow.life)
+        flow.life == ITSELF || self.lives.get(flow.service, flow.backend) == Some(flow.life)
     }
 
     /// Whether the flow has been silent for too long, or is over since its endpoint is gone.
@@ -123,6 +126,9 @@ impl Model {
         let flow = self.flows[at];
         let signal = Signal::of(inside.packet.upper);
         let connectionless = matches!(inside.packet.upper, Upper::Udp | Upper::Echo { .. });
+        if reply && flow.state == State::SynSent && signal.goes_on() {
+            return self.stray(inside, at, trial);
+        }
         let begins_anew = connectionless || signal.opens();
         let alive = self.is_alive(&flow);
         if !reply && begins_anew && (!alive || flow.state.is_over()) {
@@ -156,22 +162,13 @@ impl Model {
         kept.refused = None;
         kept.state = kept.state.next(reply, signal);
         kept.seen = tick;
-        if alive {
+        if alive && flow.life != ITSELF {
             self.counters.translated(flow.service, inside.packet.len());
         }
         self.transmit(inside, &way, rewritten(inside, src, dst), trial)
     }
 
-    /// A connection that is not through a service begins: one that was, looks the same to the endpoint, and is over, is
-    /// forgotten.
-    pub(crate) fn give_way(&mut self, key: &Key) {
-        let same = |flow: &Flow| flow.translated == *key && flow.state.is_over();
-        if let Some(at) = self.flows.iter().position(same) {
-            self.end(at);
-        }
-    }
-
-    fn end(&mut self, at: usize) {
+    pub(super) fn end(&mut self, at: usize) {
         let flow = self.flows.swap_remove(at);
         self.room.ended[version(&flow.original)] += 1;
         self.counters.expired += 1;

@@ -3,7 +3,7 @@
 //! (RFC 1858, 5722). Without a first one there is no way to a service.
 
 use super::choice::Trial;
-use super::flow::{Key, Side, rewritten};
+use super::flow::{ITSELF, Key, Side, rewritten};
 use super::tables::ServiceKey;
 use super::{End, Inside, Model, Origin, Step};
 use crate::wire::SCTP;
@@ -84,7 +84,7 @@ impl Model {
             return end;
         }
         let Served { service, backend, life } = first.served;
-        if self.lives.get(service, backend) == Some(life) {
+        if life != ITSELF && self.lives.get(service, backend) == Some(life) {
             self.counters.translated(service, inside.packet.len());
         }
         self.transmit(inside, &way, rewritten(inside, src, dst), trial)

@@ -2,6 +2,7 @@
 //! the rules speak of.
 
 pub(crate) mod answer;
+pub(crate) mod beside;
 pub(crate) mod choice;
 pub(crate) mod counters;
 pub(crate) mod error;

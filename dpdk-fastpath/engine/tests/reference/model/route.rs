@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::answer::Error;
+use super::beside::Beside;
 use super::choice::Trial;
 use super::state::Signal;
 use super::tables::{Range, ServiceKey};
@@ -58,11 +59,11 @@ impl Model {
             let service = ServiceKey { tenant, vip: dst, protocol: inside.key.protocol, port };
             return self.open(inside, service, trial);
         }
-        if inside.origin == Origin::Pod && Signal::of(inside.packet.upper).opens() {
-            self.give_way(&inside.key);
-        }
+        let opens = inside.origin == Origin::Pod && Signal::of(inside.packet.upper).opens();
+        let beside = opens && self.gives_way(&inside.key) == Beside::Another;
         let way = self.way(tenant, dst);
         match self.clear(inside, &way, dst, trial) {
+            Ok(()) if beside => self.open_beside(inside, &way, trial),
             Ok(()) => self.transmit(inside, &way, inside.frame.clone(), trial),
             Err(end) => end,
         }

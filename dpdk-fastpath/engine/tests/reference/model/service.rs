@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::choice::Trial;
-use super::flow::{Fits, Flow, Key, Side, rewritten};
+use super::flow::{Fits, Flow, ITSELF, Key, Side, rewritten};
 use super::fragment::Served;
 use super::overflow::moved;
 use super::route::has_ports;
@@ -14,7 +14,7 @@ use super::state::{Signal, State};
 use super::tables::{Backend, Balancing, Lost, Service, ServiceKey};
 use super::{End, Inside, Model};
 use crate::wire::dissect::Upper;
-use crate::wire::{SCTP, TCP};
+use crate::wire::{ICMP, ICMPV6, SCTP, TCP};
 
 /// For whom an endpoint was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -165,13 +165,7 @@ impl Model {
         let port = moved(client.1).filter(|_| self.overflows() && !ping).unwrap_or(client.1);
         let translated = Key { src: (source, port), dst: backend.end, ..inside.key };
         let translated = if ping { Self::with_identifier(translated, client.1) } else { translated };
-        let enters = match self.make_room(&inside.key) {
-            Fits::Yes => true,
-            // What is sent looks the same.
-            Fits::Perhaps => trial.is_tracked(&inside.key),
-            Fits::No => false,
-        };
-        if !enters {
+        if !self.has_place(&inside.key, trial) {
             // Without a place the hash chooses, unless it did already, or the client keeps what was chosen.
             if service.affinity == 0 && service.balancing != Balancing::Hash && !self.overflows() {
                 self.unseen(inside, &service, before);
@@ -181,8 +175,10 @@ impl Model {
         let life = self.lives.get(key, backend.end).expect("the endpoint is one of the service's");
         let state =
             if opens { State::first(inside.key.protocol) } else { State::resumed(inside.key.protocol) };
-        let entered = self.enter(inside, key, (translated, backend.end, life), state, trial);
-        let served = Served { service: key, backend: backend.end, life };
+        let (original, backend, seen) = (inside.key, backend.end, self.tick());
+        let flow = Flow { original, translated, backend, state, seen, refused: None, service: key, life };
+        let entered = self.enter(flow, false, trial.source_port(&original));
+        let served = Served { service: key, backend, life };
         if let Err(why) = self.note_first(inside, entered, served) {
             return self.drop(inside.port, why);
         }
@@ -336,32 +332,35 @@ impl Model {
         Some(backend)
     }
 
-    /// Enters a flow; returns what it becomes.
-    fn enter(
-        &mut self,
-        inside: &Inside,
-        service: ServiceKey,
-        (mut translated, backend, life): (Key, Side, u64),
-        state: State,
-        trial: &mut Trial<'_>,
-    ) -> Key {
-        let taken = |model: &Self, key: &Key| model.flow_of(&key.reversed()).is_some();
-        if taken(self, &translated) {
-            // The engine's choice, as long as it is no other flow's.
-            let chosen = trial.source_port(&inside.key).filter(|port| *port >= 1024);
-            let other = chosen.map(|port| match inside.packet.is_ping() {
-                true => Self::with_identifier(translated, port),
-                false => Key { src: (translated.src.0, port), ..translated },
-            });
-            translated = other.filter(|key| !taken(self, key)).unwrap_or(translated);
+    /// Whether there is a place for a flow, which the engine may have to make.
+    pub(super) fn has_place(&mut self, original: &Key, trial: &Trial<'_>) -> bool {
+        match self.make_room(original) {
+            Fits::Yes => true,
+            // What is sent looks the same.
+            Fits::Perhaps => trial.is_tracked(original),
+            Fits::No => false,
         }
-        let seen = self.tick();
-        let flow =
-            Flow { original: inside.key, translated, backend, state, seen, refused: None, service, life };
+    }
+
+    /// Enters a flow; returns what it becomes. Should its source port be another's, or have to be `another`, it is the engine's choice,
+    /// as long as that is no other flow's.
+    pub(super) fn enter(&mut self, mut flow: Flow, another: bool, chosen: Option<u16>) -> Key {
+        let taken = |model: &Self, key: &Key| model.flow_of(&key.reversed()).is_some();
+        let (address, own) = flow.translated.src;
+        if another || taken(self, &flow.translated) {
+            let is_ping = [ICMP, ICMPV6].contains(&flow.original.protocol);
+            let other = chosen.filter(|port| *port >= 1024 && *port != own).map(|port| match is_ping {
+                true => Self::with_identifier(flow.translated, port),
+                false => Key { src: (address, port), ..flow.translated },
+            });
+            flow.translated = other.filter(|key| !taken(self, key)).unwrap_or(flow.translated);
+        }
         self.flows.push(flow);
         self.counters.created += 1;
-        self.counters.services.entry(service).or_default().flows += 1;
-        translated
+        if flow.life != ITSELF {
+            self.counters.services.entry(flow.service).or_default().flows += 1;
+        }
+        flow.translated
     }
 }
 

@@ -13,6 +13,8 @@ use crate::wire::{ACK, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     SynSent,
+    /// As `SynSent`, but answers may have gone unseen.
+    Unwatched,
     SynReceived,
     Established,
     FinFromClient,
@@ -78,7 +80,11 @@ impl State {
 
     /// Of a connection that goes on without having been tracked: an answer will tell whether there is one.
     pub(crate) fn resumed(protocol: u8) -> Self {
-        if protocol == SCTP { Self::CookieEchoed } else { Self::first(protocol) }
+        match protocol {
+            TCP => Self::Unwatched,
+            SCTP => Self::CookieEchoed,
+            _ => Self::first(protocol),
+        }
     }
 
     /// After a packet of the server or the client.
@@ -95,7 +101,7 @@ impl State {
         let fin = flags & FIN != 0;
         match self {
             _ if flags & RST != 0 => Self::Reset,
-            Self::SynSent if server => Self::SynReceived,
+            Self::SynSent | Self::Unwatched if server => Self::SynReceived,
             Self::SynReceived if !server && flags & SYN == 0 && fin => Self::FinFromClient,
             Self::SynReceived if !server && flags & SYN == 0 => Self::Established,
             // More after a reset: that was none.
@@ -139,7 +145,7 @@ impl State {
         let echo = [ICMP, ICMPV6].contains(&protocol);
         let (usual, pressed) = match self {
             Self::OneWay | Self::TwoWay if echo => (timeouts.icmp, 4),
-            Self::SynSent | Self::SynReceived => (timeouts.tcp_opening, 4),
+            Self::SynSent | Self::Unwatched | Self::SynReceived => (timeouts.tcp_opening, 4),
             Self::OneWay => (timeouts.udp_unreplied, 4),
             Self::TwoWay => (timeouts.udp, u32::MAX),
             Self::Established => (timeouts.tcp_established, u32::MAX),

@@ -67,13 +67,14 @@ fn pieces() -> impl Strategy<Value = Vec<Event>> {
     )
 }
 
-/// A connection ends, and its client opens one to the endpoint itself by the same port.
+/// A connection begins, goes on or ends, and its client opens one to the endpoint itself by the same port, or had it already.
 fn by_itself() -> impl Strategy<Value = Vec<Event>> {
     const ABORT: u8 = 6;
     const INIT: u8 = 1;
     const INIT_ACK: u8 = 2;
-    let last = select(vec![(RST, ABORT), (RST, ABORT), (ACK, 0)]);
-    (any::<Index>(), last).prop_map(|(flow, last)| {
+    let last = select(vec![(RST, ABORT), (RST, ABORT), (ACK, 0), (SYN, INIT)]);
+    let answer = select(vec![(SYN | ACK, INIT_ACK), (ACK, 0)]);
+    (any::<Index>(), last, answer).prop_map(|(flow, last, answer)| {
         let packet = |part, (flags, chunk)| {
             let (chunks, shape) = (vec![chunk], Shape::Plain);
             Shot::Tracked { flow, part, flags, chunks, len: 8, shape, left: None }
@@ -81,7 +82,7 @@ fn by_itself() -> impl Strategy<Value = Vec<Event>> {
         vec![Event::Packets(vec![
             packet(Part::Request, last),
             packet(Part::Itself, (SYN, INIT)),
-            packet(Part::Reply, (SYN | ACK, INIT_ACK)),
+            packet(Part::Reply, answer),
         ])]
     })
 }

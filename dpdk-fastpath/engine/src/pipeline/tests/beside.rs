@@ -1,0 +1,220 @@
+use culvert_packet::sctp::ChunkType;
+
+use super::overflow::{fill, from_endpoint, inner_or_frame, packets, successor};
+use super::*;
+use crate::flow::{NO_SERVICE, State};
+
+const CLIENT: u16 = 1000;
+
+/// A client, a service, and an endpoint of it on the same node or another.
+struct Case {
+    node: Node,
+    ips: Ips,
+    endpoint: IpAddr,
+}
+
+impl Case {
+    fn all() -> impl Iterator<Item = Self> {
+        let of = |ips: Ips| [(ips, ips.b), (ips, ips.on_b)];
+        both().into_iter().flat_map(of).map(|(ips, endpoint)| Self::of(Node::new(), ips, endpoint))
+    }
+
+    fn of(mut node: Node, ips: Ips, endpoint: IpAddr) -> Self {
+        node.program(&Self::services(&ips, endpoint));
+        Self { node, ips, endpoint }
+    }
+
+    fn services(ips: &Ips, endpoint: IpAddr) -> [proto::Service; 2] {
+        let protocols = [proto::Protocol::Tcp, proto::Protocol::Sctp];
+        protocols.map(|protocol| service(protocol, ips.vip, &[(endpoint, 8080)]))
+    }
+
+    fn client(&self) -> SocketAddr {
+        at(self.ips.a, CLIENT)
+    }
+
+    fn service(&self) -> SocketAddr {
+        at(self.ips.vip, 80)
+    }
+
+    fn server(&self) -> SocketAddr {
+        at(self.endpoint, 8080)
+    }
+
+    /// From where the endpoint sees a packet of the client that has been sent to one of the two.
+    fn send(&mut self, packet: Vec<u8>) -> SocketAddr {
+        let outcome = self.node.run(POD_A, &from_a(packet));
+        assert!(matches!(outcome.verdict, Verdict::Send(_)), "{outcome:?}");
+        let seen = read(&inner_or_frame(&outcome));
+        assert_eq!(seen.dst, self.server());
+        seen.src
+    }
+
+    fn send_tcp(&mut self, to: SocketAddr, flags: TcpFlags) -> SocketAddr {
+        self.send(testkit::tcp(self.client(), to, flags, b""))
+    }
+
+    /// As whose the client sees what the endpoint sends to where it has seen the client.
+    fn answer(&mut self, to: SocketAddr, flags: TcpFlags) -> SocketAddr {
+        let packet = testkit::tcp(self.server(), to, flags, b"");
+        let outcome = from_endpoint(&mut self.node, &self.ips, self.endpoint, packet);
+        assert_eq!(outcome.verdict, Verdict::Send(POD_A));
+        let seen = read(&outcome.frame);
+        assert_eq!(seen.dst, self.client());
+        seen.src
+    }
+
+    fn states(&self) -> Vec<State> {
+        let v4 = self.node.flows.v4.iter().map(|hit| hit.state());
+        v4.chain(self.node.flows.v6.iter().map(|hit| hit.state())).collect()
+    }
+}
+
+const SYN: TcpFlags = TcpFlags::SYN;
+const ACK: TcpFlags = TcpFlags::ACK;
+const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+
+#[test]
+fn a_connection_of_its_own_gets_its_answers_although_one_through_a_service_had_the_same_ports() {
+    for mut case in Case::all() {
+        let (service, server, client) = (case.service(), case.server(), case.client());
+        case.send_tcp(service, SYN);
+        case.send_tcp(service, TcpFlags::RST);
+        case.send_tcp(server, TcpFlags::FIN | ACK);
+        assert_eq!(case.states(), [State::Reset], "what opens no connection ends none");
+        assert_eq!(case.send_tcp(server, SYN), client);
+        assert_eq!((case.node.flow_count(), case.node.counters.flows().expired), (0, 1));
+        assert_eq!(case.answer(client, SYN_ACK), server);
+    }
+}
+
+#[test]
+fn a_connection_of_its_own_beside_one_through_a_service_gets_another_port() {
+    for mut case in Case::all() {
+        let (service, server, client) = (case.service(), case.server(), case.client());
+        assert_eq!(case.send_tcp(service, SYN), client);
+        assert_eq!(case.answer(client, SYN_ACK), service);
+        case.send_tcp(service, ACK);
+
+        let own = case.send_tcp(server, SYN);
+        assert!(own != client && own.ip() == client.ip() && own.port() >= 1024, "{own}");
+        assert_eq!(case.answer(own, SYN_ACK), server);
+        assert_eq!(case.send_tcp(server, ACK), own);
+        // The other goes on, and nothing of this counts for its service.
+        assert_eq!(case.send_tcp(service, ACK), client);
+        assert_eq!(case.answer(client, ACK), service);
+        let counts = case.node.counters.service(0);
+        assert_eq!((counts.packets, counts.new_flows, case.node.counters.flows().created), (5, 1, 2));
+        assert_eq!(case.states(), [State::Established; 2]);
+
+        // Not even the end of the service ends it.
+        case.node.program(&[]);
+        assert_eq!(case.send_tcp(server, ACK), own);
+        case.node.age();
+        assert_eq!(case.states(), [State::Established]);
+        assert_eq!(case.send_tcp(server, TcpFlags::FIN | ACK), own);
+        assert_eq!(case.answer(own, TcpFlags::FIN | ACK), server);
+        case.node.seconds += 250;
+        case.node.age();
+        assert_eq!(case.node.flow_count(), 0);
+    }
+}
+
+#[test]
+fn associations_to_an_endpoint_and_through_its_service_are_kept_apart() {
+    for mut case in Case::all() {
+        let (service, server, client) = (case.service(), case.server(), case.client());
+        let [first, later] = packets(proto::Protocol::Sctp, client, service);
+        assert_eq!((case.send(first), case.send(later)), (client, client));
+        let [first, later] = packets(proto::Protocol::Sctp, client, server);
+        let own = case.send(first);
+        assert_ne!(own, client);
+        assert_eq!(case.send(later), own);
+        let ack = testkit::sctp(server, own, 1, &testkit::sctp_chunk(ChunkType::INIT_ACK, 0, b"ack"));
+        let outcome = from_endpoint(&mut case.node, &case.ips, case.endpoint, ack);
+        assert_eq!((read(&outcome.frame).src, read(&outcome.frame).dst), (server, client));
+    }
+}
+
+#[test]
+fn an_endpoint_that_goes_on_instead_of_answering_is_not_taken_for_the_service() {
+    for mut case in Case::all() {
+        let (service, server, client) = (case.service(), case.server(), case.client());
+        // Of this one nothing is known.
+        case.send_tcp(server, ACK);
+        assert_eq!(case.send_tcp(service, SYN), client);
+        // RFC 9293, section 3.10.7.4: a SYN in the midst of a connection is answered with an acknowledgment of that.
+        assert_eq!(case.answer(client, ACK), server);
+        assert_eq!(case.send_tcp(server, ACK), client);
+        assert_eq!(case.answer(client, ACK), server);
+
+        let other = case.send_tcp(service, SYN);
+        assert_ne!(other, client);
+        assert_eq!(case.answer(other, SYN_ACK), service);
+        assert_eq!(case.send_tcp(service, ACK), other);
+        assert_eq!(case.answer(other, ACK), service);
+        assert_eq!(case.answer(client, TcpFlags::FIN | ACK), server);
+        assert_eq!(case.states(), [State::Established]);
+        assert_eq!((case.node.counters.flows().created, case.node.counters.flows().expired), (2, 1));
+    }
+}
+
+#[test]
+fn a_port_that_shows_to_be_in_use_is_not_taken_again() {
+    for mut case in Case::all() {
+        let (service, server) = (case.service(), case.server());
+        let mut seen = vec![case.send_tcp(service, SYN)];
+        for _ in 0..4 {
+            let stray = testkit::tcp(server, seen[0], ACK, b"");
+            let outcome = from_endpoint(&mut case.node, &case.ips, case.endpoint, stray);
+            assert_eq!((read(&outcome.frame).src, read(&outcome.frame).dst), (server, seen[0]));
+            let next = case.send_tcp(service, SYN);
+            assert_ne!(next, seen[0]);
+            seen.insert(0, next);
+        }
+    }
+}
+
+#[test]
+fn who_refuses_a_connection_is_heard() {
+    for mut case in Case::all() {
+        let (service, client) = (case.service(), case.client());
+        case.send_tcp(service, SYN);
+        assert_eq!(case.answer(client, TcpFlags::RST | ACK), service);
+        assert_eq!(case.states(), [State::Reset]);
+    }
+}
+
+#[test]
+fn without_room_a_connection_of_its_own_goes_as_it_is() {
+    for ips in both() {
+        let mut node = Node::with_flows(1);
+        fill(&mut node, proto::Protocol::Tcp, &ips, ips.b);
+        // One of the flood has the answers.
+        let flow = at(ips.b, 1000);
+        let direct = from_b(testkit::tcp(flow, at(ips.on_b, 9), SYN, b""));
+        let outcome = node.run(POD_B, &direct);
+        assert_eq!((outcome.verdict, read(&inner(&outcome)).src), (Verdict::Send(UPLINK), flow));
+        assert_eq!(node.counters.flows().stateless, 0);
+    }
+}
+
+#[test]
+fn a_connection_of_its_own_keeps_its_other_port_with_the_process_that_takes_over() {
+    for (ips, endpoint) in both().into_iter().flat_map(|ips| [(ips, ips.b), (ips, ips.on_b)]) {
+        let node = Node::with_tables(FlowTables::shared(1000, 64, false).unwrap());
+        let mut case = Case::of(node, ips, endpoint);
+        let (service, server) = (case.service(), case.server());
+        case.send_tcp(service, SYN);
+        let own = case.send_tcp(server, SYN);
+        let services = Case::services(&ips, endpoint);
+        case.node = successor(&case.node, 1000, &services);
+        assert_eq!(case.node.flow_count(), 2);
+        assert_eq!(case.send_tcp(server, ACK), own);
+        assert_eq!(case.answer(own, SYN_ACK), server);
+        assert_eq!(case.answer(case.client(), SYN_ACK), service);
+        let direct = case.node.flows.v4.iter().map(|hit| hit.record.service);
+        let direct = direct.chain(case.node.flows.v6.iter().map(|hit| hit.record.service));
+        assert_eq!(direct.filter(|service| *service == NO_SERVICE).count(), 1);
+    }
+}
