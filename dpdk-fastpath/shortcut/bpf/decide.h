@@ -43,6 +43,13 @@ INLINE int opens(const struct decision *to)
 	return (to->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+// Whether it may be the first one of its slot. Nobody but an endpoint that has another connection between the same ports goes on
+// where it was asked to begin.
+INLINE int is_stray(const struct decision *to)
+{
+	return READ(to->slot->flags) & AWAITED && !(to->flags & (TCP_SYN | TCP_RST));
+}
+
 // Where the packets of a slot go, if this one fits: as long as an IP packet of `len` bytes, or as the longest of its segments.
 INLINE int may_leave(struct __sk_buff *skb, struct decision *to, __u32 len)
 {
@@ -77,7 +84,7 @@ INLINE int decide_from_pod(struct __sk_buff *skb, const struct inner *head, stru
 		if (at_tap && open_to_service(to->globals, head, skb->ifindex, to->flags))
 			to->slot = find(to->globals, head, 0);
 	}
-	if (!to->slot)
+	if (!to->slot || is_stray(to))
 		return 0;
 	at = to->slot->way_in & NUMBER;
 	from = bpf_map_lookup_elem(&doors, &at);
@@ -150,7 +157,7 @@ INLINE int decide_from_uplink(struct __sk_buff *skb, const struct outer *head, c
 	if (ip->class & 3 && (ip->class & 3) != (inner->ip.class & 3))
 		return 0;
 	to->slot = opens(to) ? welcome(to->globals, head, inner) : find(to->globals, inner, IS_WAY);
-	if (!to->slot || to->slot->way_out & IS_WAY)
+	if (!to->slot || to->slot->way_out & IS_WAY || is_stray(to))
 		return 0;
 	at = to->slot->way_in & NUMBER;
 	from = bpf_map_lookup_elem(&ways, &at);

@@ -24,7 +24,7 @@ struct slot {
 	// Written here, since the fast path looked:
 	__u64 packets;
 	__u64 bytes; // of IP packets
-	__u64 flags; // of TCP, of all of them, and OPENED; 0 of UDP
+	__u64 flags; // of TCP, of all of them, and the two below; 0 of UDP
 };
 _Static_assert(sizeof(struct slot) == 64, "one cache line");
 
@@ -39,6 +39,8 @@ _Static_assert(sizeof(struct slot) == 64, "one cache line");
 
 // Among the flags of a slot: its connection to a service was opened here, and nobody knows of it yet.
 #define OPENED (1ull << 32)
+// The same: its packets answer a SYN, and none has come. What cannot be the first one is for the fast path.
+#define AWAITED (1ull << 33)
 
 struct bucket {
 	struct slot slots[SLOTS];

@@ -88,7 +88,7 @@ INLINE int is_for(const struct opening *opening, __u64 serial, const struct inne
 static __attribute__((noinline)) int open_to_service(struct globals *globals, const struct inner *head, __u32 tap, __u8 flags)
 {
 	const __u32 none = ~0;
-	struct slot request = { .flags = OPENED }, reply = { 0 };
+	struct slot request = { .flags = OPENED }, reply = { .flags = AWAITED };
 	struct opening *opening;
 	struct backend *backend;
 	struct key key;

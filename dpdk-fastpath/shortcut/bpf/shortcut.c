@@ -50,8 +50,10 @@ INLINE int drop(enum reason reason)
 INLINE void count(struct slot *slot, __u32 len, __u8 flags)
 {
 	flags &= TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK;
-	if ((READ(slot->flags) & flags) != flags)
+	if ((READ(slot->flags) & (flags | AWAITED)) != flags) {
 		__sync_fetch_and_or(&slot->flags, flags);
+		__sync_fetch_and_and(&slot->flags, ~AWAITED);
+	}
 	__sync_fetch_and_add(&slot->bytes, len);
 	// Last: the fast path takes the others when there are packets.
 	__sync_fetch_and_add(&slot->packets, 1);

@@ -63,7 +63,7 @@ INLINE struct key key_of(const struct slot *slot)
 			     .scope = slot->way_in & SCOPE };
 }
 
-// Gives a connection's direction a slot. All of `from` counts but what is of packets, and the flags tell whether it was OPENED.
+// Gives a connection's direction a slot. All of `from` counts but what is of packets.
 static __attribute__((noinline)) int enter(struct globals *globals, const struct slot *from)
 {
 	const struct key key = key_of(from);

@@ -33,6 +33,9 @@ pub(crate) const NOWHERE: u32 = u32::MAX;
 /// Among the flags of a slot: the kernel has opened its connection to a service, and nobody knows of it yet.
 pub(crate) const OPENED: u64 = 1 << 32;
 
+/// Among the flags of a slot: its packets answer a SYN, and none has come. What cannot be the first one is for the fast path.
+pub(crate) const AWAITED: u64 = 1 << 33;
+
 /// In place of a slot's epoch: it was taken back, and nobody may have it yet.
 pub(crate) const RESTING: u32 = u32::MAX;
 

@@ -15,7 +15,7 @@ use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::tcp::TcpFlags;
 
-use crate::layout::{CLAIMED, DOORS, IS_UDP, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
+use crate::layout::{AWAITED, CLAIMED, DOORS, IS_UDP, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
 use crate::memory::Memory;
 use crate::openings::Openings;
 
@@ -164,6 +164,15 @@ impl Slots {
     /// Lets packets of a connection go by the short cut as long as `epoch` is in force. `false` if there is no room, or
     /// another worker is at it: then they go by the fast path.
     pub fn enter(&self, epoch: u32, direction: &Direction, now: u64) -> bool {
+        self.enter_with(0, epoch, direction, now)
+    }
+
+    /// The same for answers to a SYN: until there is one, only what may be it goes by the short cut.
+    pub fn enter_awaited(&self, epoch: u32, direction: &Direction, now: u64) -> bool {
+        self.enter_with(AWAITED, epoch, direction, now)
+    }
+
+    fn enter_with(&self, flags: u64, epoch: u32, direction: &Direction, now: u64) -> bool {
         let (Some(number), Some(way_out)) = (direction.from.to_bits(), direction.to.to_bits()) else {
             return false;
         };
@@ -177,6 +186,10 @@ impl Slots {
         for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
             if is_given(slot) && is_of(slot, direction.from, &direction.key) {
                 if slot.epoch.load(Ordering::Relaxed) == epoch && words.are_in(slot) {
+                    if flags == 0 {
+                        // The first answer may have been unusual, and gone elsewhere.
+                        slot.flags.fetch_and(!AWAITED, Ordering::Relaxed);
+                    }
                     return true;
                 }
                 self.take_back(slot, watch, now);
@@ -186,7 +199,7 @@ impl Slots {
             slot.epoch.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
         let Some(free) = bucket.slots.iter().position(claim) else { return false };
-        words.write(&bucket.slots[free]);
+        words.write(&bucket.slots[free], flags);
         watches[free] = Watch { since: now, is_answered: false };
         self.given.fetch_add(1, Ordering::Relaxed);
         self.memory.occupied()[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
@@ -200,10 +213,22 @@ impl Slots {
         Some(direction_in(slot))
     }
 
-    /// Does what the kernel does when a packet goes by the short cut, for tests without it. `false` if there is no slot.
+    /// Whether packets of a connection are to answer a SYN, and none has come that may be the first one, under this epoch.
+    pub fn is_awaited(&self, epoch: u32, from: End, key: &FlowKey4) -> bool {
+        let slot = self.slot(from, key).filter(|slot| slot.epoch.load(Ordering::Acquire) == epoch);
+        slot.is_some_and(|slot| slot.flags.load(Ordering::Relaxed) & AWAITED != 0)
+    }
+
+    /// Does what the kernel does when a packet goes by the short cut, for tests without it. `false` if there is no slot for it.
     #[doc(hidden)]
     pub fn pass(&self, from: End, key: &FlowKey4, bytes: u64, flags: TcpFlags) -> bool {
         let Some(slot) = self.slot(from, key) else { return false };
+        if slot.flags.load(Ordering::Relaxed) & AWAITED != 0 {
+            if !flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::RST) {
+                return false;
+            }
+            slot.flags.fetch_and(!AWAITED, Ordering::Relaxed);
+        }
         slot.bytes.fetch_add(bytes, Ordering::Relaxed);
         slot.flags.fetch_or(flags.0.into(), Ordering::Relaxed);
         slot.packets.fetch_add(1, Ordering::Relaxed);
@@ -361,7 +386,7 @@ impl Words<'_> {
             && slot.new_ports.load(load) == ports
     }
 
-    fn write(&self, slot: &Slot) {
+    fn write(&self, slot: &Slot, flags: u64) {
         let Direction { key, becomes, tunnel_port, .. } = self.direction;
         let ((addresses, ports), store) = (key.to_words(), Ordering::Relaxed);
         slot.src.store(addresses as u32, store);
@@ -376,7 +401,7 @@ impl Words<'_> {
         slot.tunnel_port.store(tunnel_port.to_be(), store);
         slot.packets.store(0, store);
         slot.bytes.store(0, store);
-        slot.flags.store(0, store);
+        slot.flags.store(flags, store);
     }
 }
 
@@ -418,6 +443,9 @@ pub(crate) fn direction_in(slot: &Slot) -> Direction {
     }
 }
 
+/// Of a slot's flags, those of TCP.
+const SEEN: u64 = u8::MAX as u64;
+
 /// Takes what the kernel has counted.
 fn passed(slot: &Slot) -> Passed {
     let load = Ordering::Relaxed;
@@ -431,7 +459,7 @@ fn passed(slot: &Slot) -> Passed {
         to: End::from_bits(slot.way_out.load(load)),
         packets: take(&slot.packets),
         bytes: take(&slot.bytes),
-        flags: TcpFlags(take(&slot.flags) as u8),
+        flags: TcpFlags(if packets == 0 { 0 } else { slot.flags.fetch_and(!SEEN, load) as u8 }),
     }
 }
 

@@ -212,13 +212,6 @@ impl State {
         )
     }
 
-    /// Whether what comes from the endpoint, by this sign, is of another connection between the same ports: nobody but an endpoint
-    /// that has one goes on where it was asked to begin (RFC 9293, section 3.10.7.4).
-    #[inline]
-    pub fn is_stray(self, signal: Signal) -> bool {
-        self == Self::SynSent && signal.goes_on()
-    }
-
     /// Whether a SYN or INIT of the client begins another connection, to be decided anew.
     #[inline]
     pub const fn may_be_reopened(self) -> bool {

@@ -6,11 +6,13 @@
 //! are not tracked; that there is one shows as soon as the endpoint goes on with it where it was asked to begin another.
 
 use culvert_packet::PacketBuf;
+use culvert_shortcut::End;
 
-use super::stage::{Packet, Stage, Step};
+use super::shortcut;
+use super::stage::{Origin, Packet, Stage, Step};
 use super::verdict::Verdict;
 use crate::counter::DropReason;
-use crate::flow::{Hit, InsertError, Key, NO_SERVICE, Out, Record, Route, State};
+use crate::flow::{Hit, InsertError, Key, NO_SERVICE, Out, Record, Route, Signal, State};
 use crate::table::BackendId;
 
 impl Stage<'_> {
@@ -57,6 +59,27 @@ impl Stage<'_> {
             Err(InsertError::ReplyTaken) => self.drop(DropReason::FLOW_NO_PORT),
             Err(InsertError::Full) => self.transmit(packet, out, |_, _| {}),
         }
+    }
+
+    /// Whether what looks like an answer is none: nobody but an endpoint that has another connection between the same ports goes on
+    /// where it was asked to begin (RFC 9293, section 3.10.7.4).
+    pub(super) fn is_stray<K: Key, B>(&self, packet: &Packet<'_, B>, key: &K, hit: &Hit<K>) -> bool
+    where
+        B: PacketBuf,
+    {
+        let from = match packet.origin {
+            Origin::Pod => End::Door(self.in_port.0),
+            Origin::Tunnel(slot) => End::Way(slot),
+        };
+        Signal::from(packet.parsed).goes_on()
+            && match hit.state() {
+                State::SynSent => true,
+                // As long as it is sure that none has gone unseen.
+                State::Unwatched => {
+                    self.slots.is_some_and(|slots| shortcut::is_awaited(slots, self.view.epoch(), from, key))
+                }
+                _ => false,
+            }
     }
 
     /// An endpoint goes on with a connection where it was asked for another: it is sent on as the former's, and the flow gets another

@@ -41,7 +41,7 @@ impl Stage<'_> {
         if !hit.reply && hit.state().may_be_reopened() && Signal::from(packet.parsed).opens() {
             return self.anew(packet, key, &hit);
         }
-        if hit.reply && hit.state().is_stray(packet.parsed.into()) {
+        if hit.reply && self.is_stray(&packet, key, &hit) {
             return self.stray(packet, key, &hit);
         }
         let mut exists = true;

@@ -150,6 +150,11 @@ pub(super) fn is_taken<K: Key>(slots: &Slots, epoch: u32, translated: &K, out: O
     })
 }
 
+/// Whether a flow's answers that come from there are still to begin, as far as the short cut knows.
+pub(super) fn is_awaited<K: Key>(slots: &Slots, epoch: u32, from: End, key: &K) -> bool {
+    eligible(key).is_some_and(|key| slots.is_awaited(epoch, from, &key))
+}
+
 /// The key as slots have it, if there may be slots for it.
 fn eligible<K: Key>(key: &K) -> Option<FlowKey4> {
     FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination()).filter(is_eligible)
@@ -270,9 +275,15 @@ impl Stage<'_> {
             (client, original, translated, server),
             (server, translated.reversed(), original.reversed(), client),
         ];
-        for (from, key, becomes, to) in ways {
+        let state = found.map(|hit| hit.state());
+        for (is_answer, (from, key, becomes, to)) in [false, true].into_iter().zip(ways) {
             let tunnel_port = entropy_port(key.hash64());
-            slots.enter(epoch, &Direction { from, key, becomes, to, tunnel_port }, now);
+            let direction = Direction { from, key, becomes, to, tunnel_port };
+            match state {
+                Some(State::SynSent) if is_answer => slots.enter_awaited(epoch, &direction, now),
+                Some(State::Unwatched) if slots.is_awaited(epoch, from, &key) => true,
+                _ => slots.enter(epoch, &direction, now),
+            };
         }
         if let Some(Hit { record, reply: false, .. }) = &found {
             self.tell_choices(slots, record, now);

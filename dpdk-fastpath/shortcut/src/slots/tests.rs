@@ -71,6 +71,27 @@ fn a_direction_has_one_slot_and_another_decision_is_another_slot() {
 }
 
 #[test]
+fn answers_are_awaited_until_one_may_be_the_first_or_they_are_entered_as_others_are() {
+    let is_awaited = |slots: &Slots| slots.is_awaited(EPOCH, End::Door(3), &key(1));
+    for first in [TcpFlags::SYN | TcpFlags::ACK, TcpFlags::RST | TcpFlags::ACK] {
+        let slots = slots(1);
+        assert!(slots.enter_awaited(EPOCH, &direction(1), 1) && is_awaited(&slots));
+        assert!(!slots.is_awaited(EPOCH + 1, End::Door(3), &key(1)), "under another epoch");
+        assert!(!slots.pass(End::Door(3), &key(1), 40, TcpFlags::ACK));
+        assert_eq!(review(&slots, EPOCH, 2), []);
+        assert!(is_awaited(&slots));
+        pass(&slots, 1, 40, first);
+        assert!(!is_awaited(&slots));
+        assert_eq!(review(&slots, EPOCH, 3)[0].flags, first, "and nothing else");
+    }
+    let slots = slots(1);
+    assert!(slots.enter_awaited(EPOCH, &direction(1), 1) && slots.enter(EPOCH, &direction(1), 2));
+    assert!(!is_awaited(&slots));
+    pass(&slots, 1, 40, TcpFlags::ACK);
+    assert_eq!(slots.given(), 1);
+}
+
+#[test]
 fn what_comes_from_a_pod_and_from_another_node_are_two_directions() {
     let slots = slots(1);
     let other = Direction { from: End::Way(5), to: End::Door(3), ..direction(1) };
@@ -210,7 +231,7 @@ fn a_slot_that_the_kernel_gave_is_looked_after_like_others() {
     let slots = slots(1);
     let slot = &slots.memory.buckets()[0].slots[1];
     slot.epoch.store(CLAIMED, Release);
-    Words { way_in: 3, way_out: IS_WAY | 5, direction: &direction(1) }.write(slot);
+    Words { way_in: 3, way_out: IS_WAY | 5, direction: &direction(1) }.write(slot, 0);
     slots.memory.occupied()[0].fetch_or(1, Relaxed);
     assert_eq!(review(&slots, EPOCH, 1), [], "as long as it is written");
     assert!(slots.enter(EPOCH, &direction(2), 1) && slots.enter(EPOCH, &direction(3), 1));

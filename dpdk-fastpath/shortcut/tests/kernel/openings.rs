@@ -16,7 +16,7 @@ use crate::node::{EPOCH, GATEWAY, MTU, Node, Pod};
 use crate::paths::{PORT, SERVICE, transfer};
 use crate::relay::{Station, enter_plain, passed, relay};
 use crate::tap::Tap;
-use crate::unusual::send;
+use crate::unusual::{ByTheShortCut, ToTheFastPath, send, went};
 use crate::{Case, within};
 
 /// The number of the tables.
@@ -40,6 +40,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_syn_to_a_service_is_for_the_fast_path_unless_all_is_known", conditions),
         ("a_syn_under_another_pods_name_opens_nothing", under_false_name),
         ("a_syn_to_a_service_needs_two_free_slots", full),
+        ("an_endpoint_that_goes_on_instead_of_answering_is_for_the_fast_path", stray),
         ("what_the_kernel_has_opened_is_told_of_once_and_again_if_it_has_to_wait", told),
     ]
 }
@@ -243,6 +244,31 @@ fn conditions() {
     let again = syn(&pod, next.get() + 1);
     assert!(opened(&node, &pod, &again).is_some() && opened(&node, &pod, &again).is_none());
     assert_eq!(node.dropped(), [0; 4]);
+}
+
+fn stray() {
+    let (mut node, server, _uplink) = node();
+    let pod = node.pod(4);
+    node.welcomes(&pod, 4, true);
+    // Nobody listens; that must not be said.
+    server.netns.ip(&format!("route add blackhole {}", pod.address));
+    tell(&node, &server, &[0], &[(server.address, Some(End::Door(3)))]);
+    for (port, answers) in [(CLIENT, &[(true, false), (false, false)][..]), (CLIENT + 1, &[(false, true)])] {
+        assert!(opened(&node, &pod, &syn(&pod, port)).is_some());
+        passed(&node);
+        let answer = |id, (syn, rst)| {
+            let mut answer =
+                Segment::new((server.mac, (server.address, PORT)), (GATEWAY, (pod.address, port)), 0);
+            answer.ip.identification = id;
+            (answer.tcp.syn, answer.tcp.rst) = (syn, rst);
+            answer.packet()
+        };
+        // What it says about another connection between these ports, and then about this one.
+        assert_eq!(went(&node, &server, &answer(1, (false, false))), ToTheFastPath);
+        for (id, flags) in (2..).zip(answers) {
+            assert_eq!(went(&node, &server, &answer(id, *flags)), ByTheShortCut, "{flags:?}");
+        }
+    }
 }
 
 fn under_false_name() {

@@ -16,7 +16,7 @@ use crate::node::{EPOCH, GATEWAY, Node, Pod};
 const TUNNEL_PORT: u16 = 54_321;
 
 /// The time of all that is done to slots: nothing is too old.
-const NOW: u64 = 1;
+pub(crate) const NOW: u64 = 1;
 
 /// Address and port.
 pub(crate) type Station = (Ipv4Addr, u16);

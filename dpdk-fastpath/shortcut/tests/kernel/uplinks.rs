@@ -4,14 +4,16 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use culvert_packet::eth::EthAddr;
-use culvert_shortcut::End;
+use culvert_packet::flow::{FlowKey4, Tenant};
+use culvert_packet::ip::Protocol;
+use culvert_shortcut::{Direction, End};
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, socket};
 
 use crate::frame::Segment;
 use crate::netns::Netns;
-use crate::node::{GATEWAY, MTU, Node, Pod, VNI, vtep, vtep_mac, wire_mac};
-use crate::relay::{Station, enter_translated};
+use crate::node::{EPOCH, GATEWAY, MTU, Node, Pod, VNI, vtep, vtep_mac, wire_mac};
+use crate::relay::{NOW, Station, enter_translated};
 use crate::tap::Tap;
 use crate::{Case, within};
 
@@ -26,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         ("a_packet_socket_sees_what_it_saw_but_for_what_goes_by_the_short_cut", sockets),
         ("what_reaches_a_pod_is_translated_and_whole", translated),
+        ("what_cannot_answer_a_syn_is_for_the_fast_path", awaited),
         ("when_the_short_cut_ends_packet_sockets_see_all_again", dropped),
         ("an_uplink_that_is_not_there_is_refused_by_name", refusal),
     ]
@@ -246,6 +249,22 @@ fn translated() {
     segment.ip.time_to_live -= 1;
     assert_eq!(Segment::parse(&frame).unwrap().packet(), segment.packet());
     assert_eq!(frame, segment.frame(), "checksums, too");
+}
+
+fn awaited() {
+    let uplink = Uplink::new();
+    let (client, slots) = ((uplink.pod.address, PORTS[0]), &uplink.node.slots);
+    let key = |from, to| FlowKey4::new(Tenant::DEFAULT, Protocol::TCP, from, to);
+    let answers = key(SERVER, client);
+    slots.forget(&answers, NOW);
+    let (from, to, tunnel_port) = (End::Way(0), End::Door(3), 0);
+    let direction = Direction { from, key: answers, becomes: key(SERVICE, client), to, tunnel_port };
+    assert!(slots.enter_awaited(EPOCH, &direction, NOW));
+    for (syn, expected) in [(false, By::Socket), (true, By::Pod), (false, By::Pod)] {
+        let mut segment = uplink.segment(PORTS[0]);
+        (segment.ip.identification, segment.tcp.syn) = (7, syn);
+        assert_eq!(uplink.seen(&Tunnelled::default().frame(&segment)), expected, "SYN: {syn}");
+    }
 }
 
 fn dropped() {

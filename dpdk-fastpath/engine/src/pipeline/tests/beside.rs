@@ -1,6 +1,7 @@
 use culvert_packet::sctp::ChunkType;
 
 use super::overflow::{fill, from_endpoint, inner_or_frame, packets, successor};
+use super::shortcut::{Joined, NODE_B, end, key, to_vip, v4};
 use super::*;
 use crate::flow::{NO_SERVICE, State};
 
@@ -217,4 +218,67 @@ fn a_connection_of_its_own_keeps_its_other_port_with_the_process_that_takes_over
         let direct = direct.chain(case.node.flows.v6.iter().map(|hit| hit.record.service));
         assert_eq!(direct.filter(|service| *service == NO_SERVICE).count(), 1);
     }
+}
+
+/// The short cut carries connections from their first packet on; what it may not carry comes here.
+#[test]
+fn an_endpoint_that_goes_on_is_no_answer_for_the_short_cut_either() {
+    let ips = v4();
+    for (endpoint, from) in [(ips.b, end(POD_B)), (ips.on_b, NODE_B)] {
+        let mut joined = Joined::new();
+        joined.serve(endpoint);
+        joined.node.run(POD_A, &to_vip(SYN));
+        let answers = key((endpoint, 8080), (ips.a, shortcut::CLIENT));
+        // Once more, from a client that waits.
+        joined.node.run(POD_A, &to_vip(SYN));
+        assert!(!joined.slots.pass(from, &answers, 40, ACK), "it would reach the client as the service's");
+        let (server, client) = (at(endpoint, 8080), at(ips.a, shortcut::CLIENT));
+        let stray = testkit::tcp(server, client, ACK, b"");
+        let outcome = from_endpoint(&mut joined.node, &ips, endpoint, stray);
+        assert_eq!((read(&outcome.frame).src, read(&outcome.frame).dst), (server, client));
+
+        let again = joined.node.run(POD_A, &to_vip(SYN));
+        let other = read(&inner_or_frame(&again)).src;
+        assert_ne!(other, client);
+        let answers = key((endpoint, 8080), (ips.a, other.port()));
+        assert!(joined.slots.pass(from, &answers, 40, SYN_ACK));
+        assert!(joined.slots.pass(from, &answers, 40, ACK));
+    }
+}
+
+#[test]
+fn an_answer_that_the_short_cut_did_not_see_counts_all_the_same() {
+    let ips = v4();
+    for (endpoint, from) in [(ips.b, end(POD_B)), (ips.on_b, NODE_B)] {
+        let mut joined = Joined::new();
+        joined.serve(endpoint);
+        joined.node.run(POD_A, &to_vip(SYN));
+        let (server, client) = (at(endpoint, 8080), at(ips.a, shortcut::CLIENT));
+        // As with IP options.
+        for flags in [SYN_ACK, ACK] {
+            let answer = testkit::tcp(server, client, flags, b"");
+            let outcome = from_endpoint(&mut joined.node, &ips, endpoint, answer);
+            assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
+        }
+        let answers = key((endpoint, 8080), (ips.a, shortcut::CLIENT));
+        assert!(joined.slots.pass(from, &answers, 40, ACK));
+    }
+}
+
+#[test]
+fn what_went_by_slots_that_are_gone_was_an_answer() {
+    let ips = v4();
+    let mut joined = Joined::new();
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(SYN));
+    let answers = key((ips.on_b, 8080), (ips.a, shortcut::CLIENT));
+    assert!(joined.slots.pass(NODE_B, &answers, 40, SYN_ACK));
+    // Under another epoch, and before anybody has looked.
+    joined.serve(ips.on_b);
+    let mut remotes = remotes();
+    remotes.remove(1);
+    joined.node.program_all(local_node(), remotes, &Case::services(&ips, ips.on_b));
+    let answer = testkit::tcp(at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT), ACK, b"");
+    let outcome = from_endpoint(&mut joined.node, &ips, ips.on_b, answer);
+    assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
 }
