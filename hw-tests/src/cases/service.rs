@@ -19,6 +19,11 @@ pub(super) const CASES: &[Case] = &[
         place: Netns,
         run: port_again,
     },
+    Case {
+        name: "a_port_serves_the_service_and_the_backend_itself_at_once_whichever_comes_first",
+        place: Netns,
+        run: port_twice,
+    },
     Case { name: "a_download_through_the_service_arrives_unchanged", place: Netns, run: download },
     Case { name: "an_endpoint_that_goes_gets_nothing_within_a_second", place: Netns, run: removal },
     Case { name: "a_service_without_endpoints_refuses_at_once", place: Netns, run: refuses },
@@ -84,11 +89,45 @@ fn port_again(context: &Context) -> Outcome {
     let client = net.pod("client").netns();
     for family in Family::BOTH {
         for port in 40_000..40_004 {
-            let name = net::http::name_from(client, port, Topology::web_address(family), || Ok(()))?;
+            let name = net::http::name_from(client, port, Topology::web_address(family))?;
             let backend = (net.pod(&name).addresses.get(family), POD_PORT).into();
-            let answer = net::http::name_from(client, port, backend, || Ok(()))?;
+            let answer = net::http::name_from(client, port, backend)?;
             ensure!(answer == name, "{answer} answered for {name}");
         }
+    }
+    Ok(())
+}
+
+fn port_twice(context: &Context) -> Outcome {
+    use net::http::{connect_from, name_from, name_over};
+    let net = Topology::start(context)?;
+    let client = net.pod("client").netns();
+    for family in Family::BOTH {
+        let web = Topology::web_address(family);
+        let itself = |name| (net.pod(name).addresses.get(family), POD_PORT).into();
+        let is_of = |name: &str, answer: String| {
+            ensure!(answer == name, "{answer} answered for {name}");
+            Ok(())
+        };
+        for port in 41_000..41_004 {
+            let through = connect_from(client, port, web)?;
+            // One of them has got that connection.
+            for name in BACKENDS {
+                is_of(name, name_from(client, port, itself(name))?)?;
+            }
+            name_over(through)?;
+        }
+        let mut alike = 0;
+        for port in 42_000..42_064 {
+            let directly = connect_from(client, port, itself("pod-c"))?;
+            // The Service chooses that one for a quarter of all ports.
+            alike += u32::from(name_from(client, port, web)? == "pod-c");
+            is_of("pod-c", name_over(directly)?)?;
+            if alike == 2 {
+                break;
+            }
+        }
+        ensure!(alike > 0, "the Service has never chosen pod-c");
     }
     Ok(())
 }

@@ -23,20 +23,22 @@ pub fn name(netns: &Netns, to: SocketAddr) -> Outcome<String> {
     netns.run(|| name_here(to))?
 }
 
-/// The same, from a source port of the caller's choice, which may have had another connection, and with something else done
-/// between connecting and asking.
-pub fn name_from(
-    netns: &Netns,
-    port: u16,
-    to: SocketAddr,
-    meanwhile: impl FnOnce() -> Outcome + Send,
-) -> Outcome<String> {
-    let ask = || {
-        let stream = connected_from(port, to)?;
-        meanwhile()?;
-        ask(stream, to, "/").map(|body| text(&body))
-    };
-    netns.run(|| ask().map_err(|stop| stop.while_doing(&format!("GET / from {to} by port {port}"))))?
+/// The same, from a source port of the caller's choice, which may have had another connection.
+pub fn name_from(netns: &Netns, port: u16, to: SocketAddr) -> Outcome<String> {
+    name_over(connect_from(netns, port, to)?)
+}
+
+/// Connects to the server at `to`, which will not wait for more than half a minute for the question, from such a port.
+pub fn connect_from(netns: &Netns, port: u16, to: SocketAddr) -> Outcome<TcpStream> {
+    let connect = || connected_from(port, to);
+    netns.run(connect)?.map_err(|stop| stop.while_doing(&format!("a connection to {to} by port {port}")))
+}
+
+/// Asks the server at the other end for its name.
+pub fn name_over(stream: TcpStream) -> Outcome<String> {
+    let (port, to) = (stream.local_addr()?.port(), stream.peer_addr()?);
+    let answer = ask(stream, to, "/").map(|body| text(&body));
+    answer.map_err(|stop| stop.while_doing(&format!("GET / from {to} by port {port}")))
 }
 
 /// As [`name`], from the namespace of the calling thread.

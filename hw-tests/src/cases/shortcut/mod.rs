@@ -60,6 +60,11 @@ pub(super) const CASES: &[Case] = &[
         run: safety::alike,
     },
     Case {
+        name: "a_port_long_silent_towards_an_endpoint_serves_its_service_too",
+        place: Netns,
+        run: safety::alike_later,
+    },
+    Case {
         name: "datagrams_through_a_service_and_to_pods_take_the_short_cut",
         place: Netns,
         run: datagrams::carried,

@@ -1,6 +1,8 @@
 //! The short cut takes nothing that the fast path would not.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -12,6 +14,9 @@ use crate::ensure;
 use crate::frame::{Context, Outcome, Stop, wait_for};
 use crate::net::{Netns, Ping, http, run};
 use crate::topology::{CLUSTER_IP, Family, GATEWAY, POD_PORT, Pod, SERVICE_PORT, Topology};
+
+/// More than what a connection keeps its slots without a packet.
+const SILENCE: Duration = Duration::from_secs(12);
 
 const SCRIPT: &str = include_str!("../../../scapy/shortcut.py");
 
@@ -210,14 +215,34 @@ pub(super) fn alike(context: &Context) -> Outcome {
         // The Service chooses that one for a quarter of all ports.
         let mut alike = 0;
         for port in 41_000..41_032 {
-            let answer = http::name_from(client, port, endpoint, || {
-                let through = http::name_from(client, port, web, || Ok(()))?;
-                alike += u32::from(through == name);
-                Ok(())
-            })?;
+            let directly = http::connect_from(client, port, endpoint)?;
+            alike += u32::from(http::name_from(client, port, web)? == name);
+            let answer = http::name_over(directly)?;
             ensure!(answer == name, "{answer} answered for {name}");
         }
         ensure!(alike > 0, "the Service has never chosen {name}");
     }
+    Ok(())
+}
+
+/// The same while the former has been silent for so long that the short cut knows nothing of it.
+pub(super) fn alike_later(context: &Context) -> Outcome {
+    let net = start(context)?;
+    let client = net.pod("client").netns();
+    let web = Topology::web_address(Family::V4);
+    // From here on the kernel opens connections to it.
+    http::name(client, web)?;
+    let endpoint = |name| (net.pod(name).addresses.v4, POD_PORT).into();
+    let ports = (43_000_u16..43_024).zip(["pod-a", "pod-c"].into_iter().cycle());
+    let talks = ports.map(|(port, name)| Ok((port, name, http::connect_from(client, port, endpoint(name))?)));
+    let talks = talks.collect::<Outcome<Vec<_>>>()?;
+    thread::sleep(SILENCE);
+    let mut alike = 0;
+    for (port, name, directly) in talks {
+        alike += u32::from(http::name_from(client, port, web)? == name);
+        let answer = http::name_over(directly)?;
+        ensure!(answer == name, "{answer} answered for {name}");
+    }
+    ensure!(alike > 0, "the Service has chosen none of the same endpoints");
     Ok(())
 }
