@@ -79,7 +79,8 @@ impl Present<'_> {
             return;
         }
         if !self.view.is_vip(tenant, destination) {
-            return self.no_service(tenant, destination, said);
+            self.no_service(tenant, destination, said);
+            return self.alike(key, said);
         }
         let named = ServiceKey { tenant, vip: destination, protocol: key.protocol(), port };
         let Some(service) = self.view.service(&named) else {
@@ -115,6 +116,24 @@ impl Present<'_> {
             said.add("its endpoint is gone: TCP is reset, and what opens a flow is decided anew".to_owned());
         }
         exists
+    }
+
+    /// Says what a connection to a pod itself has to do with one through a service whose answers look the same.
+    fn alike<K: Key>(&self, key: &K, said: &mut proto::Explanation) {
+        let answers = key.reversed();
+        let hit = K::table(self.flows).lookup(&answers, answers.hash64()).filter(|hit| hit.reply);
+        let Some(hit) = hit.filter(|_| matches!(key.protocol(), Protocol::TCP | Protocol::SCTP)) else {
+            return;
+        };
+        let (name, service) = (hit.state().name(), shown(hit.record.original.destination()));
+        let becomes = if hit.state().may_be_reopened() {
+            "it is forgotten"
+        } else {
+            "this one gets another source port"
+        };
+        said.add(format!(
+            "the client's connection to {service} has the same answers, and is {name}: if the packet opens one, {becomes}"
+        ));
     }
 
     fn no_service(&self, tenant: Tenant, address: IpAddr, said: &mut proto::Explanation) {

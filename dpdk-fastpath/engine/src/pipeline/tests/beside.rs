@@ -220,6 +220,25 @@ fn a_connection_of_its_own_keeps_its_other_port_with_the_process_that_takes_over
     }
 }
 
+#[test]
+fn what_is_said_of_a_connection_beside_another_is_what_becomes_of_it() {
+    for mut case in Case::all() {
+        let (service, server, client) = (case.service(), case.server(), case.client());
+        let last = |case: &Case| {
+            let question = explain::question(proto::Protocol::Tcp, client, server);
+            explain::explained(&case.node, &question).steps.pop().unwrap_or_default()
+        };
+        assert!(!last(&case).contains("answers"));
+        case.send_tcp(service, SYN);
+        let said = last(&case);
+        assert!(said.contains(&service.to_string()) && said.contains("another source port"), "{said}");
+        case.send_tcp(service, TcpFlags::RST);
+        assert!(last(&case).ends_with("it is forgotten"));
+        assert_eq!(case.send_tcp(server, SYN), client);
+        assert!(!last(&case).contains("answers"));
+    }
+}
+
 /// The short cut carries connections from their first packet on; what it may not carry comes here.
 #[test]
 fn an_endpoint_that_goes_on_is_no_answer_for_the_short_cut_either() {

@@ -4,19 +4,26 @@ use super::*;
 use crate::balance::Moment;
 use crate::explain::Present;
 
-fn explained(node: &Node, src: SocketAddr, dst: SocketAddr) -> proto::Explanation {
-    let elapsed = Duration::from_secs(node.seconds);
-    let (tick, moment) = (Tick::at(elapsed), Moment::after(elapsed));
-    let present = Present { view: &node.view, flows: &node.flows, tick, moment };
-    let question = proto::ExplainRequest {
+pub(super) fn question(protocol: proto::Protocol, src: SocketAddr, dst: SocketAddr) -> proto::ExplainRequest {
+    proto::ExplainRequest {
         tenant: 0,
-        protocol: proto::Protocol::Udp.into(),
+        protocol: protocol.into(),
         source: octets(src.ip()),
         source_port: src.port().into(),
         destination: octets(dst.ip()),
         destination_port: dst.port().into(),
-    };
-    present.explain(&question).unwrap()
+    }
+}
+
+pub(super) fn explained(node: &Node, question: &proto::ExplainRequest) -> proto::Explanation {
+    let elapsed = Duration::from_secs(node.seconds);
+    let (tick, moment) = (Tick::at(elapsed), Moment::after(elapsed));
+    Present { view: &node.view, flows: &node.flows, tick, moment }.explain(question).unwrap()
+}
+
+/// What is said of a datagram.
+fn of_datagram(node: &Node, src: SocketAddr, dst: SocketAddr) -> proto::Explanation {
+    explained(node, &question(proto::Protocol::Udp, src, dst))
 }
 
 /// Where a packet to the service goes, for real.
@@ -48,7 +55,7 @@ fn the_endpoint_that_is_named_is_the_one_that_gets_the_packet() {
             }]);
             for port in 1000..1030 {
                 let (src, dst) = (at(ips.a, port), at(ips.vip, 80));
-                let before = explained(&node, src, dst);
+                let before = of_datagram(&node, src, dst);
                 assert_eq!(before.service, "default/web:udp");
                 let sent = sent_to(&mut node, src, dst);
                 let known_before =
@@ -61,7 +68,7 @@ fn the_endpoint_that_is_named_is_the_one_that_gets_the_packet() {
                     before.steps
                 );
                 // Now there is a flow.
-                let after = explained(&node, src, dst);
+                let after = of_datagram(&node, src, dst);
                 assert_eq!((after.endpoint, after.endpoint_port), sent, "{:?}", after.steps);
             }
         }
@@ -84,7 +91,7 @@ fn what_is_for_no_endpoint_says_why() {
         (client, at(ips.nobody, 1), "no-such-pod"),
         (client, at(ips.elsewhere, 1), "no-route"),
     ] {
-        let said = explained(&node, src, dst);
+        let said = of_datagram(&node, src, dst);
         assert!(said.steps.last().unwrap().contains(last), "{last}: {:?}", said.steps);
         assert!(said.endpoint.is_empty());
     }
@@ -97,10 +104,10 @@ fn replies_and_flows_to_endpoints_that_are_gone_are_told() {
     node.program(&[service(proto::Protocol::Udp, ips.vip, &[(ips.b, 53)])]);
     let (client, vip) = (at(ips.a, 1000), at(ips.vip, 80));
     sent_to(&mut node, client, vip);
-    let reply = explained(&node, at(ips.b, 53), client);
+    let reply = of_datagram(&node, at(ips.b, 53), client);
     assert!(reply.steps[1].starts_with("it is a reply of a tracked flow"), "{:?}", reply.steps);
     node.program(&[service(proto::Protocol::Udp, ips.vip, &[(ips.b, 54)])]);
-    let said = explained(&node, client, vip);
+    let said = of_datagram(&node, client, vip);
     assert!(said.steps[2].starts_with("its endpoint is gone"), "{:?}", said.steps);
     assert_eq!(said.endpoint_port, 54);
 }
