@@ -43,7 +43,7 @@ INLINE int opens(const struct decision *to)
 	return (to->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-// Whether it may be the first one of its slot. Nobody but an endpoint that has another connection between the same ports goes on
+// Whether it is none of its slot's connection, whose first answer it cannot be. Nobody but an endpoint that has another connection between the same ports goes on
 // where it was asked to begin.
 INLINE int is_stray(const struct decision *to)
 {

@@ -133,7 +133,7 @@ impl Slots {
     /// Does what the kernel does when it opens a connection, for tests without it. `false` if there is no slot.
     #[doc(hidden)]
     pub fn open_as_kernel(&self, epoch: u32, [request, reply]: [&Direction; 2], now: u64) -> bool {
-        if !self.enter_awaited(epoch, reply, now) || !self.enter(epoch, request, now) {
+        if !self.enter_awaited(epoch, reply, now, || {}) || !self.enter(epoch, request, now) {
             return false;
         }
         let (at, memory) = (self.bucket_of(request.from, &request.key), self.memory());

@@ -164,15 +164,22 @@ impl Slots {
     /// Lets packets of a connection go by the short cut as long as `epoch` is in force. `false` if there is no room, or
     /// another worker is at it: then they go by the fast path.
     pub fn enter(&self, epoch: u32, direction: &Direction, now: u64) -> bool {
-        self.enter_with(0, epoch, direction, now)
+        self.enter_with((0, || {}), epoch, direction, now)
     }
 
-    /// The same for answers to a SYN: until there is one, only what may be it goes by the short cut.
-    pub fn enter_awaited(&self, epoch: u32, direction: &Direction, now: u64) -> bool {
-        self.enter_with(AWAITED, epoch, direction, now)
+    /// The same for answers to a SYN: until there is one, only what may be it goes by the short cut. They do so after what is to be done
+    /// `first`, if at all.
+    pub fn enter_awaited(&self, epoch: u32, direction: &Direction, now: u64, first: impl FnOnce()) -> bool {
+        self.enter_with((AWAITED, first), epoch, direction, now)
     }
 
-    fn enter_with(&self, flags: u64, epoch: u32, direction: &Direction, now: u64) -> bool {
+    fn enter_with(
+        &self,
+        (flags, first): (u64, impl FnOnce()),
+        epoch: u32,
+        direction: &Direction,
+        now: u64,
+    ) -> bool {
         let (Some(number), Some(way_out)) = (direction.from.to_bits(), direction.to.to_bits()) else {
             return false;
         };
@@ -190,6 +197,7 @@ impl Slots {
                         // The first answer may have been unusual, and gone elsewhere.
                         slot.flags.fetch_and(!AWAITED, Ordering::Relaxed);
                     }
+                    watch.since = watch.since.max(now);
                     return true;
                 }
                 self.take_back(slot, watch, now);
@@ -203,8 +211,23 @@ impl Slots {
         watches[free] = Watch { since: now, is_answered: false };
         self.given.fetch_add(1, Ordering::Relaxed);
         self.memory.occupied()[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+        first();
         bucket.slots[free].epoch.store(epoch, Ordering::Release);
         true
+    }
+
+    /// Keeps one direction of a connection for as long without packets as if that had been answered.
+    pub fn keep(&self, direction: &Direction) {
+        let at = self.bucket_of(direction.from, &direction.key);
+        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
+            return;
+        };
+        let Ok(mut watches) = watches.try_lock() else { return };
+        for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
+            if is_given(slot) && is_of(slot, direction.from, &direction.key) {
+                watch.is_answered = true;
+            }
+        }
     }
 
     /// What becomes of packets of a connection that come from there, if they go by the short cut under this epoch.

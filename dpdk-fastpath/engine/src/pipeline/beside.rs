@@ -1,9 +1,10 @@
 //! Connections of one client that look the same to an endpoint: one through a service, and one to the endpoint itself.
 //!
 //! A client's system chooses source ports for each destination by itself, so that it may take the same one for both. The endpoint
-//! cannot tell them apart, nor can its answers be. Those of TCP and SCTP are kept apart here: whichever comes second gets another
-//! source port, unless the first one was through the service and is over, which then is forgotten. Connections to the endpoint itself
-//! are not tracked; that there is one shows as soon as the endpoint goes on with it where it was asked to begin another.
+//! cannot tell them apart, nor can its answers be. One of TCP or SCTP to the endpoint itself gets another source port here, unless the
+//! one through the service is over, which then is forgotten. The other way round nothing is known of the first one, since connections to
+//! the endpoint itself are not tracked; but with TCP it shows as soon as the endpoint goes on with it where it was asked to begin another,
+//! and the one through the service gets another port.
 
 use culvert_packet::PacketBuf;
 use culvert_shortcut::End;
@@ -63,27 +64,32 @@ impl Stage<'_> {
 
     /// Whether what looks like an answer is none: nobody but an endpoint that has another connection between the same ports goes on
     /// where it was asked to begin (RFC 9293, section 3.10.7.4).
-    pub(super) fn is_stray<K: Key, B>(&self, packet: &Packet<'_, B>, key: &K, hit: &Hit<K>) -> bool
-    where
-        B: PacketBuf,
-    {
-        let from = match packet.origin {
+    #[inline]
+    pub(super) fn is_stray<K: Key, B: PacketBuf>(
+        &self,
+        packet: &Packet<'_, B>,
+        key: &K,
+        hit: &Hit<K>,
+    ) -> bool {
+        match hit.state() {
+            State::SynSent => Signal::from(packet.parsed).goes_on(),
+            State::Unwatched => self.is_awaited(packet.origin, key) && Signal::from(packet.parsed).goes_on(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is sure that no answer has gone unseen.
+    #[cold]
+    fn is_awaited<K: Key>(&self, origin: Origin, key: &K) -> bool {
+        let from = match origin {
             Origin::Pod => End::Door(self.in_port.0),
             Origin::Tunnel(slot) => End::Way(slot),
         };
-        Signal::from(packet.parsed).goes_on()
-            && match hit.state() {
-                State::SynSent => true,
-                // As long as it is sure that none has gone unseen.
-                State::Unwatched => {
-                    self.slots.is_some_and(|slots| shortcut::is_awaited(slots, self.view.epoch(), from, key))
-                }
-                _ => false,
-            }
+        self.slots.is_some_and(|slots| shortcut::is_awaited(slots, self.view.epoch(), from, key))
     }
 
     /// An endpoint goes on with a connection where it was asked for another: it is sent on as the former's, and the flow gets another
-    /// source port, by which its client is going to ask once more.
+    /// source port, by which its client is going to ask once more. It is counted as a new one.
     #[cold]
     pub(super) fn stray<K: Key, B: PacketBuf>(
         &mut self,
@@ -91,9 +97,16 @@ impl Stage<'_> {
         key: &K,
         hit: &Hit<K>,
     ) -> Verdict {
-        if self.end(hit) && self.view.has_backend(hit.record.backend) {
+        let Record { original, translated, backend, .. } = hit.record;
+        if self.end(hit) && self.view.has_backend(backend) {
+            let record = Record { route: self.ways(hit), ..hit.record };
             // Without room, or another port, it begins with its next packet as it did with the first.
-            let _ = self.enter_by_port(hit.record, Some(&hit.record.translated), hit.state());
+            let moved = self.enter_by_port(record, Some(&translated), State::first(original.protocol()));
+            if moved.is_ok()
+                && let Some(slots) = self.slots
+            {
+                shortcut::hold_moved(slots, &self.tables.v4, &original, self.view.epoch());
+            }
         }
         self.route(packet, key)
     }

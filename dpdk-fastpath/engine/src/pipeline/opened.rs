@@ -164,6 +164,9 @@ impl Entering<'_> {
                 }
             }
             if let Some(hit) = found {
+                if self.stays(&hit, &record) {
+                    return true;
+                }
                 self.end(&hit, opened);
                 continue;
             }
@@ -173,16 +176,34 @@ impl Entering<'_> {
                     self.counters.service_flow(service.slot());
                     return true;
                 }
-                // Of a flow whose endpoint was another service's, and is so no longer.
                 Err(InsertError::ReplyTaken) => {
                     let answer = translated.reversed();
-                    let taken = table.lookup(&answer, answer.hash64());
-                    taken.iter().for_each(|hit| self.end(hit, opened));
+                    let Some(hit) = table.lookup(&answer, answer.hash64()) else { continue };
+                    if self.stays(&hit, &record) {
+                        return true;
+                    }
+                    self.end(&hit, opened);
                 }
                 Err(InsertError::Exists(_) | InsertError::Full) => {}
             }
         }
         false
+    }
+
+    /// Whether a flow that the kernel does not know stands in the way of what it has opened, which then comes to nothing: the client asks
+    /// once more, and its packet comes here. That is a flow with another source port than its client's, to the same endpoint or with
+    /// the answers of the other. All else that is found in the way is over, or its endpoint another one now.
+    fn stays(&self, hit: &Hit<FlowKey4>, opened: &Record<FlowKey4>) -> bool {
+        let Record { original, translated, backend, .. } = hit.record;
+        let is_moved = original.src_port() != translated.src_port();
+        let is_of_endpoint = hit.reply || backend == opened.backend;
+        let is_live = !hit.state().may_be_reopened() && self.view.has_backend(backend);
+        let stays = is_moved && is_of_endpoint && is_live;
+        if stays && let Some(slots) = self.slots {
+            shortcut::forget(Some(slots), opened);
+            shortcut::hold(slots, &self.flows.tables.v4, hit, self.view.epoch());
+        }
+        stays
     }
 
     /// Ends a flow in whose place a connection was opened, which keeps its slots.

@@ -21,7 +21,7 @@ use super::repeated::Repeated;
 use super::route::Destination;
 use super::stage::{Origin, Stage};
 use super::{Batch, Pipeline, Verdict};
-use crate::flow::{FlowWorker, Hit, Key, Out, Record, State, Tick};
+use crate::flow::{FlowWorker, Hit, Key, Out, Record, State, Table, Tick};
 use crate::table::{PortIndex, Snapshot};
 
 /// Packets of a burst that are offered, at most, of each kind.
@@ -155,6 +155,54 @@ pub(super) fn is_awaited<K: Key>(slots: &Slots, epoch: u32, from: End, key: &K) 
     eligible(key).is_some_and(|key| slots.is_awaited(epoch, from, &key))
 }
 
+/// Lets no connection of the client's be opened by the kernel that a live flow stands in the way of, for as long as that has slots.
+pub(super) fn hold(slots: &Slots, table: &Table<FlowKey4>, hit: &Hit<FlowKey4>, epoch: u32) {
+    let Record { original, translated, route, .. } = hit.record;
+    let Some(ends) = end(route.reply).zip(end(route.forward)).filter(|_| route.epoch == epoch) else {
+        return;
+    };
+    if ends.0 != ends.1 && is_eligible(&original) && slots.is_open(ends.0) && slots.is_open(ends.1) {
+        let directions = directions(ends, original, translated);
+        enter(slots, table, Some(hit), epoch, &directions, tsc::now());
+        directions.iter().for_each(|direction| slots.keep(direction));
+    }
+}
+
+/// The same for a flow that has just got another source port.
+pub(super) fn hold_moved<K: Key>(slots: &Slots, table: &Table<FlowKey4>, original: &K, epoch: u32) {
+    let hit = eligible(original).and_then(|key| table.lookup(&key, key.hash64()));
+    hit.iter().for_each(|hit| hold(slots, table, hit, epoch));
+}
+
+/// Of a connection between a client and a server.
+fn directions((client, server): (End, End), original: FlowKey4, translated: FlowKey4) -> [Direction; 2] {
+    let direction = |from, key: FlowKey4, becomes, to| {
+        let tunnel_port = entropy_port(key.hash64());
+        Direction { from, key, becomes, to, tunnel_port }
+    };
+    [
+        direction(client, original, translated, server),
+        direction(server, translated.reversed(), original.reversed(), client),
+    ]
+}
+
+/// Gives a connection slots, which may be a flow's.
+fn enter(
+    slots: &Slots,
+    table: &Table<FlowKey4>,
+    flow: Option<&Hit<FlowKey4>>,
+    epoch: u32,
+    [request, reply]: &[Direction; 2],
+    now: u64,
+) {
+    slots.enter(epoch, request, now);
+    match flow.map(|hit| (hit, hit.state())) {
+        Some((hit, State::SynSent)) => slots.enter_awaited(epoch, reply, now, || table.unwatch(hit)),
+        Some((_, State::Unwatched)) if slots.is_awaited(epoch, reply.from, &reply.key) => true,
+        _ => slots.enter(epoch, reply, now),
+    };
+}
+
 /// The key as slots have it, if there may be slots for it.
 fn eligible<K: Key>(key: &K) -> Option<FlowKey4> {
     FlowKey4::between(key.tenant(), key.protocol(), key.source(), key.destination()).filter(is_eligible)
@@ -267,33 +315,23 @@ impl Stage<'_> {
         if client == server || !slots.is_open(client) || !slots.is_open(server) {
             return;
         }
-        if let Some(hit) = &found {
-            self.tables.v4.unwatch(hit);
-        }
-        let (now, epoch) = (tsc::now(), self.view.epoch());
-        let ways = [
-            (client, original, translated, server),
-            (server, translated.reversed(), original.reversed(), client),
-        ];
-        let state = found.map(|hit| hit.state());
-        for (is_answer, (from, key, becomes, to)) in [false, true].into_iter().zip(ways) {
-            let tunnel_port = entropy_port(key.hash64());
-            let direction = Direction { from, key, becomes, to, tunnel_port };
-            match state {
-                Some(State::SynSent) if is_answer => slots.enter_awaited(epoch, &direction, now),
-                Some(State::Unwatched) if slots.is_awaited(epoch, from, &key) => true,
-                _ => slots.enter(epoch, &direction, now),
-            };
-        }
+        let (now, epoch, table) = (tsc::now(), self.view.epoch(), &self.tables.v4);
+        let directions = directions((client, server), original, translated);
+        enter(slots, table, found.as_ref(), epoch, &directions, now);
         if let Some(Hit { record, reply: false, .. }) = &found {
             self.tell_choices(slots, record, now);
         }
-        // Another worker may have ended the flow meanwhile, and have found nothing to be forgotten.
+        // Another worker may have ended the flow meanwhile, and have found nothing to be forgotten; or opened one with the same answers.
         let is_same = |hit: &Hit<_>| (hit.record.original, hit.record.translated) == (original, translated);
-        if let Some(hit) = found
-            && !self.tables.v4.lookup(key, hash).as_ref().is_some_and(is_same)
-        {
-            forget(Some(slots), &hit.record);
+        let holds = match &found {
+            Some(_) => table.lookup(key, hash).as_ref().is_some_and(is_same),
+            None => {
+                let [there, back] = [key, &key.reversed()].map(|key| table.lookup(key, key.hash64()));
+                there.is_none() && back.is_none()
+            }
+        };
+        if !holds {
+            directions.iter().for_each(|direction| slots.forget(&direction.key, now));
         }
     }
 

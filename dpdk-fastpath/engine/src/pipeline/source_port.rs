@@ -27,7 +27,8 @@ impl Stage<'_> {
         state: State,
     ) -> Result<K, InsertError<K>> {
         let Record { original, translated: wanted, route, service, backend } = record;
-        let hash = original.hash64();
+        // Where it begins depends on what it has now: what is in use then is not tried again and again.
+        let hash = original.hash64().wrapping_add(u64::from(wanted.source().1) << 32);
         let (mut tried, mut swept) = (0, false);
         while tried < TRIED {
             let Some(translated) = with_source_port(&wanted, hash, tried) else { break };

@@ -75,7 +75,7 @@ fn answers_are_awaited_until_one_may_be_the_first_or_they_are_entered_as_others_
     let is_awaited = |slots: &Slots| slots.is_awaited(EPOCH, End::Door(3), &key(1));
     for first in [TcpFlags::SYN | TcpFlags::ACK, TcpFlags::RST | TcpFlags::ACK] {
         let slots = slots(1);
-        assert!(slots.enter_awaited(EPOCH, &direction(1), 1) && is_awaited(&slots));
+        assert!(slots.enter_awaited(EPOCH, &direction(1), 1, || {}) && is_awaited(&slots));
         assert!(!slots.is_awaited(EPOCH + 1, End::Door(3), &key(1)), "under another epoch");
         assert!(!slots.pass(End::Door(3), &key(1), 40, TcpFlags::ACK));
         assert_eq!(review(&slots, EPOCH, 2), []);
@@ -85,10 +85,41 @@ fn answers_are_awaited_until_one_may_be_the_first_or_they_are_entered_as_others_
         assert_eq!(review(&slots, EPOCH, 3)[0].flags, first, "and nothing else");
     }
     let slots = slots(1);
-    assert!(slots.enter_awaited(EPOCH, &direction(1), 1) && slots.enter(EPOCH, &direction(1), 2));
+    assert!(slots.enter_awaited(EPOCH, &direction(1), 1, || {}) && slots.enter(EPOCH, &direction(1), 2));
     assert!(!is_awaited(&slots));
     pass(&slots, 1, 40, TcpFlags::ACK);
     assert_eq!(slots.given(), 1);
+}
+
+#[test]
+fn what_comes_first_is_done_before_answers_go_and_only_if_they_do() {
+    let slots = slots(1);
+    for port in 1..=SLOTS as u16 {
+        let mut done = false;
+        let is_there = || slots.direction(EPOCH, End::Door(3), &key(port)).is_some();
+        assert!(slots.enter_awaited(EPOCH, &direction(port), 1, || done = !is_there()));
+        assert!(done && is_there());
+    }
+    assert!(!slots.enter_awaited(EPOCH, &direction(9), 1, || panic!("there is no room")));
+}
+
+#[test]
+fn a_slot_that_is_kept_waits_for_a_packet_as_long_as_one_of_an_answered_connection() {
+    for kept in [false, true] {
+        let slots = slots(1);
+        assert!(slots.enter_awaited(EPOCH, &direction(1), 1, || {}));
+        if kept {
+            slots.keep(&direction(1));
+        }
+        for (seconds, is_there) in [(UNANSWERED, true), (UNANSWERED + 1, kept), (IDLE + 1, false)] {
+            review(&slots, EPOCH, seconds * HZ + 1);
+            assert_eq!(slots.given() == 1, is_there, "{seconds} s, kept: {kept}");
+        }
+    }
+    let slots = slots(1);
+    assert!(slots.enter(EPOCH, &direction(1), 1) && slots.enter(EPOCH, &direction(1), 2 * HZ));
+    review(&slots, EPOCH, 3 * HZ);
+    assert_eq!(slots.given(), 1, "entered once more, it counts from then on");
 }
 
 #[test]

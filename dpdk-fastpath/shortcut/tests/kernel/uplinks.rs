@@ -259,7 +259,7 @@ fn awaited() {
     slots.forget(&answers, NOW);
     let (from, to, tunnel_port) = (End::Way(0), End::Door(3), 0);
     let direction = Direction { from, key: answers, becomes: key(SERVICE, client), to, tunnel_port };
-    assert!(slots.enter_awaited(EPOCH, &direction, NOW));
+    assert!(slots.enter_awaited(EPOCH, &direction, NOW, || {}));
     for (syn, expected) in [(false, By::Socket), (true, By::Pod), (false, By::Pod)] {
         let mut segment = uplink.segment(PORTS[0]);
         (segment.ip.identification, segment.tcp.syn) = (7, syn);

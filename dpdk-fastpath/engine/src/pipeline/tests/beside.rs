@@ -1,3 +1,4 @@
+use culvert_dpdk::tsc;
 use culvert_packet::sctp::ChunkType;
 
 use super::overflow::{fill, from_endpoint, inner_or_frame, packets, successor};
@@ -170,7 +171,7 @@ fn a_port_that_shows_to_be_in_use_is_not_taken_again() {
             let outcome = from_endpoint(&mut case.node, &case.ips, case.endpoint, stray);
             assert_eq!((read(&outcome.frame).src, read(&outcome.frame).dst), (server, seen[0]));
             let next = case.send_tcp(service, SYN);
-            assert_ne!(next, seen[0]);
+            assert!(!seen.contains(&next), "{next} after {seen:?}");
             seen.insert(0, next);
         }
     }
@@ -300,4 +301,63 @@ fn what_went_by_slots_that_are_gone_was_an_answer() {
     let answer = testkit::tcp(at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT), ACK, b"");
     let outcome = from_endpoint(&mut joined.node, &ips, ips.on_b, answer);
     assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
+}
+
+impl Joined {
+    /// Lets none of these slots be there any more, as when nothing goes by them for long.
+    fn forget(&self, keys: &[FlowKey4]) {
+        keys.iter().for_each(|key| self.slots.forget(key, tsc::now()));
+    }
+}
+
+#[test]
+fn the_kernel_cannot_undo_that_a_flow_has_got_another_port() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
+    let original = key((ips.a, shortcut::CLIENT), (ips.vip, 80));
+    let own = key((ips.a, shortcut::CLIENT), (ips.on_b, 8080));
+    joined.open_from(shortcut::CLIENT, ips.vip, ips.on_b);
+    from_endpoint(&mut joined.node, &ips, ips.on_b, testkit::tcp(server, client, ACK, b""));
+    let moved = joined.flows()[0].1;
+    assert_ne!(moved, own);
+    // What has slots is not opened anew.
+    assert_eq!(joined.direction(end(POD_A), &original).map(|direction| direction.becomes), Some(moved));
+    joined.forget(&[original, moved.reversed(), own, own.reversed()]);
+
+    joined.open_from(shortcut::CLIENT, ips.vip, ips.on_b);
+    joined.review();
+    assert_eq!(joined.flows(), [(original, moved, State::Unwatched)]);
+    assert_eq!(joined.direction(end(POD_A), &original).map(|direction| direction.becomes), Some(moved));
+    assert_eq!(joined.direction(NODE_B, &own.reversed()), None);
+    let again = joined.node.run(POD_A, &to_vip(SYN));
+    assert_eq!(read(&inner_or_frame(&again)).src.port(), moved.src_port());
+}
+
+#[test]
+fn what_the_kernel_opens_by_the_other_port_of_a_connection_does_not_end_it() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    joined.node.run(POD_A, &to_vip(SYN));
+    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
+    let direct = |flags| from_a(testkit::tcp(client, server, flags, b""));
+    let own = read(&inner_or_frame(&joined.node.run(POD_A, &direct(SYN)))).src;
+    let answers = key((ips.on_b, 8080), (ips.a, own.port()));
+    joined.node.run_tunnelled(testkit::tcp(server, own, SYN_ACK, b""));
+    joined.node.run(POD_A, &direct(ACK));
+    joined.forget(&[key((ips.a, shortcut::CLIENT), (ips.on_b, 8080)), answers]);
+
+    // Its client has a port of this number as well.
+    joined.open_from(own.port(), ips.vip, ips.on_b);
+    joined.review();
+    let through = joined.flows().into_iter().filter(|(original, ..)| original.src_port() == own.port());
+    assert_eq!(through.count(), 0, "it has to be asked for once more");
+    assert_eq!(joined.direction(end(POD_A), &key((ips.a, own.port()), (ips.vip, 80))), None);
+    let kept = joined.direction(NODE_B, &answers).map(|direction| direction.becomes.destination());
+    assert_eq!(kept, Some((ips.a, shortcut::CLIENT)));
+    let outcome = joined.node.run(POD_A, &direct(ACK));
+    assert_eq!(read(&inner_or_frame(&outcome)).src, own);
+    let syn = from_a(testkit::tcp(at(ips.a, own.port()), at(ips.vip, 80), SYN, b""));
+    let other = read(&inner_or_frame(&joined.node.run(POD_A, &syn))).src;
+    assert_ne!(other, own);
 }

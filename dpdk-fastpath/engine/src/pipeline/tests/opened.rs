@@ -35,8 +35,13 @@ impl Joined {
 
     /// Opens a connection of pod A to the service on this virtual address, to the endpoint on node B, as the kernel does.
     fn open(&self, vip: IpAddr, endpoint: IpAddr) {
-        let original = key((v4().a, CLIENT), (vip, 80));
-        let becomes = key((v4().a, CLIENT), (endpoint, 8080));
+        self.open_from(CLIENT, vip, endpoint);
+    }
+
+    /// The same from any port.
+    pub(super) fn open_from(&self, port: u16, vip: IpAddr, endpoint: IpAddr) {
+        let original = key((v4().a, port), (vip, 80));
+        let becomes = key((v4().a, port), (endpoint, 8080));
         let request = Direction { from: end(POD_A), key: original, becomes, to: NODE_B, tunnel_port: 0xc001 };
         let reply = Direction {
             from: NODE_B,
@@ -48,7 +53,7 @@ impl Joined {
         assert!(self.slots.open_as_kernel(self.node.view.epoch(), [&request, &reply], tsc::now()));
     }
 
-    fn flows(&self) -> Vec<(FlowKey4, FlowKey4, State)> {
+    pub(super) fn flows(&self) -> Vec<(FlowKey4, FlowKey4, State)> {
         let flow =
             |hit: crate::flow::Hit<FlowKey4>| (hit.record.original, hit.record.translated, hit.state());
         self.node.flows.v4.iter().map(flow).collect()
