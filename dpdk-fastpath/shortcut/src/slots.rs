@@ -197,6 +197,11 @@ impl Slots {
                         // The first answer may have been unusual, and gone elsewhere.
                         slot.flags.fetch_and(!AWAITED, Ordering::Relaxed);
                     }
+                    first();
+                    if watch.since == 0 {
+                        // Given by the kernel.
+                        self.given.fetch_add(1, Ordering::Relaxed);
+                    }
                     watch.since = watch.since.max(now);
                     return true;
                 }
@@ -236,10 +241,11 @@ impl Slots {
         Some(direction_in(slot))
     }
 
-    /// Whether packets of a connection are to answer a SYN, and none has come that may be the first one, under this epoch.
-    pub fn is_awaited(&self, epoch: u32, from: End, key: &FlowKey4) -> bool {
-        let slot = self.slot(from, key).filter(|slot| slot.epoch.load(Ordering::Acquire) == epoch);
-        slot.is_some_and(|slot| slot.flags.load(Ordering::Relaxed) & AWAITED != 0)
+    /// Whether packets of a connection are to answer a SYN, and none has come that may be the first one; `None` if they do not go by the
+    /// short cut under this epoch.
+    pub fn is_awaited(&self, epoch: u32, from: End, key: &FlowKey4) -> Option<bool> {
+        let slot = self.slot(from, key).filter(|slot| slot.epoch.load(Ordering::Acquire) == epoch)?;
+        Some(slot.flags.load(Ordering::Relaxed) & AWAITED != 0)
     }
 
     /// Does what the kernel does when a packet goes by the short cut, for tests without it. `false` if there is no slot for it.

@@ -71,21 +71,21 @@ impl Stage<'_> {
         key: &K,
         hit: &Hit<K>,
     ) -> bool {
-        match hit.state() {
-            State::SynSent => Signal::from(packet.parsed).goes_on(),
-            State::Unwatched => self.is_awaited(packet.origin, key) && Signal::from(packet.parsed).goes_on(),
-            _ => false,
-        }
+        let state = hit.state();
+        matches!(state, State::SynSent | State::Unwatched)
+            && Signal::from(packet.parsed).goes_on()
+            && self.awaits_answer(state, packet.origin, key)
     }
 
-    /// Whether it is sure that no answer has gone unseen.
+    /// Whether it is sure that a flow in one of these states has had no answer.
     #[cold]
-    fn is_awaited<K: Key>(&self, origin: Origin, key: &K) -> bool {
+    fn awaits_answer<K: Key>(&self, state: State, origin: Origin, key: &K) -> bool {
         let from = match origin {
             Origin::Pod => End::Door(self.in_port.0),
             Origin::Tunnel(slot) => End::Way(slot),
         };
-        self.slots.is_some_and(|slots| shortcut::is_awaited(slots, self.view.epoch(), from, key))
+        let known = self.slots.and_then(|slots| shortcut::is_awaited(slots, self.view.epoch(), from, key));
+        known.unwrap_or(state == State::SynSent)
     }
 
     /// An endpoint goes on with a connection where it was asked for another: it is sent on as the former's, and the flow gets another
@@ -102,7 +102,10 @@ impl Stage<'_> {
             let record = Record { route: self.ways(hit), ..hit.record };
             // Without room, or another port, it begins with its next packet as it did with the first.
             let moved = self.enter_by_port(record, Some(&translated), State::first(original.protocol()));
+            // Those that nobody has answered go first when there is no room: so their state has to be the true one.
+            let has_room = self.flows.arena4.has_room(&self.tables.v4);
             if moved.is_ok()
+                && has_room
                 && let Some(slots) = self.slots
             {
                 shortcut::hold_moved(slots, &self.tables.v4, &original, self.view.epoch());

@@ -190,20 +190,34 @@ impl Entering<'_> {
         false
     }
 
-    /// Whether a flow that the kernel does not know stands in the way of what it has opened, which then comes to nothing: the client asks
-    /// once more, and its packet comes here. That is a flow with another source port than its client's, to the same endpoint or with
-    /// the answers of the other. All else that is found in the way is over, or its endpoint another one now.
+    /// Whether a flow that the kernel does not know stands in the way of what it has opened, and nobody has answered that: it comes to
+    /// nothing then, and when the client asks once more, its packet comes here. That is a flow with another source port than its
+    /// client's, to the same endpoint or with the answers of the other. All else that is found in the way is over, or its endpoint
+    /// another one now.
     fn stays(&self, hit: &Hit<FlowKey4>, opened: &Record<FlowKey4>) -> bool {
         let Record { original, translated, backend, .. } = hit.record;
         let is_moved = original.src_port() != translated.src_port();
         let is_of_endpoint = hit.reply || backend == opened.backend;
         let is_live = !hit.state().may_be_reopened() && self.view.has_backend(backend);
-        let stays = is_moved && is_of_endpoint && is_live;
-        if stays && let Some(slots) = self.slots {
-            shortcut::forget(Some(slots), opened);
-            shortcut::hold(slots, &self.flows.tables.v4, hit, self.view.epoch());
+        let (Some(slots), Some(server)) = (self.slots, shortcut::end(opened.route.forward)) else {
+            return false;
+        };
+        let answers = opened.translated.reversed();
+        if !(is_moved && is_of_endpoint && is_live)
+            || slots.is_awaited(opened.route.epoch, server, &answers) != Some(true)
+        {
+            return false;
         }
-        stays
+        shortcut::forget(Some(slots), opened);
+        let (table, epoch) = (&self.flows.tables.v4, self.view.epoch());
+        let mut hit = *hit;
+        if opened.route.epoch == epoch {
+            // Both are between the same two.
+            table.reroute(&hit, opened.route);
+            hit.record.route = opened.route;
+        }
+        shortcut::hold(slots, table, &hit, epoch);
+        true
     }
 
     /// Ends a flow in whose place a connection was opened, which keeps its slots.

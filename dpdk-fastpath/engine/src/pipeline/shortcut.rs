@@ -150,9 +150,9 @@ pub(super) fn is_taken<K: Key>(slots: &Slots, epoch: u32, translated: &K, out: O
     })
 }
 
-/// Whether a flow's answers that come from there are still to begin, as far as the short cut knows.
-pub(super) fn is_awaited<K: Key>(slots: &Slots, epoch: u32, from: End, key: &K) -> bool {
-    eligible(key).is_some_and(|key| slots.is_awaited(epoch, from, &key))
+/// Whether a flow's answers that come from there are still to begin; `None` if the short cut does not know.
+pub(super) fn is_awaited<K: Key>(slots: &Slots, epoch: u32, from: End, key: &K) -> Option<bool> {
+    slots.is_awaited(epoch, from, &eligible(key)?)
 }
 
 /// Lets no connection of the client's be opened by the kernel that a live flow stands in the way of, for as long as that has slots.
@@ -198,7 +198,7 @@ fn enter(
     slots.enter(epoch, request, now);
     match flow.map(|hit| (hit, hit.state())) {
         Some((hit, State::SynSent)) => slots.enter_awaited(epoch, reply, now, || table.unwatch(hit)),
-        Some((_, State::Unwatched)) if slots.is_awaited(epoch, reply.from, &reply.key) => true,
+        Some((_, State::Unwatched)) if slots.is_awaited(epoch, reply.from, &reply.key) == Some(true) => true,
         _ => slots.enter(epoch, reply, now),
     };
 }

@@ -72,11 +72,11 @@ fn a_direction_has_one_slot_and_another_decision_is_another_slot() {
 
 #[test]
 fn answers_are_awaited_until_one_may_be_the_first_or_they_are_entered_as_others_are() {
-    let is_awaited = |slots: &Slots| slots.is_awaited(EPOCH, End::Door(3), &key(1));
+    let is_awaited = |slots: &Slots| slots.is_awaited(EPOCH, End::Door(3), &key(1)).unwrap();
     for first in [TcpFlags::SYN | TcpFlags::ACK, TcpFlags::RST | TcpFlags::ACK] {
         let slots = slots(1);
         assert!(slots.enter_awaited(EPOCH, &direction(1), 1, || {}) && is_awaited(&slots));
-        assert!(!slots.is_awaited(EPOCH + 1, End::Door(3), &key(1)), "under another epoch");
+        assert_eq!(slots.is_awaited(EPOCH + 1, End::Door(3), &key(1)), None, "under another epoch");
         assert!(!slots.pass(End::Door(3), &key(1), 40, TcpFlags::ACK));
         assert_eq!(review(&slots, EPOCH, 2), []);
         assert!(is_awaited(&slots));
@@ -101,6 +101,9 @@ fn what_comes_first_is_done_before_answers_go_and_only_if_they_do() {
         assert!(done && is_there());
     }
     assert!(!slots.enter_awaited(EPOCH, &direction(9), 1, || panic!("there is no room")));
+    // One that is there already, as when the kernel has given it.
+    let mut done = false;
+    assert!(slots.enter_awaited(EPOCH, &direction(1), 1, || done = true) && done);
 }
 
 #[test]
@@ -120,6 +123,19 @@ fn a_slot_that_is_kept_waits_for_a_packet_as_long_as_one_of_an_answered_connecti
     assert!(slots.enter(EPOCH, &direction(1), 1) && slots.enter(EPOCH, &direction(1), 2 * HZ));
     review(&slots, EPOCH, 3 * HZ);
     assert_eq!(slots.given(), 1, "entered once more, it counts from then on");
+}
+
+#[test]
+fn a_slot_that_the_kernel_has_given_is_counted_from_when_a_worker_enters_it() {
+    let slots = slots(1);
+    assert!(slots.enter(EPOCH, &direction(1), 1));
+    // As it is when the kernel has written it.
+    slots.given.store(0, Relaxed);
+    *slots.watches[0].lock().unwrap() = Default::default();
+    assert!(slots.enter(EPOCH, &direction(1), 2));
+    assert_eq!(slots.given(), 1);
+    slots.forget(&key(1), 3);
+    assert_eq!(slots.given(), 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use culvert_dpdk::tsc;
 use culvert_packet::sctp::ChunkType;
+use culvert_shortcut::Direction;
 
 use super::overflow::{fill, from_endpoint, inner_or_frame, packets, successor};
 use super::shortcut::{Joined, NODE_B, end, key, to_vip, v4};
@@ -332,6 +333,47 @@ fn the_kernel_cannot_undo_that_a_flow_has_got_another_port() {
     assert_eq!(joined.direction(NODE_B, &own.reversed()), None);
     let again = joined.node.run(POD_A, &to_vip(SYN));
     assert_eq!(read(&inner_or_frame(&again)).src.port(), moved.src_port());
+}
+
+#[test]
+fn a_flow_gives_way_to_what_the_kernel_has_opened_if_the_endpoint_has_answered_that() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
+    let original = key((ips.a, shortcut::CLIENT), (ips.vip, 80));
+    let own = key((ips.a, shortcut::CLIENT), (ips.on_b, 8080));
+    joined.node.run(POD_A, &to_vip(SYN));
+    from_endpoint(&mut joined.node, &ips, ips.on_b, testkit::tcp(server, client, ACK, b""));
+    let moved = joined.flows()[0].1;
+    // Nobody has gone on with it, and the port is used again, for a connection that is there before it is heard of.
+    joined.forget(&[original, moved.reversed(), own, own.reversed()]);
+    joined.open_from(shortcut::CLIENT, ips.vip, ips.on_b);
+    assert!(joined.slots.pass(NODE_B, &own.reversed(), 40, SYN_ACK));
+    joined.review();
+    assert_eq!(joined.flows().iter().map(|flow| flow.1).collect::<Vec<_>>(), [own]);
+    assert_eq!(joined.direction(end(POD_A), &original).map(|direction| direction.becomes), Some(own));
+}
+
+#[test]
+fn an_answer_by_a_slot_that_the_kernel_has_given_counts_before_it_is_looked_at() {
+    let (mut joined, ips) = (Joined::new(), v4());
+    joined.serve(ips.on_b);
+    let own = key((ips.a, shortcut::CLIENT), (ips.on_b, 8080));
+    let original = key((ips.a, shortcut::CLIENT), (ips.vip, 80));
+    let reply = Direction {
+        from: NODE_B,
+        key: own.reversed(),
+        becomes: original.reversed(),
+        to: end(POD_A),
+        tunnel_port: 0,
+    };
+    // For what the client sends it has found no room.
+    assert!(joined.slots.enter_awaited(joined.node.view.epoch(), &reply, tsc::now(), || {}));
+    joined.node.run(POD_A, &to_vip(SYN));
+    assert!(joined.slots.pass(NODE_B, &own.reversed(), 40, SYN_ACK));
+    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
+    let outcome = from_endpoint(&mut joined.node, &ips, ips.on_b, testkit::tcp(server, client, ACK, b""));
+    assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
 }
 
 #[test]
