@@ -15,7 +15,7 @@ use culvert_packet::flow::{FlowKey4, Tenant};
 use culvert_packet::ip::Protocol;
 use culvert_packet::tcp::TcpFlags;
 
-use crate::layout::{AWAITED, CLAIMED, DOORS, IS_UDP, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
+use crate::layout::{AWAITED, Bucket, CLAIMED, DOORS, IS_UDP, IS_WAY, OPENED, RESTING, SLOTS, Slot, WAYS};
 use crate::memory::Memory;
 use crate::openings::Openings;
 
@@ -185,9 +185,7 @@ impl Slots {
         };
         let way_in = number | direction.from.scope(direction.key.protocol());
         let at = self.bucket_of(direction.from, &direction.key);
-        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
-            return false;
-        };
+        let Some((bucket, watches)) = self.bucket(at) else { return false };
         let Ok(mut watches) = watches.try_lock() else { return false };
         let words = Words { way_in, way_out, direction };
         for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
@@ -224,9 +222,7 @@ impl Slots {
     /// Keeps one direction of a connection for as long without packets as if that had been answered.
     pub fn keep(&self, direction: &Direction) {
         let at = self.bucket_of(direction.from, &direction.key);
-        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
-            return;
-        };
+        let Some((bucket, watches)) = self.bucket(at) else { return };
         let Ok(mut watches) = watches.try_lock() else { return };
         for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
             if is_given(slot) && is_of(slot, direction.from, &direction.key) {
@@ -278,10 +274,7 @@ impl Slots {
     }
 
     fn forget_from(&self, from: End, key: &FlowKey4, now: u64) {
-        let at = self.bucket_of(from, key);
-        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
-            return;
-        };
+        let Some((bucket, watches)) = self.bucket(self.bucket_of(from, key)) else { return };
         // A worker that panicked has not left anything half done that matters here.
         let mut watches = watches.lock().unwrap_or_else(PoisonError::into_inner);
         for (slot, watch) in bucket.slots.iter().zip(&mut *watches) {
@@ -318,9 +311,7 @@ impl Slots {
     }
 
     fn review_bucket(&self, at: usize, epoch: u32, now: u64, tell: &mut impl FnMut(&Passed)) {
-        let (Some(bucket), Some(watches)) = (self.memory.buckets().get(at), self.watches.get(at)) else {
-            return;
-        };
+        let Some((bucket, watches)) = self.bucket(at) else { return };
         let Ok(mut watches) = watches.try_lock() else { return };
         // What is entered from here on sets the bit again.
         let (word, bit) = (&self.memory.occupied()[at / 64], 1 << (at % 64));
@@ -387,6 +378,11 @@ impl Slots {
             self.given.fetch_sub(1, Ordering::Relaxed);
         }
         watch.since = now;
+    }
+
+    /// A bucket, with what is remembered of its slots.
+    fn bucket(&self, at: usize) -> Option<(&Bucket, &Mutex<[Watch; SLOTS]>)> {
+        self.memory.buckets().get(at).zip(self.watches.get(at))
     }
 
     /// As `find` in `bpf/slots.h`.

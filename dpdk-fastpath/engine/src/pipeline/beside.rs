@@ -7,7 +7,6 @@
 //! and the one through the service gets another port.
 
 use culvert_packet::PacketBuf;
-use culvert_shortcut::End;
 
 use super::shortcut;
 use super::stage::{Origin, Packet, Stage, Step};
@@ -80,10 +79,7 @@ impl Stage<'_> {
     /// Whether it is sure that a flow in one of these states has had no answer.
     #[cold]
     fn awaits_answer<K: Key>(&self, state: State, origin: Origin, key: &K) -> bool {
-        let from = match origin {
-            Origin::Pod => End::Door(self.in_port.0),
-            Origin::Tunnel(slot) => End::Way(slot),
-        };
+        let from = self.end_of(origin);
         let known = self.slots.and_then(|slots| shortcut::is_awaited(slots, self.view.epoch(), from, key));
         known.unwrap_or(state == State::SynSent)
     }
@@ -102,13 +98,8 @@ impl Stage<'_> {
             let record = Record { route: self.ways(hit), ..hit.record };
             // Without room, or another port, it begins with its next packet as it did with the first.
             let moved = self.enter_by_port(record, Some(&translated), State::first(original.protocol()));
-            // Those that nobody has answered go first when there is no room: so their state has to be the true one.
-            let has_room = self.flows.arena4.has_room(&self.tables.v4);
-            if moved.is_ok()
-                && has_room
-                && let Some(slots) = self.slots
-            {
-                shortcut::hold_moved(slots, &self.tables.v4, &original, self.view.epoch());
+            if moved.is_ok() {
+                self.hold_moved(&original);
             }
         }
         self.route(packet, key)

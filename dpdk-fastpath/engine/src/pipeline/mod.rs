@@ -23,7 +23,7 @@
 //! Nearly all packets are whole TCP or UDP packets over plain IPv4 that nothing stands against. Those take a shorter way,
 //! `usual`, from the parse to the port; it leaves to the others whatever it is not sure about. So do most first packets of
 //! flows, by `opening`. The passes over a burst are in `passes`. What comes through a tunnel between addresses that no flow
-//! is answered between is delivered after the first of them.
+//! is answered between is delivered after the first of them. Connections that look the same to an endpoint are kept apart by `beside`.
 //!
 //! Each box is a file; its first lines say what comes in and what goes out. A stage may end a packet: dropped, with its
 //! reason counted; turned into an answer (echo reply, ICMP error, TCP reset), which goes back to where the packet came

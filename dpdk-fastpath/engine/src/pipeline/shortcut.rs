@@ -158,32 +158,30 @@ pub(super) fn is_awaited<K: Key>(slots: &Slots, epoch: u32, from: End, key: &K) 
 /// Lets no connection of the client's be opened by the kernel that a live flow stands in the way of, for as long as that has slots.
 pub(super) fn hold(slots: &Slots, table: &Table<FlowKey4>, hit: &Hit<FlowKey4>, epoch: u32) {
     let Record { original, translated, route, .. } = hit.record;
-    let Some(ends) = end(route.reply).zip(end(route.forward)).filter(|_| route.epoch == epoch) else {
-        return;
-    };
-    if ends.0 != ends.1 && is_eligible(&original) && slots.is_open(ends.0) && slots.is_open(ends.1) {
-        let directions = directions(ends, original, translated);
+    let ends =
+        end(route.reply).zip(end(route.forward)).filter(|_| route.epoch == epoch && is_eligible(&original));
+    if let Some(directions) = ends.and_then(|ends| directions(slots, ends, original, translated)) {
         enter(slots, table, Some(hit), epoch, &directions, tsc::now());
         directions.iter().for_each(|direction| slots.keep(direction));
     }
 }
 
-/// The same for a flow that has just got another source port.
-pub(super) fn hold_moved<K: Key>(slots: &Slots, table: &Table<FlowKey4>, original: &K, epoch: u32) {
-    let hit = eligible(original).and_then(|key| table.lookup(&key, key.hash64()));
-    hit.iter().for_each(|hit| hold(slots, table, hit, epoch));
-}
-
-/// Of a connection between a client and a server.
-fn directions((client, server): (End, End), original: FlowKey4, translated: FlowKey4) -> [Direction; 2] {
+/// Of a connection between a client and a server; `None` if it cannot go by the short cut from the one to the other.
+fn directions(
+    slots: &Slots,
+    (client, server): (End, End),
+    original: FlowKey4,
+    translated: FlowKey4,
+) -> Option<[Direction; 2]> {
+    if client == server || !slots.is_open(client) || !slots.is_open(server) {
+        return None;
+    }
     let direction = |from, key: FlowKey4, becomes, to| {
         let tunnel_port = entropy_port(key.hash64());
         Direction { from, key, becomes, to, tunnel_port }
     };
-    [
-        direction(client, original, translated, server),
-        direction(server, translated.reversed(), original.reversed(), client),
-    ]
+    let (question, answer) = (original.reversed(), translated.reversed());
+    Some([direction(client, original, translated, server), direction(server, answer, question, client)])
 }
 
 /// Gives a connection slots, which may be a flow's.
@@ -273,10 +271,7 @@ impl Stage<'_> {
         if !is_eligible(key) {
             return;
         }
-        let from = match origin {
-            Origin::Pod => End::Door(self.in_port.0),
-            Origin::Tunnel(slot) => End::Way(slot),
-        };
+        let from = self.end_of(origin);
         // Most often it is this that fails, of pods that have not joined.
         if !slots.is_open(from) || key.protocol() == Protocol::UDP && !repeated.note(hash) {
             return;
@@ -290,8 +285,7 @@ impl Stage<'_> {
                     State::SynSent | State::Unwatched | State::SynReceived | State::OneWay
                 );
                 let open = hit.state().is_open();
-                // Those that nobody has answered go first when there is no room: so their state has to be the true one.
-                let full = embryonic && !self.flows.arena4.has_room(&self.tables.v4);
+                let full = embryonic && !self.spares_unanswered();
                 let ends = end(route.reply).zip(end(route.forward));
                 let Some((client, server)) =
                     ends.filter(|_| open && !full && route.epoch == self.view.epoch())
@@ -312,11 +306,8 @@ impl Stage<'_> {
                 _ => return,
             },
         };
-        if client == server || !slots.is_open(client) || !slots.is_open(server) {
-            return;
-        }
+        let Some(directions) = directions(slots, (client, server), original, translated) else { return };
         let (now, epoch, table) = (tsc::now(), self.view.epoch(), &self.tables.v4);
-        let directions = directions((client, server), original, translated);
         enter(slots, table, found.as_ref(), epoch, &directions, now);
         if let Some(Hit { record, reply: false, .. }) = &found {
             self.tell_choices(slots, record, now);
@@ -332,6 +323,28 @@ impl Stage<'_> {
         };
         if !holds {
             directions.iter().for_each(|direction| slots.forget(&direction.key, now));
+        }
+    }
+
+    /// [`hold`], for a flow that has just got another source port.
+    pub(super) fn hold_moved<K: Key>(&self, original: &K) {
+        let Some(slots) = self.slots.filter(|_| self.spares_unanswered()) else { return };
+        let table = &self.tables.v4;
+        let hit = eligible(original).and_then(|key| table.lookup(&key, key.hash64()));
+        hit.iter().for_each(|hit| hold(slots, table, hit, self.view.epoch()));
+    }
+
+    /// Whether the state of a flow that nobody has answered may be another than it is known to be: such flows go first when there is no
+    /// room.
+    fn spares_unanswered(&self) -> bool {
+        self.flows.arena4.has_room(&self.tables.v4)
+    }
+
+    /// Where packets come from.
+    pub(super) fn end_of(&self, origin: Origin) -> End {
+        match origin {
+            Origin::Pod => End::Door(self.in_port.0),
+            Origin::Tunnel(slot) => End::Way(slot),
         }
     }
 

@@ -241,22 +241,40 @@ fn what_is_said_of_a_connection_beside_another_is_what_becomes_of_it() {
     }
 }
 
+/// A node with the short cut, whose pod A has asked for a connection to a service with this endpoint.
+fn asked(endpoint: IpAddr) -> Joined {
+    let mut joined = Joined::new();
+    joined.serve(endpoint);
+    joined.node.run(POD_A, &to_vip(SYN));
+    joined
+}
+
+impl Joined {
+    /// What the client gets of what the endpoint sends to its own port, if that comes to a worker.
+    fn answer(&mut self, endpoint: IpAddr, flags: TcpFlags) -> (SocketAddr, SocketAddr) {
+        let packet = testkit::tcp(at(endpoint, 8080), at(v4().a, shortcut::CLIENT), flags, b"");
+        let seen = read(&from_endpoint(&mut self.node, &v4(), endpoint, packet).frame);
+        (seen.src, seen.dst)
+    }
+
+    /// Lets none of these slots be there any more, as when nothing goes by them for long.
+    fn forget(&self, keys: &[FlowKey4]) {
+        keys.iter().for_each(|key| self.slots.forget(key, tsc::now()));
+    }
+}
+
 /// The short cut carries connections from their first packet on; what it may not carry comes here.
 #[test]
 fn an_endpoint_that_goes_on_is_no_answer_for_the_short_cut_either() {
     let ips = v4();
     for (endpoint, from) in [(ips.b, end(POD_B)), (ips.on_b, NODE_B)] {
-        let mut joined = Joined::new();
-        joined.serve(endpoint);
-        joined.node.run(POD_A, &to_vip(SYN));
+        let mut joined = asked(endpoint);
+        let client = at(ips.a, shortcut::CLIENT);
         let answers = key((endpoint, 8080), (ips.a, shortcut::CLIENT));
         // Once more, from a client that waits.
         joined.node.run(POD_A, &to_vip(SYN));
         assert!(!joined.slots.pass(from, &answers, 40, ACK), "it would reach the client as the service's");
-        let (server, client) = (at(endpoint, 8080), at(ips.a, shortcut::CLIENT));
-        let stray = testkit::tcp(server, client, ACK, b"");
-        let outcome = from_endpoint(&mut joined.node, &ips, endpoint, stray);
-        assert_eq!((read(&outcome.frame).src, read(&outcome.frame).dst), (server, client));
+        assert_eq!(joined.answer(endpoint, ACK), (at(endpoint, 8080), client));
 
         let again = joined.node.run(POD_A, &to_vip(SYN));
         let other = read(&inner_or_frame(&again)).src;
@@ -271,15 +289,10 @@ fn an_endpoint_that_goes_on_is_no_answer_for_the_short_cut_either() {
 fn an_answer_that_the_short_cut_did_not_see_counts_all_the_same() {
     let ips = v4();
     for (endpoint, from) in [(ips.b, end(POD_B)), (ips.on_b, NODE_B)] {
-        let mut joined = Joined::new();
-        joined.serve(endpoint);
-        joined.node.run(POD_A, &to_vip(SYN));
-        let (server, client) = (at(endpoint, 8080), at(ips.a, shortcut::CLIENT));
+        let mut joined = asked(endpoint);
         // As with IP options.
         for flags in [SYN_ACK, ACK] {
-            let answer = testkit::tcp(server, client, flags, b"");
-            let outcome = from_endpoint(&mut joined.node, &ips, endpoint, answer);
-            assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
+            assert_eq!(joined.answer(endpoint, flags).0, at(ips.vip, 80));
         }
         let answers = key((endpoint, 8080), (ips.a, shortcut::CLIENT));
         assert!(joined.slots.pass(from, &answers, 40, ACK));
@@ -289,9 +302,7 @@ fn an_answer_that_the_short_cut_did_not_see_counts_all_the_same() {
 #[test]
 fn what_went_by_slots_that_are_gone_was_an_answer() {
     let ips = v4();
-    let mut joined = Joined::new();
-    joined.serve(ips.on_b);
-    joined.node.run(POD_A, &to_vip(SYN));
+    let mut joined = asked(ips.on_b);
     let answers = key((ips.on_b, 8080), (ips.a, shortcut::CLIENT));
     assert!(joined.slots.pass(NODE_B, &answers, 40, SYN_ACK));
     // Under another epoch, and before anybody has looked.
@@ -299,27 +310,17 @@ fn what_went_by_slots_that_are_gone_was_an_answer() {
     let mut remotes = remotes();
     remotes.remove(1);
     joined.node.program_all(local_node(), remotes, &Case::services(&ips, ips.on_b));
-    let answer = testkit::tcp(at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT), ACK, b"");
-    let outcome = from_endpoint(&mut joined.node, &ips, ips.on_b, answer);
-    assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
-}
-
-impl Joined {
-    /// Lets none of these slots be there any more, as when nothing goes by them for long.
-    fn forget(&self, keys: &[FlowKey4]) {
-        keys.iter().for_each(|key| self.slots.forget(key, tsc::now()));
-    }
+    assert_eq!(joined.answer(ips.on_b, ACK).0, at(ips.vip, 80));
 }
 
 #[test]
 fn the_kernel_cannot_undo_that_a_flow_has_got_another_port() {
     let (mut joined, ips) = (Joined::new(), v4());
     joined.serve(ips.on_b);
-    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
     let original = key((ips.a, shortcut::CLIENT), (ips.vip, 80));
     let own = key((ips.a, shortcut::CLIENT), (ips.on_b, 8080));
     joined.open_from(shortcut::CLIENT, ips.vip, ips.on_b);
-    from_endpoint(&mut joined.node, &ips, ips.on_b, testkit::tcp(server, client, ACK, b""));
+    joined.answer(ips.on_b, ACK);
     let moved = joined.flows()[0].1;
     assert_ne!(moved, own);
     // What has slots is not opened anew.
@@ -337,13 +338,10 @@ fn the_kernel_cannot_undo_that_a_flow_has_got_another_port() {
 
 #[test]
 fn a_flow_gives_way_to_what_the_kernel_has_opened_if_the_endpoint_has_answered_that() {
-    let (mut joined, ips) = (Joined::new(), v4());
-    joined.serve(ips.on_b);
-    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
+    let (mut joined, ips) = (asked(v4().on_b), v4());
     let original = key((ips.a, shortcut::CLIENT), (ips.vip, 80));
     let own = key((ips.a, shortcut::CLIENT), (ips.on_b, 8080));
-    joined.node.run(POD_A, &to_vip(SYN));
-    from_endpoint(&mut joined.node, &ips, ips.on_b, testkit::tcp(server, client, ACK, b""));
+    joined.answer(ips.on_b, ACK);
     let moved = joined.flows()[0].1;
     // Nobody has gone on with it, and the port is used again, for a connection that is there before it is heard of.
     joined.forget(&[original, moved.reversed(), own, own.reversed()]);
@@ -371,16 +369,12 @@ fn an_answer_by_a_slot_that_the_kernel_has_given_counts_before_it_is_looked_at()
     assert!(joined.slots.enter_awaited(joined.node.view.epoch(), &reply, tsc::now(), || {}));
     joined.node.run(POD_A, &to_vip(SYN));
     assert!(joined.slots.pass(NODE_B, &own.reversed(), 40, SYN_ACK));
-    let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
-    let outcome = from_endpoint(&mut joined.node, &ips, ips.on_b, testkit::tcp(server, client, ACK, b""));
-    assert_eq!(read(&outcome.frame).src, at(ips.vip, 80));
+    assert_eq!(joined.answer(ips.on_b, ACK).0, at(ips.vip, 80));
 }
 
 #[test]
 fn what_the_kernel_opens_by_the_other_port_of_a_connection_does_not_end_it() {
-    let (mut joined, ips) = (Joined::new(), v4());
-    joined.serve(ips.on_b);
-    joined.node.run(POD_A, &to_vip(SYN));
+    let (mut joined, ips) = (asked(v4().on_b), v4());
     let (server, client) = (at(ips.on_b, 8080), at(ips.a, shortcut::CLIENT));
     let direct = |flags| from_a(testkit::tcp(client, server, flags, b""));
     let own = read(&inner_or_frame(&joined.node.run(POD_A, &direct(SYN)))).src;
