@@ -137,8 +137,10 @@ fn it_answers_under_the_name_of_the_plugin_that_it_replaces() {
     assert!(String::from_utf8(output.unwrap().stdout).unwrap().contains("supportedVersions"));
 }
 
+/// The benchmark holds the plugin as it is installed to 3 MB. Of what it takes nine tenths are pages of its file, and code
+/// that was not optimised has more of them; so this holds what it allocates by itself to a figure of its own.
 #[test]
-fn it_takes_less_than_3_mb_of_memory() {
+fn it_takes_less_than_3_mb_of_memory_and_a_fifth_more_unoptimised() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -156,9 +158,14 @@ fn it_takes_less_than_3_mb_of_memory() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     drop(stream);
     child.wait().unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kilobytes: u32 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!((500..3072).contains(&kilobytes), "{kilobytes} kB");
+    let kilobytes = |name| -> u32 {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let most = if cfg!(debug_assertions) { 3686 } else { 3072 };
+    let (peak, allocated) = (kilobytes("VmHWM:"), kilobytes("RssAnon:"));
+    assert!((500..most).contains(&peak), "{peak} kB at most");
+    assert!((50..400).contains(&allocated), "{allocated} kB of its own");
 }
 
 #[test]
