@@ -13,14 +13,16 @@ use culvert_packet::{PacketBuf, testkit};
 
 const GATEWAY_MAC: EthAddr = EthAddr([2, 0, 0, 0, 0, 0xfe]);
 
-/// Two pods that send, and one that both send to.
-const PODS: [u8; 3] = [1, 2, 3];
-const RECEIVER: u8 = 3;
+const SENDERS: [u8; 2] = [1, 2];
+const RECEIVERS: [u8; 3] = [3, 4, 5];
+
+/// A packet's sender and receiver, and its number.
+type Known = (u8, u8, u16);
 
 /// A port of each of the pods.
 fn snapshot() -> Snapshot {
     let mut builder = Builder::new();
-    for pod in PODS {
+    for pod in SENDERS.into_iter().chain(RECEIVERS) {
         let request = proto::AttachPortRequest {
             name: format!("pod{pod}"),
             addresses: vec![vec![10, 244, 1, pod]],
@@ -49,73 +51,78 @@ fn snapshot() -> Snapshot {
     builder.snapshot()
 }
 
-/// Packet `n` of a pod's.
-fn frame(from: u8, n: u16) -> Vec<u8> {
+fn frame((from, to, n): Known) -> Vec<u8> {
     let at = |pod: u8| (std::net::Ipv4Addr::from([10, 244, 1, pod]), 7).into();
-    let frame = testkit::udp(at(from), at(RECEIVER), &n.to_be_bytes());
+    let frame = testkit::udp(at(from), at(to), &n.to_be_bytes());
     testkit::with_macs(frame, GATEWAY_MAC, EthAddr([2, 0, 0, 0, 1, from]))
 }
 
-/// Whose packet it is, and its number.
-fn read(packet: &Mbuf) -> (u8, u16) {
+fn read(packet: &Mbuf) -> Known {
     let bytes = packet.data();
-    (bytes[29], u16::from_be_bytes([bytes[42], bytes[43]]))
+    (bytes[29], bytes[33], u16::from_be_bytes([bytes[42], bytes[43]]))
 }
 
-/// Rings: what is put into a sender's comes from it, and what the receiver gets is in its own.
+/// Rings: what is put into a sender's comes from it, and what a receiver gets is in its own.
 struct Pods {
     devices: Vec<Port>,
     senders: Vec<TxQueue>,
-    receiver: RxQueue,
+    receivers: Vec<RxQueue>,
     forwarder: Forwarder,
+    snapshot: Snapshot,
 }
 
 impl Pods {
     fn new(eal: &Eal, pool: &Mempool, pipeline: Pipeline) -> Self {
-        let mut devices = Vec::new();
+        let (mut devices, mut senders, mut receivers) = (Vec::new(), Vec::new(), Vec::new());
         let mut start = |vdev: &Vdev, tx_queues| {
             let mut port = Port::create(eal, vdev).unwrap();
             let queues = port.start(&PortConfig { tx_queues, ..PortConfig::default() }, pool).unwrap();
             devices.push(port);
             queues
         };
-        let ends = PODS.map(|pod| {
-            let mut queues = start(&Vdev::Ring { name: format!("leaving{pod}") }, 1);
-            (queues.rx.remove(0), queues.tx)
-        });
         // Nothing is sent to those who send.
-        let null = start(&Vdev::Null { name: "leaving".into(), packet: 0 }, 2);
+        let null = start(&Vdev::Null { name: "leaving".into(), packet: 0 }, SENDERS.len() as u16);
         let mut nulls = Queues::of_device(null, false, pool).tx.into_iter();
         let mut forwarder = Forwarder::new(pipeline);
-        let mut senders = Vec::new();
-        let [first, second, (receiver, tx)] = ends;
-        for (pod, (rx, mut tx)) in PODS.into_iter().zip([first, second]) {
-            senders.append(&mut tx);
-            let null = nulls.next().unwrap();
-            forwarder.take(WorkerPort::new(PortIndex(pod.into()), vec![Rx::Device(rx)], null));
+        for pod in SENDERS.into_iter().chain(RECEIVERS) {
+            let mut queues = start(&Vdev::Ring { name: format!("leaving{pod}") }, 1);
+            let rx = queues.rx.remove(0);
+            let (rx, tx) = if SENDERS.contains(&pod) {
+                senders.append(&mut queues.tx);
+                (vec![Rx::Device(rx)], nulls.next().unwrap())
+            } else {
+                receivers.push(rx);
+                (vec![], Queues::of_device(queues, false, pool).tx.remove(0))
+            };
+            forwarder.take(WorkerPort::new(PortIndex(pod.into()), rx, tx));
         }
-        let tx = Queues::of_device(culvert_dpdk::Queues { rx: vec![], tx }, false, pool).tx.remove(0);
-        forwarder.take(WorkerPort::new(PortIndex(RECEIVER.into()), vec![], tx));
-        Self { devices, senders, receiver, forwarder }
+        Self { devices, senders, receivers, forwarder, snapshot: snapshot() }
     }
 
-    /// Has packets of a sender come, from number `from` on.
-    fn come(&mut self, pool: &Mempool, sender: usize, from: u16, count: u16) {
-        let mut burst: Burst<BURST> = Burst::new();
-        for n in from..from + count {
-            burst.push(pool.alloc_with(&frame(PODS[sender], n)).unwrap()).unwrap();
+    /// Has these packets come, at most a burst of each sender's, and forwards them.
+    fn forward(&mut self, pool: &Mempool, packets: &[Known]) {
+        for (sender, tx) in SENDERS.into_iter().zip(&mut self.senders) {
+            let mut burst: Burst<BURST> = Burst::new();
+            for packet in packets.iter().filter(|(from, ..)| *from == sender) {
+                burst.push(pool.alloc_with(&frame(*packet)).unwrap()).unwrap();
+            }
+            let count = burst.len();
+            assert_eq!(tx.tx(&mut burst), count);
         }
-        assert_eq!(self.senders[sender].tx(&mut burst), usize::from(count));
+        let now = Tick::at(std::time::Duration::ZERO);
+        assert_eq!(self.forwarder.round(&self.snapshot, now, |_| {}), packets.len() as u64);
     }
 
-    /// What the receiver has got.
-    fn gone(&mut self) -> Vec<(u8, u16)> {
-        let mut all = Vec::new();
-        let mut burst: Burst<BURST> = Burst::new();
-        while self.receiver.rx(&mut burst) > 0 {
-            all.extend(burst.drain().map(|packet| read(&packet)));
-        }
-        all
+    /// What each receiver has got.
+    fn gone(&mut self) -> Vec<Vec<Known>> {
+        let gone = self.receivers.iter_mut().map(|rx| {
+            let (mut all, mut burst): (_, Burst<BURST>) = (Vec::new(), Burst::new());
+            while rx.rx(&mut burst) > 0 {
+                all.extend(burst.drain().map(|packet| read(&packet)));
+            }
+            all
+        });
+        gone.collect()
     }
 }
 
@@ -125,42 +132,45 @@ pub(super) fn in_order(eal: &Eal) {
     let flows = FlowTables::new(1024).unwrap();
     let (counters, mut writers) = counters(1);
     let mut pods = Pods::new(eal, &pool, Pipeline::new(flows.worker(), writers.remove(0)));
-    let (snapshot, now) = (snapshot(), Tick::at(std::time::Duration::ZERO));
-    let index = PortIndex(RECEIVER.into());
+    let count = |to: u8| counters.port(PortIndex(to.into()));
     let most = BURST as u16;
-    let (mut next, mut sent) = ([0; 2], 0);
-    // Few are put aside and many are not: both in all orders.
-    for counts in
-        [[5, 0], [31, 32], [32, 31], [most, 1], [1, most], [20, 110], [most, most], [64, 64], [0, 3]]
-    {
-        let mut expected = Vec::new();
-        for (sender, count) in counts.into_iter().enumerate() {
-            pods.come(&pool, sender, next[sender], count);
-            expected.extend((next[sender]..next[sender] + count).map(|n| (PODS[sender], n)));
-            next[sender] += count;
+    let mut sent = [0; RECEIVERS.len()];
+    // Few are put aside and many are not: both in all orders, and with one, two or three to deal them out to.
+    for receivers in 1..=RECEIVERS.len() as u16 {
+        for counts in
+            [[5, 0], [31, 32], [32, 31], [most, 1], [1, most], [20, 110], [most, most], [64, 64], [0, 3]]
+        {
+            let number =
+                SENDERS.into_iter().zip(counts).flat_map(|(from, count)| (0..count).map(move |n| (from, n)));
+            // In no order that a receiver would come to know.
+            let to =
+                |n: u16| RECEIVERS[usize::from(n.wrapping_mul(40503) >> 7 & 0xff) % usize::from(receivers)];
+            let packets: Vec<_> = number.map(|(from, n)| (from, to(n), n)).collect();
+            pods.forward(&pool, &packets);
+            for ((to, gone), sent) in RECEIVERS.into_iter().zip(pods.gone()).zip(&mut sent) {
+                let expected: Vec<_> = packets.iter().copied().filter(|packet| packet.1 == to).collect();
+                assert_eq!(gone, expected, "{counts:?} to {receivers}: what {to} got");
+                *sent += gone.len() as u64;
+                assert_eq!(count(to).tx_packets, *sent, "{counts:?} to {receivers}: to {to}");
+            }
         }
-        sent += expected.len() as u64;
-        assert_eq!(pods.forwarder.round(&snapshot, now, |_| {}), expected.len() as u64);
-        assert_eq!(pods.gone(), expected, "{counts:?}");
-        assert_eq!(counters.port(index).tx_packets, sent, "{counts:?}");
     }
-    let length = frame(1, 0).len() as u64;
-    assert_eq!(counters.port(index).tx_bytes, sent * length);
+    assert!(sent.iter().all(|sent| *sent > 200), "{sent:?}");
+    let length = frame((1, 3, 0)).len() as u64;
+    for (to, sent) in RECEIVERS.into_iter().zip(sent) {
+        assert_eq!(count(to).tx_bytes, sent * length);
+    }
     // A ring of 1024 that nobody empties.
-    for count in [most; 9] {
-        pods.come(&pool, 0, 0, count);
-        sent += u64::from(count);
-        pods.forwarder.round(&snapshot, now, |_| {});
+    let (to, before) = (RECEIVERS[0], sent[0]);
+    for _ in 0..9 {
+        pods.forward(&pool, &(0..most).map(|n| (SENDERS[0], to, n)).collect::<Vec<_>>());
     }
-    let counts = counters.port(index);
-    assert!(
-        counts.tx_dropped >= u64::from(most) && counts.tx_packets + counts.tx_dropped == sent,
-        "{counts:?}"
-    );
-    assert_eq!(counts.tx_bytes, counts.tx_packets * length);
+    let (counts, sent) = (count(to), before + 9 * u64::from(most));
+    assert!(counts.tx_dropped >= u64::from(most), "{counts:?}");
+    assert_eq!((counts.tx_packets + counts.tx_dropped, counts.tx_bytes), (sent, counts.tx_packets * length));
     pods.gone();
     assert_eq!(pool.in_use(), 0);
-    let Pods { devices, senders, receiver, forwarder } = pods;
-    drop((senders, receiver, forwarder));
+    let Pods { devices, senders, receivers, forwarder, .. } = pods;
+    drop((senders, receivers, forwarder));
     devices.into_iter().for_each(|port| port.remove().map_err(|(_, error)| error).unwrap());
 }
