@@ -112,6 +112,26 @@ fn a_small_index_begins_with_all_it_needs() {
 }
 
 #[test]
+fn few_keys_take_a_second_look_until_there_are_many_for_an_index_that_cannot_grow() {
+    const MOST: u32 = 1 << 18;
+    let keys = Keys::new(MOST);
+    let mut share = Vec::new();
+    for number in 0..MOST {
+        assert_eq!(keys.link(number, number), Ok(()));
+        keys.tend(number);
+        if (number + 1).is_multiple_of(MOST / 4) {
+            let view = keys.index.view();
+            let unclear = (0..=number).filter(|known| view.glance(hash(*known)) == Slot::UNCLEAR).count();
+            share.push(unclear as f64 / f64::from(number + 1));
+        }
+    }
+    // Of each other key in the bucket, one in 256 has the same tag.
+    for (share, most) in share.iter().zip([0.004, 0.020, 0.090, 0.160]) {
+        assert!(*share < most, "{share}: must be below {most}");
+    }
+}
+
+#[test]
 fn a_level_without_room_for_a_key_is_followed_by_the_next() {
     let index = Keys::new(100_000).index;
     let link = |number| index.link(7, Slot::new(0, false, number), 14, |_| false);
