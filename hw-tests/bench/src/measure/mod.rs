@@ -55,7 +55,7 @@ impl Run {
 pub(crate) struct Measured {
     /// Receive and transmit only.
     pub(crate) io: Vec<Run>,
-    /// The work, each run right after the one of `io`.
+    /// The work, each run in turns with the one of `io`.
     pub(crate) work: Vec<Run>,
     /// Per packet of the work, over all runs; only where all workers have counters.
     pub(crate) misses: Option<Misses>,

@@ -23,6 +23,9 @@ use crate::work::Work;
 /// Rounds between two looks at the clock, and between two times of housekeeping as a worker does it.
 const ROUNDS: usize = 64;
 
+/// Seconds of io, and then of the work, in which a neighbour of the machine seldom comes or goes.
+const TURN: f64 = 0.1;
+
 /// Records that one `Pipeline::age` looks at, at least.
 const AGED: u64 = 4;
 
@@ -42,7 +45,7 @@ struct Shared {
 
 /// One worker's runs.
 pub(super) struct Runs {
-    /// Of io, and of the work right after it.
+    /// Of io and of the work, which take turns.
     pub(super) pairs: Vec<(Run, Run)>,
     /// Of the work, if they can be counted.
     pub(super) misses: Option<Misses>,
@@ -111,15 +114,20 @@ impl Worker {
         let mut counters = Counters::of_this_thread();
         let mut misses = counters.as_ref().map(|_| Misses::default());
         let mut pairs = Vec::new();
+        let turns = (plan.seconds / TURN).ceil();
         for _ in 0..plan.runs {
-            let io = team.step(|| match self.io(plan.seconds, 0) {
-                Run { packets: 0, .. } => Err(MeasureError::Silence),
-                run => Ok(run),
-            })?;
-            let before = counters.as_mut().and_then(Counters::read);
-            pairs.push((io, self.engine(plan.seconds, plan.pause)?));
-            let part = counters.as_mut().and_then(Counters::read).zip(before);
-            misses = misses.zip(part).map(|(sum, (after, before))| sum.plus(after.since(before)));
+            let (mut io, mut work) = (Run::default(), Run::default());
+            for _ in 0..turns as usize {
+                io = io.plus(team.step(|| match self.io(plan.seconds / turns, 0) {
+                    Run { packets: 0, .. } => Err(MeasureError::Silence),
+                    run => Ok(run),
+                })?);
+                let before = counters.as_mut().and_then(Counters::read);
+                work = work.plus(self.engine(plan.seconds / turns, plan.pause)?);
+                let part = counters.as_mut().and_then(Counters::read).zip(before);
+                misses = misses.zip(part).map(|(sum, (after, before))| sum.plus(after.since(before)));
+            }
+            pairs.push((io, work));
         }
         self.verify(plan.sample)?;
         let is_first = self.is_first;
