@@ -236,7 +236,7 @@ pub(crate) struct Engine {
     /// Replay this capture (pcap, Ethernet) instead of packets of our own
     #[arg(long, value_name = "FILE", conflicts_with = "flows")]
     pub(crate) pcap: Option<PathBuf>,
-    /// Length of a run
+    /// Length of a run, which is as long again with io: both take turns of a tenth of a second
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Runs of each work, and as many of io

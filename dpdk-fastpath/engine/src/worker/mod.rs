@@ -13,8 +13,8 @@
 //!
 //! # A round
 //! Look for orders and frames of the control thread. Take the current [`Snapshot`]; for each polled port receive a burst,
-//! run it through the [`Pipeline`], and put the packets aside by the port they leave through; at the end of the round one
-//! transmit burst per port. Every 64 rounds: read the clock, age some flows.
+//! run it through the [`Pipeline`], and put the packets aside by the port they leave through, unless many leave together; at the
+//! end of the round one transmit burst per port. Every 64 rounds: read the clock, age some flows.
 //!
 //! [`Snapshot`]: crate::table::Snapshot
 //! [`Pipeline`]: crate::pipeline::Pipeline
