@@ -371,6 +371,7 @@ impl FastPath {
             team.check()?;
         }
         self.tables.reclaim();
+        self.flows.give_back();
         let next = self.attend_underlay(now).min(self.shortcut.attend(now, self.ports.iter()));
         Ok(if self.finish_takeover() { next } else { next.min(now + TAKEOVER) })
     }

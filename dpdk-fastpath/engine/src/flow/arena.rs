@@ -16,6 +16,9 @@ use super::timeouts::Timeouts;
 /// Records that are claimed at once.
 pub(super) const CHUNK: u32 = 256;
 
+/// Buckets of a growing index that are emptied with a flow that is entered.
+const ENTRY_MOVES: usize = 1;
+
 /// Buckets of a growing index that a sweep empties.
 const SWEEP_MOVES: usize = 64;
 
@@ -152,6 +155,9 @@ impl<K: Key> Arena<K> {
             }
             return Some(index);
         }
+        // When an index grows there are two flows for each bucket to be emptied, and at least as many come before it grows
+        // again: no level is full before the one before it is empty.
+        table.tend(ENTRY_MOVES);
         if let Some(index) = self.fresh.next() {
             return Some(index);
         }

@@ -150,6 +150,12 @@ impl Bucket {
         slots.filter(move |&slot| slot.0 != 0 && slot.signature() == signature)
     }
 
+    /// All slots as they are just now, free ones included.
+    #[inline]
+    pub(super) fn slots(&self) -> [Slot; SLOTS] {
+        self.slots.each_ref().map(|slot| Slot(slot.load(Ordering::Relaxed)))
+    }
+
     /// Whether keys whose primary bucket this is may be in their secondary one.
     #[inline]
     pub(super) fn has_overflowed(&self) -> bool {
@@ -209,7 +215,7 @@ impl BucketLock<'_> {
 
     /// All slots, free ones included.
     pub(super) fn slots(&self) -> [Slot; SLOTS] {
-        self.bucket.slots.each_ref().map(|slot| Slot(slot.load(Ordering::Relaxed)))
+        self.bucket.slots()
     }
 
     /// Whether the slot is here.

@@ -3,9 +3,10 @@
 //! # Levels
 //! An index that has room for the configured limit is larger than what few flows need, and each look-up would touch another
 //! line of it: an empty one of 8 MB costs as much per packet as a full one. So there are levels, each four times as large
-//! as the one before it and the last as large as the limit asks for. Once a level holds four keys per bucket, or has no room
-//! for one, the next one is taken into use: new keys are entered there, and the others are moved, a few buckets at a time, by
-//! whoever claims room for more flows or sweeps. It never shrinks.
+//! as the one before it, or twice, and the last as large as the limit asks for. Once a level holds four keys per bucket, or
+//! has no room for one, the next one is taken into use: new keys are entered there, and the others are moved, a bucket with
+//! each flow that is entered, and some by whoever sweeps. It never shrinks. Memory of levels that are no longer used is
+//! given back.
 //!
 //! # Readers
 //! They take no lock and announce nothing. While keys are moved there are two levels, and a key is entered in the new one
@@ -18,7 +19,7 @@
 //! empties: so nobody enters a key there afterwards who has not seen the new shape.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::bucket::{Bucket, BucketLock, Slot};
 use super::memory::Zeroed;
@@ -33,9 +34,6 @@ pub(super) use self::remains::Remains;
 
 /// Buckets of the first level: 64 KB, which stay in the cache.
 const SMALLEST: u32 = 1024;
-
-/// How much larger each level is, but for the last.
-const STEP: u32 = 4;
 
 /// Keys per bucket, on average, from which on the next level is used.
 const FULL: usize = 4;
@@ -60,6 +58,8 @@ pub(super) struct Index {
     /// The bucket whose keys are to be moved next, and above that the size of the level that they are moved to: of another
     /// level it says nothing.
     moving: AtomicU64,
+    /// Levels below that of this size have been given back.
+    given_back: AtomicU32,
     /// Whether keys are missing that will be entered: that one is in no bucket says nothing then.
     partial: AtomicBool,
 }
@@ -213,8 +213,17 @@ const fn first(largest: u32) -> u32 {
 
 /// The size of the level after that of such a size, which is not the last.
 const fn after(size: u32, largest: u32) -> u32 {
-    // The last but one is not to be nearly as large as the last.
-    if largest / size <= STEP * 2 { largest } else { size * STEP }
+    match largest / size {
+        ..=4 => largest,
+        // The last is not to be much larger than the last but one.
+        8 => size * 2,
+        _ => size * 4,
+    }
+}
+
+/// The sizes of all levels, the smallest first.
+fn sizes(largest: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(first(largest)), move |&size| (size < largest).then(|| after(size, largest)))
 }
 
 /// The index as it is while some keys are looked up together.
@@ -281,6 +290,7 @@ impl Index {
             shape: AtomicU64::new(Shape::new(first(largest), 0).0),
             largest,
             moving: AtomicU64::new(0),
+            given_back: AtomicU32::new(0),
             partial: AtomicBool::new(false),
         })
     }
@@ -423,6 +433,12 @@ impl Index {
     /// Bytes that are in memory.
     pub(super) fn resident(&self) -> usize {
         self.buckets.resident()
+    }
+
+    /// How many buckets of the level that keys are moved from are empty by now, if there is one.
+    pub(super) fn emptied(&self) -> Option<u32> {
+        let (shape, at) = (self.shape(), self.moving.load(Ordering::Relaxed));
+        shape.older().map(|_| if at >> 32 == u64::from(shape.size()) { at as u32 } else { 0 })
     }
 
     /// Buckets of the level that keys are entered in.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use zerocopy::FromZeros;
 
+use super::bucket::Bucket;
+
 /// A large array that is all zeroes at first, straight from the kernel: what is never touched takes no memory.
 ///
 /// The kernel is asked for hugepages behind it. Look-ups go everywhere in a table, and with a million flows in small pages
@@ -17,14 +19,19 @@ pub(crate) struct Zeroed<T> {
     start: NonNull<T>,
     len: usize,
     /// Keeps the memory.
-    _mapping: Arc<Mapping>,
+    mapping: Arc<Mapping>,
 }
+
+/// Of the hugepages that are asked for, in bytes.
+pub(super) const HUGEPAGE: usize = 2 << 20;
 
 /// Memory of this process, alone or shared with a file.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
     len: usize,
+    /// The advice by which the kernel takes a part of it back; `None` if it is not to.
+    giving_back: Option<libc::c_int>,
 }
 
 // SAFETY: it owns its elements, as a boxed slice does.
@@ -40,15 +47,26 @@ impl Mapping {
     /// `len` bytes that are nobody else's; `None` if there is no memory.
     fn anonymous(len: usize) -> Option<Self> {
         // Most of a large table may never be used: the kernel is to promise no more than it has.
-        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::new(len, flags, -1, Some(libc::MADV_DONTNEED))
     }
 
     /// The first `len` bytes of a file in memory, which has as many; `None` if there is no memory.
     pub(super) fn of(file: BorrowedFd<'_>, len: usize) -> Option<Self> {
-        Self::new(len, libc::MAP_SHARED, file.as_raw_fd())
+        Self::new(len, libc::MAP_SHARED, file.as_raw_fd(), None)
     }
 
-    fn new(len: usize, flags: libc::c_int, file: libc::c_int) -> Option<Self> {
+    /// The same of a file that takes no memory where it was never written to: a part of it can be given back.
+    pub(super) fn of_sparse(file: BorrowedFd<'_>, len: usize) -> Option<Self> {
+        Self::new(len, libc::MAP_SHARED, file.as_raw_fd(), Some(libc::MADV_REMOVE))
+    }
+
+    fn new(
+        len: usize,
+        flags: libc::c_int,
+        file: libc::c_int,
+        giving_back: Option<libc::c_int>,
+    ) -> Option<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, that replaces no other.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, file, 0) };
@@ -57,7 +75,7 @@ impl Mapping {
         }
         // SAFETY: the mapping just made; advice changes neither what it holds nor who may use it.
         unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
-        Some(Self { start: NonNull::new(start.cast())?, len })
+        Some(Self { start: NonNull::new(start.cast())?, len, giving_back })
     }
 }
 
@@ -71,10 +89,13 @@ impl Drop for Mapping {
 impl<T: FromZeros> Zeroed<T> {
     const FITS: () = assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0 && !std::mem::needs_drop::<T>());
 
-    /// `len` elements; `None` if there is no memory.
+    /// `len` elements, from the beginning of a hugepage on if they fill one; `None` if there is no memory.
     pub(crate) fn new(len: usize) -> Option<Self> {
         let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes > 0)?;
-        Self::within(&Arc::new(Mapping::anonymous(bytes)?), 0, len)
+        let spare = if bytes < HUGEPAGE { 0 } else { HUGEPAGE };
+        let mapping = Mapping::anonymous(bytes.checked_add(spare)?)?;
+        let at = if spare == 0 { 0 } else { mapping.start.align_offset(HUGEPAGE) };
+        Self::within(&Arc::new(mapping), at, len)
     }
 
     /// `len` elements, the first bytes of a file in memory, which has as many; `None` if there is no memory.
@@ -93,7 +114,19 @@ impl<T: FromZeros> Zeroed<T> {
         }
         // SAFETY: `at` is not beyond the end of the mapping.
         let start = unsafe { mapping.start.add(at) }.cast();
-        Some(Self { start, len, _mapping: Arc::clone(mapping) })
+        Some(Self { start, len, mapping: Arc::clone(mapping) })
+    }
+}
+
+impl Zeroed<Bucket> {
+    /// Gives back the memory of the first `len` buckets, as far as these fill hugepages: they are zero from then on. In
+    /// memory that is not given back nothing changes.
+    pub(super) fn give_back(&self, len: usize) {
+        let Some(advice) = self.mapping.giving_back else { return };
+        let bytes = len.min(self.len) * size_of::<Bucket>() / HUGEPAGE * HUGEPAGE;
+        // SAFETY: these are pages of this array, where zeroes are legal; and for whoever looks there meanwhile it is as if
+        // somebody had stored them, which anybody may do at any time: a bucket consists of atomics.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), bytes, advice) };
     }
 }
 
@@ -160,7 +193,7 @@ mod tests {
         first[255].store(1, Ordering::Relaxed);
         second[0].store(2, Ordering::Relaxed);
         assert_eq!((first[255].load(Ordering::Relaxed), second[255].load(Ordering::Relaxed)), (1, 0));
-        let within = |at, len| Zeroed::<AtomicU64>::within(&second._mapping, at, len).is_some();
+        let within = |at, len| Zeroed::<AtomicU64>::within(&second.mapping, at, len).is_some();
         assert!(
             within(4096, 0)
                 && !within(4096, 1)

@@ -181,6 +181,12 @@ impl FlowTables {
         self.segment.as_ref()
     }
 
+    /// Gives back memory that was needed for fewer flows. Takes a system call if there is any: nothing for a worker.
+    pub fn give_back(&self) {
+        self.v4.give_back();
+        self.v6.give_back();
+    }
+
     /// Writes down which value of the time stamp counter is tick 0, for the process that takes this over.
     pub fn set_start(&self, start: u64) {
         self.head[0].start.store(start, Ordering::Relaxed);

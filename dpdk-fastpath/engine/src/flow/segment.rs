@@ -2,8 +2,8 @@
 //!
 //! A file in memory (memfd_create(2)), in hugepages if they can be had, that holds what is known of flows and of clients with
 //! affinity: a [`Head`], the records of both tables and the indices that lead to them, the buckets of clients, and what there
-//! is of flows without a record, each at a page's beginning. What can be counted from records does not lie there: the next
-//! process does that anew.
+//! is of flows without a record, each at a page's beginning, and indices that fill a hugepage at one's. What can be counted
+//! from records does not lie there: the next process does that anew.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use zerocopy::{FromBytes, FromZeros};
 
-use super::memory::{Mapping, Zeroed};
+use super::memory::{HUGEPAGE, Mapping, Zeroed};
 
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"cv-flows");
 
 /// To be raised with any change of what lies in a segment, or of what it means: the head, the words of a record, the states
 /// by number, the buckets of an index and its levels, the buckets of clients, the loans, the ticks.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 /// What a segment must have been written with to be understood: the version, and the sizes of what lies in it.
 pub(super) const LAYOUT: u64 = VERSION << 48
@@ -29,9 +29,6 @@ pub(super) const LAYOUT: u64 = VERSION << 48
 
 /// Bytes that are reserved for the head.
 pub(super) const HEAD: usize = 4096;
-
-/// Of the hugepages that are asked for.
-const HUGEPAGE: usize = 2 << 20;
 
 /// The beginning of a segment.
 #[derive(Debug, FromBytes)]
@@ -80,12 +77,16 @@ impl Places {
         let behind = |at: usize, count: usize, size: usize| {
             at.checked_add(count.checked_mul(size)?)?.checked_next_multiple_of(HEAD)
         };
-        let records = records as usize;
+        let (records, buckets) = (records as usize, buckets as usize);
+        let index = size_of::<super::bucket::Bucket>();
+        // So that hugepages of it can be given back.
+        let page = if buckets.checked_mul(index)? < HUGEPAGE { HEAD } else { HUGEPAGE };
+        let aligned = |at: usize| at.checked_next_multiple_of(page);
         let lines4 = HEAD;
         let lines6 = behind(lines4, records, size_of::<super::line::Line4>())?;
-        let index4 = behind(lines6, records, size_of::<super::line::Line6>())?;
-        let index6 = behind(index4, buckets as usize, size_of::<super::bucket::Bucket>())?;
-        let at_clients = behind(index6, buckets as usize, size_of::<super::bucket::Bucket>())?;
+        let index4 = aligned(behind(lines6, records, size_of::<super::line::Line6>())?)?;
+        let index6 = aligned(behind(index4, buckets, index)?)?;
+        let at_clients = behind(index6, buckets, index)?;
         let loans = behind(at_clients, clients, crate::balance::CLIENTS_BUCKET)?;
         let lenders = behind(loans, super::overflow::LOANS, size_of::<u64>())?;
         let end = behind(lenders, super::overflow::LENDERS, size_of::<u64>())?;
@@ -132,7 +133,9 @@ impl Segment {
         };
         let file = memfd_create(super::KEPT_AS, flags | MemfdFlags::CLOEXEC).ok()?;
         ftruncate(&file, len as u64).ok()?;
-        let mapping = Mapping::of(file.as_fd(), len)?;
+        // Of hugepages nothing is given back: if others took them, what is written there later would kill this process.
+        let of = if hugepages { Mapping::of } else { Mapping::of_sparse };
+        let mapping = of(file.as_fd(), len)?;
         Some((Self { file, hugepages }, mapping))
     }
 

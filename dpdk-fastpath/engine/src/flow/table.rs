@@ -18,10 +18,6 @@ use super::segment::Head;
 use super::state::{Signal, State};
 use super::tick::Tick;
 
-/// Buckets of a growing index that are emptied when a chunk of records is claimed: so many that no level is full before the
-/// one before it is empty.
-const CLAIM_MOVES: usize = 128;
-
 /// The flows of one IP version.
 pub struct Table<K: Key> {
     index: Index,
@@ -387,11 +383,17 @@ impl<K: Key> Table<K> {
     /// Helps an index that grows.
     #[inline]
     pub(super) fn tend(&self, buckets: usize) {
-        self.index.advance(buckets, |slot| {
+        let hash_of = |slot: Slot| {
             let (record, _) = self.words(slot.index()).read()?;
             let key = if slot.is_reply() { record.translated.reversed() } else { record.original };
             Some(key.hash64())
-        });
+        };
+        self.index.advance(buckets, hash_of, |slot| self.prefetch(slot.index()));
+    }
+
+    /// Gives back memory that an index which has grown no longer uses.
+    pub(super) fn give_back(&self) {
+        self.index.give_back();
     }
 
     /// Makes room for so many flows at once, as long as there is none.
@@ -434,7 +436,6 @@ impl<K: Key> Table<K> {
         };
         self.reach(self.keys());
         self.index.fit(self.keys());
-        self.tend(CLAIM_MOVES);
         Some(chunk)
     }
 
@@ -462,6 +463,12 @@ impl<K: Key> Table<K> {
     #[cfg(test)]
     pub(super) fn levels(&self) -> (u32, u32) {
         (self.index.size(), self.head[0].reached[K::VERSION].load(Ordering::Relaxed))
+    }
+
+    /// How many buckets of the level that keys are moved from are empty by now, if there is one.
+    #[cfg(test)]
+    pub(super) fn emptied(&self) -> Option<u32> {
+        self.index.emptied()
     }
 
     /// Bytes of memory that records and index take.

@@ -3,7 +3,7 @@
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::atomic::Ordering;
 
-use super::{CROWDED, FULL, Index, Shape, Slot, after, first};
+use super::{CROWDED, FULL, Index, Shape, Slot, after, prefetch_element, sizes};
 
 impl Index {
     /// Takes the next level into use if there are so many keys that it is time.
@@ -34,11 +34,8 @@ impl Index {
 
     /// The size of the level that so many keys take in the end.
     pub(in crate::flow) fn size_for(&self, keys: usize) -> u32 {
-        let mut size = first(self.largest);
-        while size < self.largest && keys > FULL * size as usize {
-            size = after(size, self.largest);
-        }
-        size
+        let takes = |size: &u32| keys <= FULL * *size as usize;
+        sizes(self.largest).find(takes).unwrap_or(self.largest)
     }
 
     /// Begins with the level that so many keys take in the end, if none has been entered yet: they need not be moved then.
@@ -47,18 +44,33 @@ impl Index {
     }
 
     /// Moves the keys of a few buckets to the new level, if there are two. `hash_of` tells the hash of the key that has a slot,
-    /// or nothing if it is just being removed.
+    /// or nothing if it is just being removed, and `prefetch` fetches what that looks at.
     #[inline]
-    pub(in crate::flow) fn advance(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>) {
+    pub(in crate::flow) fn advance(
+        &self,
+        buckets: usize,
+        hash_of: impl Fn(Slot) -> Option<u64>,
+        prefetch: impl Fn(Slot),
+    ) {
         if self.shape().older().is_some() {
-            self.empty(buckets, hash_of);
+            self.empty(buckets, hash_of, prefetch);
+        }
+    }
+
+    /// Gives back the memory of the levels below the only one, unless that has been done. Who still looks there finds
+    /// nothing, and then that the levels are others.
+    pub(in crate::flow) fn give_back(&self) {
+        let shape = self.shape();
+        let size = shape.size();
+        if shape.older().is_none() && self.given_back.fetch_max(size, Ordering::Relaxed) < size {
+            self.buckets.give_back(size as usize);
         }
     }
 
     /// Several may do this at once, and whoever stops in the middle of it keeps nobody from going on: what has been moved is no
     /// longer there.
     #[cold]
-    fn empty(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>) {
+    fn empty(&self, buckets: usize, hash_of: impl Fn(Slot) -> Option<u64>, prefetch: impl Fn(Slot)) {
         let shape = self.shape();
         let (size, Some(older)) = (shape.size(), shape.older()) else { return };
         let cursor = |bucket: u32| u64::from(size) << 32 | u64::from(bucket);
@@ -75,11 +87,25 @@ impl Index {
                 let _ = self.shape.compare_exchange(shape.0, grown.0, Ordering::AcqRel, Ordering::Relaxed);
                 return;
             }
+            self.foresee(shape, older, bucket + 1, &prefetch);
             if !self.empty_one(shape, older, bucket as usize, &hash_of) {
                 return;
             }
             // Or somebody else was faster.
             let _ = self.moving.compare_exchange(at, cursor(bucket + 1), Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Fetches what it takes to move the keys of the bucket after the one whose turn it is.
+    fn foresee(&self, shape: Shape, older: u32, bucket: u32, prefetch: impl Fn(Slot)) {
+        if bucket < older {
+            let (from, to) = (self.level(older), self.level(shape.size()));
+            // Nearly all go to a bucket of which these are the last bits.
+            for bucket in (bucket..shape.size()).step_by(older as usize) {
+                prefetch_element(to.0, bucket as usize);
+            }
+            from.0[bucket as usize].slots().into_iter().filter(|slot| slot.is_used()).for_each(prefetch);
+            prefetch_element(from.0, bucket as usize + 1);
         }
     }
 

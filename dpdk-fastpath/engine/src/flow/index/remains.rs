@@ -1,6 +1,6 @@
 //! The index of a process that is no more.
 
-use super::{Level, after, first, largest};
+use super::{Level, largest, sizes};
 use crate::flow::Zeroed;
 use crate::flow::bucket::{Bucket, Slot};
 
@@ -23,9 +23,7 @@ impl Remains {
     /// What `pick` makes of the first slot that may be the key's and that it does not refuse.
     pub(in crate::flow) fn find<T>(&self, hash: u64, mut pick: impl FnMut(Slot) -> Option<T>) -> Option<T> {
         // The last may have been taken into use and the one before it not be empty yet; and so on.
-        let next = |size: &u32| (*size < self.largest).then(|| after(*size, self.largest));
-        let sizes = std::iter::successors(Some(first(self.largest)), next);
-        sizes.take_while(|size| *size <= self.reached).find_map(|size| {
+        sizes(self.largest).take_while(|size| *size <= self.reached).find_map(|size| {
             let size = size as usize;
             Level(&self.buckets[size..2 * size]).find(hash, &mut pick)
         })

@@ -36,10 +36,11 @@ impl Keys {
     }
 
     fn advance(&self, buckets: usize) {
-        self.index.advance(buckets, |slot| {
+        let hash_of = |slot: Slot| {
             let number = slot.index();
             (self.ended[number as usize].load(Ordering::Acquire) == 0).then(|| hash(number))
-        });
+        };
+        self.index.advance(buckets, hash_of, |_| ());
     }
 
     fn link(&self, number: u32, keys: u32) -> Result<(), LinkError> {
@@ -95,7 +96,7 @@ fn an_index_grows_with_its_keys_up_to_what_the_limit_asks_for() {
             }
         }
     }
-    assert_eq!(sizes, [1024, 4096, 16_384, 131_072]);
+    assert_eq!(sizes, [1024, 4096, 16_384, 32_768, 131_072]);
     assert_eq!(keys.used(), 300_000);
     assert!((0..300_000).all(|number| keys.has(number)));
 }
@@ -234,6 +235,46 @@ fn who_looks_finds_every_key_at_any_time_of_growth() {
         });
         assert_eq!(keys.levels().0, 16_384);
     }
+}
+
+#[test]
+fn levels_that_are_outgrown_take_no_memory_and_every_key_is_found_while_it_is_given_back() {
+    const MOST: u32 = 1 << 19;
+    let keys = Keys::new(MOST);
+    let (linked, given) = (AtomicU32::new(0), AtomicU32::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while linked.load(Ordering::Acquire) < MOST {
+                let known = linked.load(Ordering::Acquire);
+                for _ in 0..known.min(64) {
+                    number = (number + 4099) % known;
+                    assert!(keys.has(number), "{number} of {known}: {:?}", keys.index);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while linked.load(Ordering::Acquire) < MOST {
+                keys.index.give_back();
+                given.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for number in 0..MOST {
+            keys.link(number, number).unwrap();
+            linked.store(number + 1, Ordering::Release);
+            if number % 512 == 0 {
+                keys.index.fit(number as usize);
+            }
+            if number % 2 == 0 {
+                keys.advance(1);
+            }
+        }
+    });
+    assert_eq!(keys.levels(), (MOST / 4, None));
+    keys.index.give_back();
+    assert!((0..MOST).all(|number| keys.has(number)));
+    let (taken, level) = (keys.index.resident(), MOST as usize / 4 * size_of::<Bucket>());
+    assert_eq!(taken, level, "bytes, given back in {} calls", given.load(Ordering::Relaxed));
 }
 
 #[test]
