@@ -70,6 +70,20 @@ impl Keys {
         found
     }
 
+    /// Looks for some of the keys that are there, the first `linked` of them, until these are `most`.
+    fn look(&self, mut number: u32, linked: &AtomicU32, most: u32) {
+        loop {
+            let known = linked.load(Ordering::Acquire);
+            for _ in 0..known.min(512) {
+                number = (number + 4099) % known;
+                assert!(self.has(number), "{number} of {known}: {:?}", self.index);
+            }
+            if known == most {
+                break;
+            }
+        }
+    }
+
     fn levels(&self) -> (u32, Option<u32>) {
         (self.index.shape().size(), self.index.shape().older())
     }
@@ -208,19 +222,7 @@ fn who_looks_finds_every_key_at_any_time_of_growth() {
         thread::scope(|scope| {
             for reader in 0..2 {
                 let (keys, linked) = (&keys, &linked);
-                scope.spawn(move || {
-                    let mut number = reader * 7919;
-                    loop {
-                        let known = linked.load(Ordering::Acquire);
-                        for _ in 0..known.min(512) {
-                            number = (number + 4099) % known;
-                            assert!(keys.has(number), "{number} of {known}: {:?}", keys.index);
-                        }
-                        if known == MOST {
-                            break;
-                        }
-                    }
-                });
+                scope.spawn(move || keys.look(reader * 7919, linked, MOST));
             }
             for number in 0..MOST {
                 keys.link(number, number).unwrap();
@@ -243,16 +245,7 @@ fn levels_that_are_outgrown_take_no_memory_and_every_key_is_found_while_it_is_gi
     let keys = Keys::new(MOST);
     let (linked, given) = (AtomicU32::new(0), AtomicU32::new(0));
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut number = 0;
-            while linked.load(Ordering::Acquire) < MOST {
-                let known = linked.load(Ordering::Acquire);
-                for _ in 0..known.min(64) {
-                    number = (number + 4099) % known;
-                    assert!(keys.has(number), "{number} of {known}: {:?}", keys.index);
-                }
-            }
-        });
+        scope.spawn(|| keys.look(0, &linked, MOST));
         scope.spawn(|| {
             while linked.load(Ordering::Acquire) < MOST {
                 keys.index.give_back();
