@@ -30,6 +30,7 @@ use nix::unistd::geteuid;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 mod leaving;
+mod memory;
 
 /// What holds, and its body.
 type Case = (&'static str, fn(&Eal));
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let eal =
         Eal::init(&EalConfig { hugepages: Hugepages::Off, megabytes: 128, ..EalConfig::default() }).unwrap();
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         ("a_port_is_polled_while_a_worker_has_it_and_free_afterwards", handed_over_and_back),
         ("the_queues_of_a_port_that_all_poll_are_spread_over_the_workers", spread),
         ("what_is_sent_to_a_port_that_left_is_freed_and_counted", no_such_port),
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ("a_turn_of_a_tap_ends_with_its_budget_and_with_a_burst_of_what_is_refused", turns),
         ("what_a_device_was_asked_for_is_left_to_it_and_the_rest_is_done_here", left_to_the_device),
         ("packets_leave_in_the_order_in_which_they_came_and_each_is_counted", leaving::in_order),
+        ("memory_that_flows_have_outgrown_is_given_back_by_the_control_thread", memory::given_back),
         (NEEDS_ROOT, woken),
     ];
     let root = geteuid().is_root();
