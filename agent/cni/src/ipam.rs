@@ -3,11 +3,12 @@
 //! They run here and not in the agent: this process has the runtime's environment and sees the host's files.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -16,6 +17,9 @@ use crate::output::{CONFIG, Failure, IPAM_FAILED};
 
 /// How much of what a plugin printed is repeated in an error, in characters.
 const REPEATED: usize = 200;
+
+/// How long a plugin may be open for writing.
+const INSTALLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A plugin, and what it reads.
 pub(crate) struct Plugin<'a> {
@@ -53,14 +57,8 @@ impl Plugin<'_> {
         Err(self.failed(format!("{path} {command}: {}; no error object, but {printed:?}", output.status)))
     }
 
-    fn execute(&self, path: &PathBuf, command: &str) -> std::io::Result<Output> {
-        // Standard error is the runtime's, as ours is.
-        let mut child = Command::new(path)
-            .env("CNI_COMMAND", command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()?;
+    fn execute(&self, path: &PathBuf, command: &str) -> io::Result<Output> {
+        let mut child = start(path, command)?;
         let stdin = child.stdin.take();
         thread::scope(|scope| {
             // Beside reading: a plugin may print before it has read everything. One that does not read is none of ours.
@@ -85,5 +83,26 @@ impl Plugin<'_> {
 
     fn failed(&self, details: String) -> Failure {
         Failure::new(IPAM_FAILED, format!("ipam plugin {}", self.name), details).in_version(self.version)
+    }
+}
+
+/// Starts a plugin. One that is being installed is open for writing, and the kernel starts no such file (ETXTBSY, execve(2)):
+/// it is waited for, as libcni does.
+fn start(path: &PathBuf, command: &str) -> io::Result<Child> {
+    let begin = Instant::now();
+    loop {
+        // Standard error is the runtime's, as ours is.
+        let started = Command::new(path)
+            .env("CNI_COMMAND", command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn();
+        match started {
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy && begin.elapsed() < INSTALLED_WITHIN => {
+                thread::sleep(INSTALLED_WITHIN / 250);
+            }
+            started => return started,
+        }
     }
 }

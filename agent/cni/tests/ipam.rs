@@ -4,9 +4,11 @@
 
 mod support;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
+use std::thread;
+use std::time::Duration;
 
 use culvert_api::agent::{CniReply, CniRequest, IpamRun};
 use serde_json::{Value, json};
@@ -31,6 +33,11 @@ impl Toy {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         Self(folder)
+    }
+
+    /// The plugin's file, open for writing.
+    fn open(&self) -> File {
+        File::options().append(true).open(self.0.path().join("toy")).unwrap()
     }
 
     /// One line for each call.
@@ -177,6 +184,30 @@ fn a_plugin_that_is_not_there_or_cannot_be_run_is_named_with_the_folders() {
             details.contains("ipam.type \"toy\": no such plugin in CNI_PATH") && details.contains(&folder)
         );
     }
+}
+
+#[test]
+fn a_plugin_that_is_being_installed_is_waited_for() {
+    let toy = Toy::new(&format!("echo '{RESULT}'"));
+    let writer = toy.open();
+    let installer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        drop(writer);
+    });
+    let (output, ..) = toy.run("ADD", [runs(true), says("{}", 0)]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(toy.commands(), ["ADD"]);
+    installer.join().unwrap();
+}
+
+#[test]
+fn a_plugin_that_stays_open_for_writing_is_named() {
+    let toy = Toy::new("exit 0");
+    let writer = toy.open();
+    let (output, json, _) = toy.run("CHECK", [runs(false)]);
+    assert_eq!((output.status.code(), &json["msg"]), (Some(1), &json!("ipam plugin toy")));
+    assert!(json["details"].as_str().unwrap().contains("/toy: Text file busy"), "{json}");
+    drop(writer);
 }
 
 #[test]
