@@ -36,7 +36,7 @@ pub(super) struct Watch {
 /// Where signs of life are seen.
 #[derive(Debug)]
 enum Signs {
-    /// It starts: its first thread takes CPU time.
+    /// It starts: its threads take CPU time.
     Start,
     /// The lines of its threads.
     Pulse(File),
@@ -158,11 +158,7 @@ impl Watch {
     /// What there is to see; threads that have ended are not looked at: that is noticed by others.
     fn looks(&self) -> Vec<(Name, Look)> {
         match &self.signs {
-            Signs::Start => {
-                let look = look(self.process, self.process.into(), 0);
-                let by_cpu_time = |look: Look| Look { rounds: look.ran.as_nanos() as u64, ..look };
-                look.map(|look| (Name::Start, by_cpu_time(look))).into_iter().collect()
-            }
+            Signs::Start => look_at_all(self.process).map(|look| (Name::Start, look)).into_iter().collect(),
             Signs::Pulse(file) => {
                 let lines = (0..).map_while(|number| {
                     let mut line = [0; LINE];
@@ -178,6 +174,20 @@ impl Watch {
             Signs::None => Vec::new(),
         }
     }
+}
+
+/// All threads of a process together: it comes round when any of them runs, and can if all of them could. While it starts,
+/// the first mostly waits for the others.
+fn look_at_all(process: u32) -> Option<Look> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    let looks = numbers.filter_map(|thread| look(process, thread, 0));
+    let all = looks.reduce(|all, one| Look {
+        state: if matches!(all.state, 'S' | 'T') { one.state } else { all.state },
+        ran: all.ran + one.ran,
+        ..all
+    })?;
+    Some(Look { rounds: all.ran.as_nanos() as u64, ..all })
 }
 
 fn look(process: u32, thread: u64, rounds: u64) -> Option<Look> {
@@ -304,10 +314,14 @@ mod tests {
         });
         assert_eq!(hung.unwrap().name, Name::Start);
         assert!(begin.elapsed() >= Duration::from_millis(50) * CONTROL);
+        // Of this test's process the first thread waits for the others.
         let (mut watch, busy) = (Watch::new(std::process::id(), Duration::from_millis(50)), Instant::now());
-        // Of this test's process the first thread waits for the others: that is no start.
+        while busy.elapsed() < Duration::from_millis(600) {
+            assert_eq!(watch.look(), None, "a thread of it computes");
+        }
+        let (mut watch, ready) = (Watch::new(sleeping.id(), Duration::from_millis(50)), Instant::now());
         watch.ready(None);
-        while busy.elapsed() < Duration::from_millis(400) {
+        while ready.elapsed() < Duration::from_millis(400) {
             assert_eq!(watch.look(), None, "it has no signs to show");
             std::thread::sleep(Duration::from_millis(10));
         }
