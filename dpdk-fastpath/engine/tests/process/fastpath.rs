@@ -220,6 +220,9 @@ impl Drop for FastPath {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("culvert-fastpath said:\n{}", self.said());
+        }
     }
 }
 

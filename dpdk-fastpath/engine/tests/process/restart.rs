@@ -66,7 +66,9 @@ fn start(more: &str) -> (FastPath, Pod, Pod) {
 pub(crate) fn wait_for_restart(fast_path: &mut FastPath, restarts: u32) -> api::Info {
     within(60, "a new forwarder answers", || {
         let info = fast_path.try_info()?;
-        (info.restart.as_ref()?.restarts == restarts).then_some(info)
+        let restart = info.restart.as_ref()?;
+        assert!(restart.restarts <= restarts, "once more than {restarts} times: {restart:?}");
+        (restart.restarts == restarts).then_some(info)
     })
 }
 
