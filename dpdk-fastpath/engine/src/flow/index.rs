@@ -11,7 +11,8 @@
 //! # Readers
 //! They take no lock and announce nothing. While keys are moved there are two levels, and a key is entered in the new one
 //! before it leaves the old, so that who looks in the old one first finds it. Who finds nothing looks whether the levels are
-//! still those that it looked in ([`Shape`]), and looks again if not: a key leaves a level only after the shape says so.
+//! still those that it looked in ([`Shape`]), and looks again if not: a key leaves a level only after the shape says so. The
+//! first glance is at the level that has more of the keys.
 //!
 //! # Writers
 //! Where the shape has two levels, who changes where a key is holds the lock of its primary bucket in the old one, and then
@@ -229,6 +230,7 @@ fn sizes(largest: u32) -> impl Iterator<Item = u32> {
 /// The index as it is while some keys are looked up together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
+    /// Of two levels the one that has more of the keys.
     level: Level<'a>,
     shape: &'a AtomicU64,
     /// The shape, if it has but one level and no key is missing.
@@ -323,11 +325,36 @@ impl Index {
         (shape.older().map(|size| self.level(size)), self.level(shape.size()))
     }
 
+    /// How many buckets of the level that keys are moved from have been emptied.
+    fn moved(&self, shape: Shape) -> usize {
+        let at = self.moving.load(Ordering::Relaxed);
+        if at >> 32 == u64::from(shape.size()) { at as u32 as usize } else { 0 }
+    }
+
     #[inline(always)]
     pub(super) fn view(&self) -> View<'_> {
         let (shape, is_partial) = (self.shape(), self.is_partial());
         let settled = if shape.older().is_none() && !is_partial { shape } else { Shape::NONE };
-        View { level: self.level(shape.size()), shape: &self.shape, settled }
+        let level = if shape.older().is_some() { self.fuller(shape) } else { self.level(shape.size()) };
+        View { level, shape: &self.shape, settled }
+    }
+
+    /// The level that most keys are in, of two.
+    #[cold]
+    fn fuller(&self, shape: Shape) -> Level<'_> {
+        match self.levels(shape) {
+            (Some(older), _) if self.moved(shape) < older.0.len() / 2 => older,
+            (_, level) => level,
+        }
+    }
+
+    /// Fetches what [`clarify`](Self::clarify) will look at while keys are moved.
+    pub(super) fn prefetch_closely(&self, hash: u64) {
+        let (older, level) = self.levels(self.shape());
+        if let Some(older) = older {
+            prefetch(older.primary(hash));
+            prefetch(level.primary(hash));
+        }
     }
 
     /// The only slot that may be the key's; [`Slot::ABSENT`] if there is none, [`Slot::UNCLEAR`] if there are several, or if
@@ -436,9 +463,9 @@ impl Index {
     }
 
     /// How many buckets of the level that keys are moved from are empty by now, if there is one.
-    pub(super) fn emptied(&self) -> Option<u32> {
-        let (shape, at) = (self.shape(), self.moving.load(Ordering::Relaxed));
-        shape.older().map(|_| if at >> 32 == u64::from(shape.size()) { at as u32 } else { 0 })
+    pub(super) fn emptied(&self) -> Option<usize> {
+        let shape = self.shape();
+        shape.older().map(|_| self.moved(shape))
     }
 
     /// Buckets of the level that keys are entered in.

@@ -136,6 +136,12 @@ impl<K: Key> Burst<'_, K> {
         Probe(slot)
     }
 
+    /// Fetches what [`clarify`](Self::clarify) will look at.
+    #[inline]
+    pub fn prefetch_closely(&self, hash: u64) {
+        self.table.index.prefetch_closely(hash);
+    }
+
     /// What becomes of a probe that is neither sure of a flow nor that there is none, in a closer look: it nearly always is
     /// one of both then.
     #[cold]
@@ -467,7 +473,7 @@ impl<K: Key> Table<K> {
 
     /// How many buckets of the level that keys are moved from are empty by now, if there is one.
     #[cfg(test)]
-    pub(super) fn emptied(&self) -> Option<u32> {
+    pub(super) fn emptied(&self) -> Option<usize> {
         self.index.emptied()
     }
 

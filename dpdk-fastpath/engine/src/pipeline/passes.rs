@@ -4,6 +4,8 @@
 //! memory the one before it fetches, for the whole burst. Strangers, which are known to answer no flow when they have been read,
 //! are delivered right then.
 
+use std::iter;
+
 use culvert_packet::flow::FlowKey4;
 use culvert_packet::parse::L4;
 use culvert_packet::usual::Usual;
@@ -128,18 +130,21 @@ impl Stage<'_> {
     fn clarify(
         &mut self,
         lanes: &mut [Lane],
-        mut unclear: u128,
+        unclear: u128,
         kind: PortKind,
         overflows: bool,
         may_be_known: bool,
     ) {
         let flows = self.tables.v4.burst();
-        while let Some(lane) = lanes.get_mut(unclear.trailing_zeros() as usize) {
+        for at in ones(unclear) {
+            flows.prefetch_closely(lanes[at].hash);
+        }
+        for at in ones(unclear) {
+            let lane = &mut lanes[at];
             lane.probe = flows.clarify(lane.hash);
             if !lane.probe.is_likely() {
                 self.foresee(lane, kind, overflows, may_be_known);
             }
-            unclear &= unclear - 1;
         }
     }
 
@@ -255,4 +260,13 @@ impl Stage<'_> {
         self.counters.flows_taken_over(entered.into());
         K::table(self.tables).lookup(key, hash)
     }
+}
+
+/// The places of the bits that are set, the lowest first.
+fn ones(mut bits: u128) -> impl Iterator<Item = usize> {
+    iter::from_fn(move || {
+        let lowest = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (lowest < u128::BITS).then_some(lowest as usize)
+    })
 }

@@ -147,6 +147,25 @@ fn few_keys_take_a_second_look_until_there_are_many_for_an_index_that_cannot_gro
 }
 
 #[test]
+fn at_most_half_the_keys_take_a_second_look_while_they_are_moved() {
+    const KEYS: u32 = 4000;
+    let keys = Keys::new(100_000);
+    for number in 0..KEYS {
+        keys.link(number, number).unwrap();
+    }
+    assert!(keys.index.grow(1024, |_| ()));
+    let mut most = 0;
+    while keys.levels().1.is_some() {
+        let view = keys.index.view();
+        let unclear = (0..KEYS).filter(|known| view.glance(hash(*known)) == Slot::UNCLEAR).count();
+        most = most.max(unclear);
+        keys.advance(64);
+    }
+    // And some that are not in their primary bucket.
+    assert!((0.45..0.60).contains(&(most as f64 / f64::from(KEYS))), "{most} of {KEYS}");
+}
+
+#[test]
 fn a_level_without_room_for_a_key_is_followed_by_the_next() {
     let index = Keys::new(100_000).index;
     let link = |number| index.link(7, Slot::new(0, false, number), 14, |_| false);
